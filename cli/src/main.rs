@@ -1,0 +1,2 @@
+//! The one `rask` binary.
+fn main() {}

@@ -1,0 +1,546 @@
+//! Everything scheduler, workers and clients say to each other on the control plane.
+//!
+//! Closed enums, flat, decoded with limits. A control frame carries a list of messages: one frame a peer and turn. Every
+//! message about a run carries the attempt; the epoch is agreed on when a connection begins.
+
+use std::net::SocketAddr;
+
+use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, TaskId, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// Raised whenever any message changes; peers with another version are refused with both versions named.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// First message of a worker on a fresh control connection.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WorkerHello {
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub version: u32,
+    /// Name for people; restrictions name it.
+    pub name: String,
+    /// Tasks it runs at once.
+    pub n_slots: u32,
+    /// Memory limit in bytes.
+    pub memory_limit: u64,
+    /// Abstract resources it offers.
+    pub resources: Vec<(String, f64)>,
+    /// Where its data plane listens.
+    pub data_address: SocketAddr,
+    /// What identifies its host (machine id and user); equal hosts have cheaper transfers.
+    pub host: String,
+    /// [`rask_graphs::Registry::fingerprint`] of its operators.
+    pub registry_fingerprint: u64,
+}
+
+/// First message of a client on a fresh control connection.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClientHello {
+    /// [`PROTOCOL_VERSION`] of the client.
+    pub version: u32,
+    /// Name for people.
+    pub name: String,
+}
+
+/// Scheduler to worker.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message: the worker's id and the scheduler's epoch.
+    Welcome {
+        /// The id of this registration.
+        worker: WorkerId,
+        /// The scheduler's epoch.
+        epoch: Epoch,
+    },
+    /// A body that later runs name; sent once a worker and body.
+    Body {
+        /// Its id.
+        id: BodyId,
+        /// Operators and arguments.
+        body: Body,
+        /// Family name of the first task that runs it, for logs.
+        label: String,
+    },
+    /// Where a peer's data plane is; sent before the first run that names it as a holder.
+    Peer {
+        /// The peer.
+        worker: WorkerId,
+        /// Its data plane.
+        address: SocketAddr,
+        /// Its certificate name, checked when connecting.
+        name: String,
+    },
+    /// Run a task as soon as its inputs are here and a slot is free.
+    Run(Run),
+    /// A run is not wanted any more; stop it if it has not started, ask it to stop if it has. No answer is owed, and what
+    /// it still produces is stale: drop it.
+    Cancel {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+    },
+    /// Give a run back if it has not started. Answered by [`FromWorker::Revoked`].
+    Revoke {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+    },
+    /// Drop these results (held whole or in parts); runs here that need them have been cancelled before.
+    Free {
+        /// The results.
+        tasks: Vec<TaskId>,
+    },
+    /// Forget the bodies of a graph.
+    ForgetGraph {
+        /// The graph.
+        graph: GraphId,
+    },
+    /// Fetch a whole result from a peer and keep it: another replica, made before its last holder retires.
+    Replicate {
+        /// The result and where it is.
+        input: RunInput,
+    },
+    /// Everything of this worker has been moved or is not needed: exit.
+    Leave,
+    /// The scheduler ends the connection, and why.
+    Close {
+        /// For the log and the person who started the worker.
+        reason: String,
+    },
+}
+
+/// One run of a task.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The task.
+    pub task: TaskId,
+    /// Which run of it this is.
+    pub attempt: Attempt,
+    /// Its body, in the same graph.
+    pub body: u32,
+    /// Higher runs first; then the earlier graph; then the lower index.
+    pub priority: i32,
+    /// Inputs in kernel order, groups spread out.
+    pub inputs: Vec<RunInput>,
+    /// For each declared input of the task the number of entries in `inputs` it spreads out to; empty when all are 1.
+    pub spread: Vec<u32>,
+}
+
+/// An input of a run, and where it can be had.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunInput {
+    /// The task whose result it is.
+    pub task: TaskId,
+    /// The run that made it.
+    pub attempt: Attempt,
+    /// The part wanted.
+    pub part: Part,
+    /// Size in bytes, estimated for parts.
+    pub nbytes: u64,
+    /// Workers that hold it, the receiver possibly among them.
+    pub holders: Vec<WorkerId>,
+}
+
+/// Worker to scheduler.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// A run produced its result, which this worker holds.
+    Finished {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Size of the result in bytes.
+        nbytes: u64,
+        /// Its addressable parts, 0 when only whole.
+        n_parts: u32,
+        /// Time on a slot, in microseconds.
+        duration_us: u64,
+    },
+    /// A run ended with an error.
+    Failed {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Why.
+        failure: RunFailure,
+    },
+    /// A run could not start because an input could be had from none of the holders named; the run is given back.
+    InputLost {
+        /// The task that was to run.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// The input that could not be had.
+        input: TaskId,
+        /// The holders that failed.
+        holders: Vec<WorkerId>,
+    },
+    /// A result, or a part of one, was fetched from a peer. After a whole one this worker is a holder.
+    Fetched {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+        /// The part.
+        part: Part,
+        /// Bytes moved.
+        nbytes: u64,
+        /// The peer it came from.
+        from: WorkerId,
+        /// How long it took, in microseconds.
+        duration_us: u64,
+    },
+    /// The answer to [`ToWorker::Revoke`].
+    Revoked {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Whether the run was given up; otherwise it has started, or is long over.
+        given_up: bool,
+    },
+    /// A result held here is gone (a damaged spill file, for example).
+    Lost {
+        /// The result.
+        task: TaskId,
+    },
+    /// The answer to [`ToWorker::Replicate`] when the result could be had from nobody.
+    NotReplicated {
+        /// The result.
+        task: TaskId,
+    },
+    /// What starts and stops executing right now: only what is executing when a worker dies can be blamed for it.
+    Executing {
+        /// The task that started.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+    },
+    /// The state of the worker; sent every second or so.
+    Status(WorkerStatus),
+    /// The worker was asked to stop (SIGTERM): no new work, please, and move what only it holds.
+    Retiring,
+}
+
+/// The state of a worker, as it sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Bytes of results held.
+    pub nbytes_results: u64,
+    /// Bytes reserved for fetches in flight.
+    pub nbytes_in_flight: u64,
+    /// Bytes of results in spill files.
+    pub nbytes_spilled: u64,
+    /// Resident memory of the process, in bytes.
+    pub rss_nbytes: u64,
+    /// Tasks on slots.
+    pub n_executing: u32,
+    /// Runs given to it that have not started.
+    pub n_waiting: u32,
+    /// Whether it takes no new runs because memory is short.
+    pub is_paused: bool,
+}
+
+/// What kind of thing went wrong. Kinds travel as enums, never as text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The operator returned an error.
+    Operator,
+    /// The operator panicked.
+    Panicked,
+    /// The operator is unknown on the worker, or refused its arguments or number of inputs.
+    Unprepared,
+    /// Workers died while it was executing, more often than allowed.
+    KilledWorkers,
+    /// No worker has been there for longer than the grace period.
+    NoWorkers,
+    /// No worker offers the resources or has the name it asks for.
+    Unsatisfiable,
+    /// The graph was cancelled.
+    Cancelled,
+    /// It needs a result that its client has released, or that never was.
+    NoSuchResult,
+    /// It needs more memory than any worker has.
+    TooLarge,
+}
+
+/// Why a run failed, as the worker saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RunFailure {
+    /// What kind of thing.
+    pub kind: FailureKind,
+    /// The operator that failed.
+    pub operator: String,
+    /// The cause, in words.
+    pub message: String,
+}
+
+/// Why a task failed for good, as the client is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// The task that failed; the task asked for may only depend on it.
+    pub task: TaskId,
+    /// Its human name.
+    pub key: String,
+    /// What kind of thing.
+    pub kind: FailureKind,
+    /// The operator that failed.
+    pub operator: String,
+    /// The worker it failed on, by name; empty when on none.
+    pub worker: String,
+    /// Which run.
+    pub attempt: Attempt,
+    /// The cause, in words.
+    pub message: String,
+}
+
+/// Options of a submission.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SubmitOptions {
+    /// Name for people: the graph file's, usually.
+    pub name: String,
+    /// Higher runs earlier among one client's graphs.
+    pub priority: i32,
+    /// Whether the graph outlives the client's connection.
+    pub detached: bool,
+}
+
+/// Client to scheduler.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum FromClient {
+    /// Run a graph. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`].
+    Submit {
+        /// Chosen by the client to tell answers apart.
+        request: u32,
+        /// The graph; its outputs are wanted until released.
+        graph: Box<Graph>,
+        /// Options.
+        options: SubmitOptions,
+    },
+    /// Stop a graph and release all its results. Its own graphs, or any graph of the same cluster for a person's `rask cancel`.
+    /// Answered by [`ToClient::Cancelled`].
+    Cancel {
+        /// Chosen by the client to tell answers apart.
+        request: u32,
+        /// The graph.
+        graph: GraphId,
+    },
+    /// These outputs are not wanted any more.
+    Release {
+        /// The results.
+        tasks: Vec<TaskId>,
+    },
+    /// Tell where a wanted output is, once it is in memory. Answered by [`ToClient::Located`] or [`ToClient::TaskFailed`].
+    Locate {
+        /// The result.
+        task: TaskId,
+    },
+    /// A holder named by [`ToClient::Located`] could not serve it.
+    FetchFailed {
+        /// The result.
+        task: TaskId,
+        /// The holder.
+        worker: WorkerId,
+    },
+    /// Tell how the cluster is. Answered by [`ToClient::Status`].
+    Status {
+        /// Chosen by the client to tell answers apart.
+        request: u32,
+    },
+    /// Follow a detached graph, as if this client had submitted it. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`].
+    Attach {
+        /// Chosen by the client to tell answers apart.
+        request: u32,
+        /// The graph.
+        graph: GraphId,
+    },
+}
+
+/// Scheduler to client.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ToClient {
+    /// First message.
+    Welcome {
+        /// The id of this connection.
+        client: ClientId,
+        /// The scheduler's epoch.
+        epoch: Epoch,
+    },
+    /// A submission (or attachment) was accepted.
+    Accepted {
+        /// Which.
+        request: u32,
+        /// The graph's id.
+        graph: GraphId,
+    },
+    /// A submission was refused.
+    Rejected {
+        /// Which.
+        request: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The answer to [`FromClient::Cancel`].
+    Cancelled {
+        /// Which.
+        request: u32,
+        /// Whether there was such a graph.
+        was_known: bool,
+    },
+    /// How far a graph is; sent a few times a second while it changes.
+    Progress {
+        /// The graph.
+        graph: GraphId,
+        /// The counts.
+        counts: TaskCounts,
+    },
+    /// A wanted output is in memory.
+    TaskDone {
+        /// The result.
+        task: TaskId,
+        /// Its size in bytes.
+        nbytes: u64,
+    },
+    /// A wanted output cannot be had.
+    TaskFailed {
+        /// The output.
+        task: TaskId,
+        /// Why.
+        failure: Box<TaskFailure>,
+    },
+    /// Every wanted output of a graph is done or has failed.
+    GraphEnded {
+        /// The graph.
+        graph: GraphId,
+        /// What it took.
+        stats: GraphStats,
+    },
+    /// The answer to [`FromClient::Locate`].
+    Located {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+        /// Its size in bytes.
+        nbytes: u64,
+        /// Its addressable parts, 0 when only whole.
+        n_parts: u32,
+        /// Who has it.
+        holders: Vec<Holder>,
+    },
+    /// The answer to [`FromClient::Status`].
+    Status {
+        /// Which.
+        request: u32,
+        /// The report.
+        report: Box<StatusReport>,
+    },
+    /// The scheduler ends the connection, and why.
+    Close {
+        /// For the person at the client.
+        reason: String,
+    },
+}
+
+/// A worker that holds a result.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Holder {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its data plane.
+    pub address: SocketAddr,
+    /// Its certificate name.
+    pub name: String,
+}
+
+/// How many tasks of a graph are in which state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TaskCounts {
+    /// All tasks.
+    pub n_tasks: u32,
+    /// Waiting for inputs.
+    pub n_waiting: u32,
+    /// Ready, held back until a worker has room (or until a fitting worker is there).
+    pub n_queued: u32,
+    /// Given to a worker.
+    pub n_processing: u32,
+    /// Finished at least once.
+    pub n_finished: u32,
+    /// Failed, or depending on a failed one.
+    pub n_erred: u32,
+}
+
+/// What a graph took.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct GraphStats {
+    /// Tasks in the graph.
+    pub n_tasks: u32,
+    /// Runs that finished or failed, recomputation included.
+    pub n_executions: u32,
+    /// From acceptance until the last wanted output, in seconds.
+    pub seconds: f64,
+    /// Bytes that moved between workers.
+    pub nbytes_transferred: u64,
+    /// Bytes written to spill files.
+    pub nbytes_spilled: u64,
+    /// Workers connected at the end.
+    pub n_workers: u32,
+}
+
+/// How the cluster is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Seconds since the scheduler started.
+    pub uptime_seconds: f64,
+    /// Connected clients.
+    pub n_clients: u32,
+    /// Connected workers.
+    pub workers: Vec<WorkerReport>,
+    /// Graphs that run or whose results are held.
+    pub graphs: Vec<GraphReport>,
+}
+
+/// How a worker is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Its data plane.
+    pub address: SocketAddr,
+    /// Tasks it runs at once.
+    pub n_slots: u32,
+    /// Memory limit in bytes.
+    pub memory_limit: u64,
+    /// Runs given to it and not answered.
+    pub n_processing: u32,
+    /// Results it holds.
+    pub n_results: u32,
+    /// Whether it is leaving.
+    pub is_retiring: bool,
+    /// What it last said of itself.
+    pub status: WorkerStatus,
+}
+
+/// How a graph is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GraphReport {
+    /// Its id.
+    pub graph: GraphId,
+    /// Its name.
+    pub name: String,
+    /// The client that submitted it, `None` once that has gone.
+    pub client: Option<ClientId>,
+    /// Whether every wanted output is done or has failed.
+    pub has_ended: bool,
+    /// Whether any wanted output failed.
+    pub has_failed: bool,
+    /// Seconds since it was accepted, or that it took.
+    pub seconds: f64,
+    /// The counts.
+    pub counts: TaskCounts,
+}

@@ -1,0 +1,108 @@
+//! What the scheduler machine is told and what it asks for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
+use rask_graphs::{ClientId, WorkerId};
+
+/// Time since the scheduler started. The shell reads a monotonic clock, the simulation a counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Time(pub Duration);
+
+impl Time {
+    /// The time `later` after this.
+    #[must_use]
+    pub fn after(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(later))
+    }
+
+    /// The time that has passed since `earlier`; zero when that lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}s", self.0.as_secs_f64())
+    }
+}
+
+/// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A worker passed the handshake.
+    WorkerJoined {
+        /// Its new id.
+        worker: WorkerId,
+        /// What it offers.
+        hello: WorkerHello,
+    },
+    /// A worker's connection ended. There is exactly one such event a joined worker.
+    WorkerLost {
+        /// Which.
+        worker: WorkerId,
+        /// Whether it left in agreement (then it cannot be blamed for anything).
+        was_graceful: bool,
+    },
+    /// A message of a worker.
+    WorkerSaid {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        message: FromWorker,
+    },
+    /// A client passed the handshake.
+    ClientJoined {
+        /// Its new id.
+        client: ClientId,
+        /// What it says of itself.
+        hello: ClientHello,
+    },
+    /// A client's connection ended.
+    ClientLost {
+        /// Which.
+        client: ClientId,
+    },
+    /// A message of a client.
+    ClientSaid {
+        /// Which.
+        client: ClientId,
+        /// What.
+        message: FromClient,
+    },
+}
+
+/// What to do, gathered over one turn and grouped by destination: the shell writes one frame a peer and turn.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// Messages by worker, in order.
+    pub to_workers: BTreeMap<WorkerId, Vec<ToWorker>>,
+    /// Messages by client, in order.
+    pub to_clients: BTreeMap<ClientId, Vec<ToClient>>,
+    /// Workers whose connection is to be closed after their messages; [`Event::WorkerLost`] follows.
+    pub close_workers: Vec<WorkerId>,
+    /// Clients whose connection is to be closed after their messages; [`Event::ClientLost`] follows.
+    pub close_clients: Vec<ClientId>,
+}
+
+impl Actions {
+    /// Say `message` to `worker`.
+    pub fn tell_worker(&mut self, worker: WorkerId, message: ToWorker) {
+        self.to_workers.entry(worker).or_default().push(message);
+    }
+
+    /// Say `message` to `client`.
+    pub fn tell_client(&mut self, client: ClientId, message: ToClient) {
+        self.to_clients.entry(client).or_default().push(message);
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.to_workers.is_empty() && self.to_clients.is_empty() && self.close_workers.is_empty() && self.close_clients.is_empty()
+    }
+}
