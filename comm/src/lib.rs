@@ -4,3 +4,4 @@
 //! travel on the data plane as checksummed buffers. Nothing here decides anything: policy lives in the machines.
 
 pub mod message;
+pub mod time;
