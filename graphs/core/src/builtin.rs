@@ -101,6 +101,43 @@ pub(crate) fn decode_parts(registry: &Registry, header: &[u8], buffers: Vec<Byte
     Ok(Value::new(Parts(parts)))
 }
 
+/// A file that a task has written, complete under its name. The bytes stay where they are; only this note travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileWritten {
+    /// Where it is, as the task was given it.
+    pub path: String,
+    /// Its size in bytes.
+    pub nbytes: u64,
+}
+
+impl Data for FileWritten {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    /// The memory of the note, not the size of the file.
+    fn nbytes(&self) -> u64 {
+        (self.path.len() + size_of::<Self>()) as u64
+    }
+
+    fn encode(&self) -> Result<Encoded, EncodeError> {
+        let header = rmp_serde::to_vec_named(self).map_err(|error| EncodeError(error.to_string()))?;
+        Ok(Encoded { kind: "file", header: Bytes::from(header), buffers: Vec::new() })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn decode_file(header: &[u8], buffers: Vec<Bytes>) -> Result<Value, String> {
+    if !buffers.is_empty() {
+        return Err(format!("no buffer expected, got {}", buffers.len()));
+    }
+    let written: FileWritten = rmp_serde::from_slice(header).map_err(|error| error.to_string())?;
+    Ok(Value::new(written))
+}
+
 #[derive(Deserialize, Serialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
 struct NoArgs {}
@@ -125,6 +162,7 @@ struct FailArgs {
 /// Never in a fresh registry; a name registered twice is a programming error.
 pub(crate) fn register(registry: &mut Registry) {
     registry.register_kind("bytes", decode_opaque);
+    registry.register_kind("file", decode_file);
     registry.register(
         OperatorSpec::new::<NoArgs>(
             "core.noop",
