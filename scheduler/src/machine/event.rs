@@ -1,35 +1,9 @@
 //! What the scheduler machine is told and what it asks for.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
 
 use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
 use rask_graphs::{ClientId, WorkerId};
-
-/// Time since the scheduler started. The shell reads a monotonic clock, the simulation a counter.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Time(pub Duration);
-
-impl Time {
-    /// The time `later` after this.
-    #[must_use]
-    pub fn after(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(later))
-    }
-
-    /// The time that has passed since `earlier`; zero when that lies ahead.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.6}s", self.0.as_secs_f64())
-    }
-}
 
 /// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,193 @@
-//! The scheduler's decisions as a pure state machine.
+//! The scheduler's decisions as a pure state machine: events in, actions out, time as an argument.
+//!
+//! [`Machine::handle`] is called once an event; the shell gathers the [`Actions`] of as many events as it likes into one
+//! turn and writes one frame a peer. The machine owns small sub-machines: `graph_run` (a graph's tasks), `workers`,
+//! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
+//! `placement` chooses workers, `lineage` follows workers that come and go, `retirement` those that leave in agreement.
+//!
+//! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
+mod clients;
+mod config;
+mod constraints;
+mod core;
 pub mod event;
+mod graph_run;
+mod learning;
+mod lineage;
+mod placement;
+mod queue;
+mod report;
+mod retirement;
+mod story;
+mod transitions;
+mod validate;
+mod workers;
 
-pub use event::{Actions, Event, Time};
+use rask_comm::message::{FailureKind, StatusReport};
+use rask_comm::time::Time;
+use rask_graphs::{GraphId, TaskId, TaskIdx, WorkerId};
+
+pub use self::config::{Config, Fault};
+use self::core::Core;
+pub use self::core::Counters;
+pub use self::event::{Actions, Event};
+pub use self::graph_run::TaskState;
+pub use self::story::Transition;
+
+/// Why the machine wants to be called at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Timer {
+    /// Clients are to hear of progress.
+    Progress,
+    /// Nobody has been there to work, or nobody fitting, for as long as graphs may wait.
+    NoWorkers,
+}
+
+/// The scheduler.
+pub struct Machine {
+    core: Core,
+}
+
+impl Machine {
+    /// A scheduler that knows nobody.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { core: Core::new(config) }
+    }
+
+    /// Take in one event. What is to be done about it is added to `out`.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Actions) {
+        let core = &mut self.core;
+        core.now = core.now.max(now);
+        match event {
+            Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
+            Event::WorkerLost { worker, was_graceful } => lineage::worker_lost(core, worker, was_graceful, out),
+            Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
+            Event::ClientJoined { client, hello: _ } => clients::client_joined(core, client, out),
+            Event::ClientLost { client } => clients::client_lost(core, client, out),
+            Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
+        }
+        core.forget_finished_graphs(out);
+        if core.next_progress.is_none() && !core.clients.graphs_of.is_empty() && !core.graphs.is_empty() {
+            core.next_progress = Some(core.now.after(core.config.progress_interval));
+        }
+    }
+
+    /// The time of [`Machine::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Actions) {
+        let core = &mut self.core;
+        core.now = core.now.max(now);
+        if core.next_progress.is_some_and(|at| at <= core.now) {
+            clients::tell_progress(core, out);
+            fail_stranded(core, out);
+            let goes_on = core.graphs.values().any(|run| run.n_active > 0);
+            core.next_progress = goes_on.then(|| core.now.after(core.config.progress_interval));
+        }
+        let grace = core.config.no_worker_grace;
+        if core.no_workers_since.is_some_and(|since| since.after(grace) <= core.now) {
+            core.no_workers_since = None;
+            fail_all_queued(core, out);
+        }
+        core.forget_finished_graphs(out);
+    }
+
+    /// When to call [`Machine::handle_timeout`], and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
+        let progress = self.core.next_progress.map(|at| (at, Timer::Progress));
+        let no_workers =
+            self.core.no_workers_since.map(|since| (since.after(self.core.config.no_worker_grace), Timer::NoWorkers));
+        progress.into_iter().chain(no_workers).min()
+    }
+
+    /// The last transitions of `task`, oldest first.
+    pub fn story(&self, task: TaskId) -> impl Iterator<Item = &Transition> {
+        self.core.story.of(task)
+    }
+
+    /// Counts of what has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.core.counters
+    }
+
+    /// How the cluster is.
+    #[must_use]
+    pub fn status(&self) -> StatusReport {
+        report::status(&self.core)
+    }
+
+    /// Where a task stands; `None` when its graph is not known (any more).
+    #[must_use]
+    pub fn task_state(&self, task: TaskId) -> Option<TaskState> {
+        self.core.task(task).map(|entry| entry.state)
+    }
+
+    /// Who holds a result.
+    #[must_use]
+    pub fn who_has(&self, task: TaskId) -> Vec<WorkerId> {
+        self.core.task(task).map(|entry| entry.holders.to_vec()).unwrap_or_default()
+    }
+
+    /// The worker that a task has been given to, while it is processing.
+    #[must_use]
+    pub fn processing_on(&self, task: TaskId) -> Option<WorkerId> {
+        self.core.task(task).filter(|entry| entry.state == TaskState::Processing).map(|entry| entry.worker)
+    }
+
+    /// Bytes of memory held for a graph's tasks, edges and names.
+    #[must_use]
+    pub fn graph_nbytes(&self, graph: GraphId) -> Option<usize> {
+        self.core.graphs.get(&graph).map(|run| run.nbytes())
+    }
+
+    /// Number of graphs in the tables.
+    #[must_use]
+    pub fn n_graphs(&self) -> usize {
+        self.core.graphs.len()
+    }
+
+    /// Check every invariant; cost is linear in everything held.
+    ///
+    /// # Panics
+    /// When one is broken, naming it.
+    pub fn validate(&self) {
+        validate::validate(&self.core);
+    }
+}
+
+/// Fail ready tasks that no connected worker could ever run, once they have waited long enough.
+fn fail_stranded(core: &mut Core, out: &mut Actions) {
+    let mut constraints = std::mem::take(&mut core.constraints);
+    let now = core.now;
+    let stranded =
+        constraints.stranded(&core.workers, now, |task| core.task(task).is_some_and(|entry| entry.state == TaskState::Queued));
+    core.constraints = constraints;
+    for (task, since) in stranded {
+        if since.after(core.config.no_worker_grace) > now || core.workers.len() == 0 {
+            continue;
+        }
+        let options = core.run(task.graph).graph.options_of(task.idx).cloned().unwrap_or_default();
+        let message = format!("no worker fits: it asks for resources {:?} and workers {:?}", options.resources, options.workers);
+        let failure = transitions::failure_of(core, task, FailureKind::Unsatisfiable, "", None, message);
+        transitions::to_erred(core, task, failure, out);
+    }
+}
+
+/// Nobody has come to work: what is ready fails, and everything that waits for it.
+fn fail_all_queued(core: &mut Core, out: &mut Actions) {
+    let mut queued = Vec::new();
+    for run in core.graphs.values() {
+        let ready = run.tasks.iter().enumerate().filter(|(_, entry)| entry.state == TaskState::Queued);
+        queued.extend(ready.map(|(idx, _)| run.task_id(TaskIdx(idx as u32))));
+    }
+    let grace = core.config.no_worker_grace.as_secs_f64();
+    for task in queued {
+        if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued) {
+            let message = format!("no worker was connected for {grace} s");
+            let failure = transitions::failure_of(core, task, FailureKind::NoWorkers, "", None, message);
+            transitions::to_erred(core, task, failure, out);
+        }
+    }
+}

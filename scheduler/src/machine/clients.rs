@@ -1,0 +1,398 @@
+//! Clients: their graphs come in, their questions are answered, and what they want ends with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rask_comm::message::{FailureKind, FromClient, GraphStats, Holder, SubmitOptions, TaskFailure, ToClient, ToWorker};
+use rask_graphs::{ClientId, Graph, GraphId, Source, TaskId, TaskIdx};
+
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, OUTPUT_PENDING, TaskState, WANTED};
+use super::{lineage, placement, report, transitions};
+
+/// Connected clients and the graphs each follows.
+#[derive(Default)]
+pub(super) struct Clients {
+    pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
+}
+
+pub(super) fn client_joined(core: &mut Core, client: ClientId, out: &mut Actions) {
+    core.clients.graphs_of.insert(client, BTreeSet::new());
+    out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
+}
+
+pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
+    out.to_clients.remove(&client);
+    for graph in graphs {
+        let Some(run) = core.graphs.get_mut(&graph) else { continue };
+        run.client = None;
+        for waiting in run.locating.values_mut() {
+            waiting.retain(|other| *other != client);
+        }
+        if !run.options.detached {
+            unwant_all(core, graph, out);
+        }
+    }
+}
+
+pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient, out: &mut Actions) {
+    if !core.clients.graphs_of.contains_key(&client) {
+        return;
+    }
+    match message {
+        FromClient::Submit { request, graph, options } => match accept(core, client, *graph, options) {
+            Ok(graph) => {
+                out.tell_client(client, ToClient::Accepted { request, graph });
+                start(core, graph, out);
+            }
+            Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
+        },
+        FromClient::Cancel { request, graph } => {
+            let was_known = core.graphs.contains_key(&graph);
+            if was_known {
+                cancel(core, graph, out);
+            }
+            out.tell_client(client, ToClient::Cancelled { request, was_known });
+        }
+        FromClient::Release { tasks } => {
+            for task in tasks {
+                if is_own(core, client, task) {
+                    transitions::unwant(core, task, out);
+                }
+            }
+        }
+        FromClient::Locate { task } => locate(core, client, task, out),
+        FromClient::FetchFailed { task, worker } => {
+            if is_own(core, client, task) {
+                transitions::remove_holder(core, task, worker, true, out);
+            }
+        }
+        FromClient::Status { request } => {
+            let report = Box::new(report::status(core));
+            out.tell_client(client, ToClient::Status { request, report });
+        }
+        FromClient::Attach { request, graph } => attach(core, client, request, graph, out),
+    }
+}
+
+/// Whether `task` exists in a graph that `client` submitted or follows.
+fn is_own(core: &Core, client: ClientId, task: TaskId) -> bool {
+    core.task(task).is_some() && core.run(task.graph).client == Some(client)
+}
+
+/// Check a graph and put it into the tables, every needed task waiting.
+fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions) -> Result<GraphId, String> {
+    graph.check().map_err(|error| error.to_string())?;
+    for external in &graph.externals {
+        if !is_own(core, client, *external) || !core.entry(*external).has(WANTED) {
+            return Err(format!("the graph uses result {external}, which this client does not hold"));
+        }
+    }
+    let id = GraphId(core.next_graph);
+    core.next_graph += 1;
+    let mut run = GraphRun::new(id, client, graph, options, core.now);
+    run.operator_of = run.graph.bodies.iter().map(|body| core.learning.operator(&body.name())).collect();
+    for at in 0..run.graph.outputs.len() {
+        let output = run.graph.outputs[at];
+        let entry = run.entry_mut(output);
+        entry.set(WANTED);
+        entry.set(OUTPUT_PENDING);
+        run.n_wanted += 1;
+        run.n_outputs_pending += 1;
+    }
+    core.clients.graphs_of.entry(client).or_default().insert(id);
+    core.graphs.insert(id, Box::new(run));
+    Ok(id)
+}
+
+/// Begin a graph just accepted. One pass down marks what the outputs need, one pass up counts what is missing.
+fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    link_externals(core, graph);
+    let run = core.run_mut(graph);
+    let mut needed_externals = Vec::new();
+    for idx in (0..run.n_tasks()).rev().map(TaskIdx) {
+        if run.entry(idx).is_needed() {
+            count_needs_once(run, idx, &mut needed_externals);
+        }
+    }
+    let (mut first, mut others) = (Vec::new(), Vec::new());
+    for idx in (0..run.n_tasks()).map(TaskIdx) {
+        if !run.entry(idx).is_needed() {
+            continue;
+        }
+        run.entry_mut(idx).state = TaskState::Waiting;
+        run.n_active += 1;
+        run.counts.n_waiting += 1;
+        let n_missing = run.count_missing(idx);
+        run.entry_mut(idx).n_missing = n_missing;
+        if n_missing == 0 {
+            if run.is_root(idx) && !run.entry(idx).has(IS_CONSTRAINED) {
+                run.entry_mut(idx).state = TaskState::Queued;
+                run.counts.n_waiting -= 1;
+                run.counts.n_queued += 1;
+                first.push(idx);
+            } else {
+                others.push(TaskId::new(graph, idx));
+            }
+        }
+    }
+    run.has_news = true;
+    let priority = run.options.priority;
+    let is_over = run.n_active == 0;
+    core.queue.add_graph(priority, graph, first);
+    for external in needed_externals {
+        core.entry_mut(external).n_consumers += 1;
+    }
+    for task in others {
+        if core.entry(task).state == TaskState::Waiting {
+            placement::waiting_to_queued(core, task, out);
+        }
+    }
+    placement::fill_workers(core, out);
+    if is_over {
+        end_if_done(core, graph, out);
+        core.note_maybe_over(graph);
+    }
+    lineage::note_no_workers(core);
+}
+
+/// The needs of an active task, when nothing is in memory yet: only counts, no cascades.
+fn count_needs_once(run: &mut GraphRun, idx: TaskIdx, needed_externals: &mut Vec<TaskId>) {
+    for at in run.inputs(idx) {
+        match run.graph.inputs[at].source() {
+            Source::Task(source) => run.entry_mut(source).n_consumers += 1,
+            Source::Group(group) => {
+                run.groups[group as usize].n_consumers += 1;
+                if run.groups[group as usize].n_consumers == 1 {
+                    for at in run.members(group) {
+                        let member = run.graph.group_members[at];
+                        run.entry_mut(member).n_consumers += 1;
+                    }
+                }
+            }
+            Source::External(external) => {
+                run.externals[external as usize].n_consumers += 1;
+                if run.externals[external as usize].n_consumers == 1 {
+                    needed_externals.push(run.graph.externals[external as usize]);
+                }
+            }
+        }
+    }
+}
+
+/// Have the graphs whose results this one uses know of it. They stay until this one is forgotten.
+fn link_externals(core: &mut Core, graph: GraphId) {
+    let externals = core.run(graph).graph.externals.clone();
+    for (at, task) in externals.into_iter().enumerate() {
+        let is_present = core.entry(task).state == TaskState::Memory;
+        core.run_mut(graph).externals[at].is_present = is_present;
+        let source = core.run_mut(task.graph);
+        source.entry_mut(task.idx).set(HAS_EXTERNAL);
+        source.external_users.entry(task.idx).or_default().push((graph, at as u32));
+    }
+}
+
+/// Stop a graph for a person: its client hears that its outputs were cancelled.
+fn cancel(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let run = core.run(graph);
+    let pending: Vec<TaskId> =
+        run.graph.outputs.iter().filter(|idx| run.entry(**idx).has(OUTPUT_PENDING)).map(|idx| run.task_id(*idx)).collect();
+    for task in pending {
+        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, "the graph was cancelled".to_owned());
+        tell_failed(core, task, &failure, out);
+    }
+    unwant_all(core, graph, out);
+}
+
+fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    for task in core.run(graph).graph.outputs.clone() {
+        transitions::unwant(core, TaskId::new(graph, task), out);
+    }
+    core.note_maybe_over(graph);
+}
+
+fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
+    let Some(run) = core.graphs.get_mut(&graph).filter(|run| run.client.is_none() || run.client == Some(client)) else {
+        let reason = format!("no detached graph {graph}");
+        out.tell_client(client, ToClient::Rejected { request, reason });
+        return;
+    };
+    run.client = Some(client);
+    run.has_news = true;
+    let outputs = run.graph.outputs.clone();
+    let has_ended = run.ended_at.is_some();
+    core.clients.graphs_of.entry(client).or_default().insert(graph);
+    out.tell_client(client, ToClient::Accepted { request, graph });
+    for idx in outputs {
+        let run = core.run(graph);
+        let entry = run.entry(idx);
+        let task = run.task_id(idx);
+        if entry.state == TaskState::Memory && entry.has(WANTED) {
+            out.tell_client(client, ToClient::TaskDone { task, nbytes: entry.nbytes });
+        } else if entry.state == TaskState::Erred {
+            out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(cause(run, idx)) });
+        }
+    }
+    if has_ended {
+        let stats = stats(core, graph);
+        out.tell_client(client, ToClient::GraphEnded { graph, stats });
+    }
+}
+
+fn cause(run: &GraphRun, idx: TaskIdx) -> TaskFailure {
+    let cause = run.cause_of.get(&idx).copied().unwrap_or_default();
+    (*run.failures[cause as usize]).clone()
+}
+
+fn locate(core: &mut Core, client: ClientId, task: TaskId, out: &mut Actions) {
+    if !is_own(core, client, task) || !core.entry(task).is_needed() && core.entry(task).state != TaskState::Erred {
+        let failure = TaskFailure {
+            task,
+            key: String::new(),
+            kind: FailureKind::NoSuchResult,
+            operator: String::new(),
+            worker: String::new(),
+            attempt: rask_graphs::Attempt(0),
+            message: format!("{task} is not a result that this client holds"),
+        };
+        out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(failure) });
+        return;
+    }
+    let run = core.run_mut(task.graph);
+    match run.entry(task.idx).state {
+        TaskState::Memory => tell_located(core, client, task, out),
+        TaskState::Erred => {
+            let failure = Box::new(cause(run, task.idx));
+            out.tell_client(client, ToClient::TaskFailed { task, failure });
+        }
+        TaskState::Released | TaskState::Waiting | TaskState::Queued | TaskState::Processing => {
+            let waiting = run.locating.entry(task.idx).or_default();
+            if !waiting.contains(&client) {
+                waiting.push(client);
+            }
+        }
+    }
+}
+
+fn tell_located(core: &Core, client: ClientId, task: TaskId, out: &mut Actions) {
+    let entry = core.entry(task);
+    let holders = entry.holders.iter().filter_map(|worker| {
+        let hello = &core.workers.get(*worker)?.hello;
+        Some(Holder { worker: *worker, address: hello.data_address, name: hello.name.clone() })
+    });
+    let holders = holders.take(8).collect();
+    let (attempt, nbytes, n_parts) = (entry.attempt, entry.nbytes, entry.n_parts);
+    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders });
+}
+
+/// A result is in memory: tell whoever waits for it.
+pub(super) fn tell_in_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let run = core.graphs.get_mut(&task.graph).expect("a task in memory has a graph");
+    let waiting = if run.locating.is_empty() { None } else { run.locating.remove(&task.idx) };
+    let client = run.client;
+    let entry = run.entry_mut(task.idx);
+    let nbytes = entry.nbytes;
+    let was_pending = entry.has(OUTPUT_PENDING);
+    entry.clear(OUTPUT_PENDING);
+    if was_pending {
+        run.n_outputs_pending -= 1;
+        if let Some(client) = client {
+            out.tell_client(client, ToClient::TaskDone { task, nbytes });
+        }
+        end_if_done(core, task.graph, out);
+    }
+    for client in waiting.unwrap_or_default() {
+        tell_located(core, client, task, out);
+    }
+}
+
+/// A task has failed for good: tell its client if it wanted the result.
+pub(super) fn tell_failed(core: &mut Core, task: TaskId, failure: &TaskFailure, out: &mut Actions) {
+    let run = core.graphs.get_mut(&task.graph).expect("a task that fails has a graph");
+    let waiting = run.locating.remove(&task.idx).unwrap_or_default();
+    let client = run.client;
+    let entry = run.entry_mut(task.idx);
+    let was_pending = entry.has(OUTPUT_PENDING);
+    entry.clear(OUTPUT_PENDING);
+    let mut told: BTreeSet<ClientId> = waiting.into_iter().collect();
+    told.extend(client.filter(|_| was_pending));
+    for client in told {
+        out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(failure.clone()) });
+    }
+    if was_pending {
+        run.n_outputs_pending -= 1;
+        end_if_done(core, task.graph, out);
+    }
+}
+
+/// The last output of a graph is done or has failed.
+fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let now = core.now;
+    let run = core.run_mut(graph);
+    if run.n_outputs_pending > 0 || run.ended_at.is_some() {
+        return;
+    }
+    run.ended_at = Some(now);
+    if let Some(client) = run.client {
+        let counts = run.counts;
+        run.has_news = false;
+        out.tell_client(client, ToClient::Progress { graph, counts });
+        let stats = stats(core, graph);
+        out.tell_client(client, ToClient::GraphEnded { graph, stats });
+    }
+}
+
+fn stats(core: &Core, graph: GraphId) -> GraphStats {
+    let run = core.run(graph);
+    GraphStats {
+        n_tasks: run.counts.n_tasks,
+        n_executions: run.n_executions,
+        seconds: run.ended_at.unwrap_or(core.now).since(run.accepted_at).as_secs_f64(),
+        nbytes_transferred: run.nbytes_transferred,
+        nbytes_spilled: 0,
+        n_workers: core.workers.len(),
+    }
+}
+
+/// Tell clients how far their graphs are.
+pub(super) fn tell_progress(core: &mut Core, out: &mut Actions) {
+    for run in core.graphs.values_mut() {
+        if let (true, Some(client)) = (run.has_news, run.client) {
+            out.tell_client(client, ToClient::Progress { graph: run.id, counts: run.counts });
+        }
+        run.has_news = false;
+    }
+}
+
+/// Drop the tables of a graph that has nothing left to do or to hold.
+pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let Some(run) = core.graphs.remove(&graph) else { return };
+    core.queue.remove_graph(run.options.priority, graph);
+    if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
+        graphs.remove(&graph);
+    }
+    for task in &run.graph.externals {
+        let Some(source) = core.graphs.get_mut(&task.graph) else { continue };
+        if let Some(users) = source.external_users.get_mut(&task.idx) {
+            users.retain(|(user, _)| *user != graph);
+            if users.is_empty() {
+                source.external_users.remove(&task.idx);
+                source.entry_mut(task.idx).clear(HAS_EXTERNAL);
+            }
+        }
+        core.note_maybe_over(task.graph);
+    }
+    debug_assert!(run.tasks.iter().all(|entry| entry.state != TaskState::Memory || !entry.has(FINISHED_ONCE)));
+    let ids: Vec<_> = core.workers.iter().map(|(id, _)| id).collect();
+    for worker in ids {
+        let knew = core.workers.update(worker, |entry| {
+            let before = entry.known_bodies.len();
+            entry.known_bodies.retain(|body| body.graph != graph);
+            before != entry.known_bodies.len()
+        });
+        if knew == Some(true) {
+            out.tell_worker(worker, ToWorker::ForgetGraph { graph });
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Tasks that not every worker may run: those that need abstract resources or name workers.
+//!
+//! Tasks with the same wishes form a class with a queue of its own, so finding work for a worker looks at a few classes,
+//! not at all tasks. An entry whose task has moved on is skipped when met.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use rask_comm::time::Time;
+use rask_graphs::{TaskId, TaskOptions, WorkerId};
+
+use super::workers::{Rank, Worker, Workers};
+
+/// What the tasks of a class have in common.
+struct Class {
+    resources: Vec<(String, f64)>,
+    names: Vec<String>,
+    allow_others: bool,
+    ready: BinaryHeap<Reverse<Rank>>,
+    /// Since when it has ready tasks but no worker that could ever run one.
+    stranded_since: Option<Time>,
+}
+
+impl Class {
+    fn matches_name(&self, worker: &Worker, is_any_named_there: bool) -> bool {
+        self.names.is_empty() || self.names.contains(&worker.hello.name) || (self.allow_others && !is_any_named_there)
+    }
+}
+
+/// All classes and their ready tasks.
+#[derive(Default)]
+pub(super) struct Constraints {
+    classes: Vec<Class>,
+    /// Class by its wishes, written out: resource amounts have no order of their own.
+    ids: BTreeMap<String, usize>,
+}
+
+impl Constraints {
+    /// The class of a task with these options.
+    pub(super) fn class(&mut self, options: &TaskOptions) -> usize {
+        let key = format!("{:?} {:?} {}", options.resources, options.workers, options.allow_other_workers);
+        if let Some(&id) = self.ids.get(&key) {
+            return id;
+        }
+        self.classes.push(Class {
+            resources: options.resources.clone(),
+            names: options.workers.clone(),
+            allow_others: options.allow_other_workers,
+            ready: BinaryHeap::new(),
+            stranded_since: None,
+        });
+        self.ids.insert(key, self.classes.len() - 1);
+        self.classes.len() - 1
+    }
+
+    pub(super) fn push(&mut self, class: usize, rank: Rank) {
+        self.classes[class].ready.push(Reverse(rank));
+    }
+
+    /// Whether `worker` may run tasks of `class`, now or (with `free` false) ever.
+    fn suits(&self, class: usize, worker: &Worker, workers: &Workers, free: bool) -> bool {
+        let class = &self.classes[class];
+        let named_there = !class.names.is_empty() && workers.iter().any(|(_, other)| class.names.contains(&other.hello.name));
+        !worker.is_retiring && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
+    }
+
+    /// The first ready task of each class that `worker` could start now, best rank first over all classes.
+    pub(super) fn peek_for(&self, worker: WorkerId, workers: &Workers, ignore_resources: bool) -> Option<(usize, Rank)> {
+        let entry = workers.get(worker)?;
+        (0..self.classes.len())
+            .filter_map(|class| Some((class, self.classes[class].ready.peek()?.0)))
+            .filter(|(class, _)| self.suits(*class, entry, workers, !ignore_resources))
+            .min_by_key(|(_, rank)| *rank)
+    }
+
+    pub(super) fn pop(&mut self, class: usize) {
+        self.classes[class].ready.pop();
+    }
+
+    /// Note which classes no worker could ever serve, and return one ready task of each that has been so since `deadline`.
+    pub(super) fn stranded(&mut self, workers: &Workers, now: Time, is_queued: impl Fn(TaskId) -> bool) -> Vec<(TaskId, Time)> {
+        let mut stranded = Vec::new();
+        for class in 0..self.classes.len() {
+            while self.classes[class].ready.peek().is_some_and(|Reverse((_, task))| !is_queued(*task)) {
+                self.classes[class].ready.pop();
+            }
+            let Some(&Reverse((_, task))) = self.classes[class].ready.peek() else {
+                self.classes[class].stranded_since = None;
+                continue;
+            };
+            if workers.iter().any(|(_, worker)| self.suits(class, worker, workers, false)) {
+                self.classes[class].stranded_since = None;
+            } else {
+                let since = *self.classes[class].stranded_since.get_or_insert(now);
+                stranded.push((task, since));
+            }
+        }
+        stranded
+    }
+}

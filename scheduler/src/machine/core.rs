@@ -1,0 +1,149 @@
+//! The tables of the machine and the few accessors that every transition uses.
+
+use std::collections::BTreeMap;
+
+use rask_comm::time::Time;
+use rask_graphs::{GraphId, TaskId, WorkerId};
+
+use super::clients::Clients;
+use super::config::Config;
+use super::constraints::Constraints;
+use super::event::Actions;
+use super::graph_run::{GraphRun, TaskEntry, TaskState};
+use super::learning::Learning;
+use super::queue::Queue;
+use super::story::{Story, Transition};
+use super::workers::Workers;
+
+/// Counts of what happened; cheap to keep, asserted in tests, shown to people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Runs sent to workers.
+    pub n_runs: u64,
+    /// Messages about runs that were no longer the present one.
+    pub n_stale: u64,
+    /// Results lost with their last holder and needed again.
+    pub n_lost_results: u64,
+    /// Task state changes.
+    pub n_transitions: u64,
+    /// Ready tasks taken from one worker's backlog for another.
+    pub n_moved: u64,
+    /// Bytes that workers fetched from each other.
+    pub nbytes_transferred: u64,
+}
+
+/// Everything the machine remembers.
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) now: Time,
+    pub(super) clients: Clients,
+    pub(super) workers: Workers,
+    pub(super) graphs: BTreeMap<GraphId, Box<GraphRun>>,
+    pub(super) next_graph: u32,
+    pub(super) queue: Queue,
+    pub(super) constraints: Constraints,
+    pub(super) learning: Learning,
+    pub(super) story: Story,
+    pub(super) counters: Counters,
+    /// Since when no worker has been there, while some graph waits.
+    pub(super) no_workers_since: Option<Time>,
+    /// When clients are told of progress next.
+    pub(super) next_progress: Option<Time>,
+    /// Graphs that may have nothing left to do or hold; looked at when a turn ends.
+    pub(super) maybe_over: Vec<GraphId>,
+}
+
+impl Core {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            learning: Learning::new(config.unknown_duration),
+            config,
+            now: Time::default(),
+            clients: Clients::default(),
+            workers: Workers::default(),
+            graphs: BTreeMap::new(),
+            next_graph: 0,
+            queue: Queue::default(),
+            constraints: Constraints::default(),
+            story: Story::default(),
+            counters: Counters::default(),
+            no_workers_since: None,
+            next_progress: None,
+            maybe_over: Vec::new(),
+        }
+    }
+
+    /// The entry of a task, if its graph is known and has it.
+    pub(super) fn task(&self, task: TaskId) -> Option<&TaskEntry> {
+        self.graphs.get(&task.graph)?.tasks.get(task.idx.index())
+    }
+
+    /// The graph of a task that is known to exist.
+    ///
+    /// # Panics
+    /// When it does not: a broken invariant of our own.
+    pub(super) fn run(&self, graph: GraphId) -> &GraphRun {
+        self.graphs.get(&graph).expect("an id held inside the machine names a graph that is there")
+    }
+
+    /// As [`Core::run`], to change it.
+    pub(super) fn run_mut(&mut self, graph: GraphId) -> &mut GraphRun {
+        self.graphs.get_mut(&graph).expect("an id held inside the machine names a graph that is there")
+    }
+
+    /// As [`Core::task`], to change a task that is known to exist.
+    pub(super) fn entry_mut(&mut self, task: TaskId) -> &mut TaskEntry {
+        self.run_mut(task.graph).entry_mut(task.idx)
+    }
+
+    /// As [`Core::task`], for a task that is known to exist.
+    pub(super) fn entry(&self, task: TaskId) -> &TaskEntry {
+        self.run(task.graph).entry(task.idx)
+    }
+
+    /// Change a task's state and everything that is counted by state.
+    pub(super) fn set_state(&mut self, task: TaskId, to: TaskState, worker: Option<WorkerId>) {
+        let now = self.now;
+        let run = self.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
+        let entry = &mut run.tasks[task.idx.index()];
+        let (from, was_active) = (entry.state, entry.is_active());
+        entry.state = to;
+        let (is_active, attempt) = (entry.is_active(), entry.attempt);
+        run.n_active = run.n_active + u32::from(is_active) - u32::from(was_active);
+        run.n_memory = run.n_memory + u32::from(to == TaskState::Memory) - u32::from(from == TaskState::Memory);
+        if let Some(count) = run.counter(from) {
+            *count -= 1;
+        }
+        if let Some(count) = run.counter(to) {
+            *count += 1;
+        }
+        run.has_news = true;
+        if run.n_active == 0 || run.n_memory == 0 {
+            note_maybe_over(run, &mut self.maybe_over);
+        }
+        self.counters.n_transitions += 1;
+        self.story.add(Transition { at: now, task, from, to, attempt, worker });
+    }
+
+    /// Have `graph` looked at when the turn ends.
+    pub(super) fn note_maybe_over(&mut self, graph: GraphId) {
+        if let Some(run) = self.graphs.get(&graph) {
+            note_maybe_over(run, &mut self.maybe_over);
+        }
+    }
+
+    /// The turn's last act: forget graphs that have nothing left to do or hold.
+    pub(super) fn forget_finished_graphs(&mut self, out: &mut Actions) {
+        while let Some(graph) = self.maybe_over.pop() {
+            if self.graphs.get(&graph).is_some_and(|run| run.is_over() && run.external_users.is_empty()) {
+                super::clients::forget_graph(self, graph, out);
+            }
+        }
+    }
+}
+
+fn note_maybe_over(run: &GraphRun, maybe_over: &mut Vec<GraphId>) {
+    if run.is_over() && maybe_over.last() != Some(&run.id) {
+        maybe_over.push(run.id);
+    }
+}

@@ -1,0 +1,219 @@
+//! Workers that come, go and speak: the one path by which a worker is lost, and what its messages change.
+//!
+//! When a worker is lost its runs go elsewhere and its results lose a holder; a result without holders that is still
+//! needed is made again from its inputs, recursively. Only what was executing is blamed: workers name runs that take long;
+//! of the others, the first in line for a slot are suspected.
+
+use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
+use rask_graphs::{Attempt, TaskId, TaskIdx, WorkerId};
+
+use super::clients;
+use super::config::Fault;
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{EXECUTING, TaskState};
+use super::workers::Worker;
+use super::{placement, retirement, transitions};
+
+pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
+    core.workers.insert(worker, hello);
+    core.no_workers_since = None;
+    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
+    placement::fill_workers(core, out);
+    retirement::advance_all(core, out);
+}
+
+pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
+    let Some(gone) = core.workers.remove(worker) else { return };
+    out.to_workers.remove(&worker);
+    let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in core.graphs.values() {
+        for (idx, entry) in run.tasks.iter().enumerate() {
+            let task = run.task_id(TaskIdx(idx as u32));
+            match entry.state {
+                TaskState::Processing if entry.worker == worker => {
+                    if entry.has(EXECUTING) { &mut executing } else { &mut others }.push((run.options.priority, task));
+                }
+                TaskState::Queued if entry.worker == worker => backlog.push(task),
+                TaskState::Memory if entry.holders.contains(&worker) => held.push(task),
+                TaskState::Released
+                | TaskState::Waiting
+                | TaskState::Queued
+                | TaskState::Processing
+                | TaskState::Memory
+                | TaskState::Erred => {}
+            }
+        }
+    }
+    others.sort_by_key(|(priority, task)| (std::cmp::Reverse(*priority), *task));
+    if core.config.has_fault(Fault::KeepDeadHolders) {
+        held.clear();
+    }
+    // Results first: a run that is given to another worker must not be told of holders that are gone.
+    for task in held {
+        transitions::remove_holder(core, task, worker, false, out);
+    }
+    let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len());
+    let runs = executing.into_iter().map(|(_, task)| (task, true));
+    let runs: Vec<_> = runs.chain(others.into_iter().enumerate().map(|(at, (_, task))| (task, at < n_suspects))).collect();
+    for (task, is_suspect) in runs {
+        run_lost(core, task, &gone, is_suspect && !was_graceful, out);
+    }
+    for task in backlog {
+        if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker) {
+            core.set_state(task, TaskState::Waiting, None);
+            placement::waiting_to_queued(core, task, out);
+        }
+    }
+    placement::fill_workers(core, out);
+    retirement::advance_all(core, out);
+    note_no_workers(core);
+}
+
+/// A run has gone with its worker. A task blamed too often fails, so that it does not kill one worker after the other.
+fn run_lost(core: &mut Core, task: TaskId, gone: &Worker, is_suspect: bool, out: &mut Actions) {
+    if !core.task(task).is_some_and(|entry| entry.state == TaskState::Processing) {
+        return;
+    }
+    if core.config.has_fault(Fault::ForgetRunsOfDead) {
+        return;
+    }
+    let n_crashes = u8::from(is_suspect) + u8::from(is_suspect && core.config.has_fault(Fault::CountCrashTwice));
+    let allowed = core.config.allowed_failures;
+    let entry = core.entry_mut(task);
+    entry.n_crashes = entry.n_crashes.saturating_add(n_crashes);
+    let is_deadly = is_suspect && u32::from(entry.n_crashes) > allowed;
+    let n_crashes = entry.n_crashes;
+    transitions::abandon_run(core, task, false, out);
+    if is_deadly {
+        let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", gone.hello.name);
+        let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
+        transitions::to_erred(core, task, failure, out);
+    } else {
+        transitions::processing_to_waiting(core, task, out);
+    }
+}
+
+/// Start the grace period when nobody is there to work, unless it is running.
+pub(super) fn note_no_workers(core: &mut Core) {
+    if core.workers.len() == 0 && core.graphs.values().any(|run| run.n_active > 0) {
+        core.no_workers_since.get_or_insert(core.now);
+    } else {
+        core.no_workers_since = None;
+    }
+}
+
+/// One message of a worker.
+pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker, out: &mut Actions) {
+    if core.workers.get(worker).is_none() {
+        return;
+    }
+    match message {
+        FromWorker::Finished { task, attempt, nbytes, n_parts, duration_us } => {
+            finished(core, worker, (task, attempt), nbytes, n_parts, duration_us, out);
+        }
+        FromWorker::Failed { task, attempt, failure } => failed(core, worker, (task, attempt), failure, out),
+        FromWorker::InputLost { task, attempt, input, holders } => {
+            if transitions::is_current(core, task, attempt, worker) {
+                transitions::abandon_run(core, task, false, out);
+                for holder in holders {
+                    transitions::remove_holder(core, input, holder, true, out);
+                }
+                transitions::processing_to_waiting(core, task, out);
+            } else {
+                core.counters.n_stale += 1;
+            }
+        }
+        FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us } => {
+            let _ = (from, duration_us);
+            core.counters.nbytes_transferred += nbytes;
+            if let Some(run) = core.graphs.get_mut(&task.graph) {
+                run.nbytes_transferred += nbytes;
+            }
+            if part.is_whole() {
+                add_holder(core, worker, task, attempt, out);
+            }
+        }
+        FromWorker::Revoked { task, attempt, given_up } => {
+            if given_up && transitions::is_current(core, task, attempt, worker) {
+                transitions::abandon_run(core, task, false, out);
+                transitions::processing_to_waiting(core, task, out);
+            } else {
+                core.counters.n_stale += u64::from(given_up);
+            }
+        }
+        FromWorker::Lost { task } => transitions::remove_holder(core, task, worker, false, out),
+        FromWorker::NotReplicated { task } => retirement::not_replicated(core, task),
+        FromWorker::Executing { task, attempt } => {
+            if transitions::is_current(core, task, attempt, worker) {
+                core.entry_mut(task).set(EXECUTING);
+            } else {
+                core.counters.n_stale += 1;
+            }
+        }
+        FromWorker::Status(status) => {
+            core.workers.update(worker, |worker| worker.status = status);
+        }
+        FromWorker::Retiring => retirement::begin(core, worker, out),
+    }
+    placement::fill_worker(core, worker, out);
+    retirement::advance_if_retiring(core, worker, out);
+}
+
+fn finished(
+    core: &mut Core,
+    worker: WorkerId,
+    (task, attempt): (TaskId, Attempt),
+    nbytes: u64,
+    n_parts: u32,
+    duration_us: u64,
+    out: &mut Actions,
+) {
+    if !transitions::is_current(core, task, attempt, worker) {
+        core.counters.n_stale += 1;
+        out.tell_worker(worker, ToWorker::Cancel { task, attempt });
+        return;
+    }
+    let run = core.run(task.graph);
+    let operator = run.operator_of[run.graph.body_of[task.idx.index()] as usize];
+    core.learning.observe(operator, duration_us);
+    transitions::processing_to_memory(core, task, nbytes, n_parts, out);
+}
+
+fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt), failure: RunFailure, out: &mut Actions) {
+    if !transitions::is_current(core, task, attempt, worker) {
+        core.counters.n_stale += 1;
+        return;
+    }
+    let name = core.workers.get(worker).map(|worker| worker.hello.name.clone()).unwrap_or_default();
+    transitions::abandon_run(core, task, false, out);
+    let run = core.run_mut(task.graph);
+    run.n_executions += 1;
+    let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries);
+    let entry = run.entry_mut(task.idx);
+    entry.n_failures = entry.n_failures.saturating_add(1);
+    let n_failures = u32::from(entry.n_failures);
+    if n_failures <= retries || core.config.has_fault(Fault::RetryForEver) {
+        transitions::processing_to_waiting(core, task, out);
+    } else {
+        let failure = transitions::failure_of(core, task, failure.kind, &name, Some(failure.operator), failure.message);
+        transitions::to_erred(core, task, failure, out);
+    }
+}
+
+/// A worker has fetched a whole result and keeps it.
+fn add_holder(core: &mut Core, worker: WorkerId, task: TaskId, attempt: Attempt, out: &mut Actions) {
+    let is_valid = core.task(task).is_some_and(|entry| entry.state == TaskState::Memory && entry.attempt == attempt);
+    if !is_valid {
+        core.counters.n_stale += 1;
+        out.tell_worker(worker, ToWorker::Cancel { task, attempt });
+        return;
+    }
+    let entry = core.entry_mut(task);
+    if !entry.holders.contains(&worker) {
+        entry.holders.push(worker);
+        core.workers.update(worker, |worker| worker.n_results += 1);
+    }
+    retirement::replicated(core, task, out);
+    clients::tell_in_memory(core, task, out);
+}

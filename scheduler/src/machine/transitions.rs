@@ -1,0 +1,501 @@
+//! How tasks change state, and what one change makes of others.
+//!
+//! Needs drive everything. An active task needs each of its inputs once an edge; a client needs its outputs. A result that
+//! becomes needed while released is made (again); one that is needed by nobody is let go, or no longer made. A gather
+//! group needs its members while any active task needs the group. All cascades run on explicit stacks: graphs are as deep
+//! as users make them.
+
+use std::sync::Arc;
+
+use rask_comm::message::{FailureKind, TaskFailure, ToWorker};
+use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
+
+use super::clients;
+use super::config::Fault;
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
+use super::placement;
+
+/// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
+pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
+    let mut ready = Vec::new();
+    let mut doomed = Vec::new();
+    while let Some(task) = stack.pop() {
+        if core.entry(task).state != TaskState::Released || !core.entry(task).is_needed() {
+            continue;
+        }
+        core.set_state(task, TaskState::Waiting, None);
+        let mut n_missing = 0;
+        let mut failure = None;
+        for at in core.run(task.graph).inputs(task.idx) {
+            let source = core.run(task.graph).graph.inputs[at].source();
+            add_need(core, task.graph, source, &mut stack);
+            n_missing += u32::from(!core.run(task.graph).is_available(source));
+            failure = failure.or(source_failure(core, task.graph, source));
+        }
+        core.entry_mut(task).n_missing = n_missing;
+        if let Some(failure) = failure {
+            doomed.push((task, failure));
+        } else if n_missing == 0 {
+            ready.push(task);
+        }
+    }
+    for (task, failure) in doomed {
+        to_erred(core, task, failure, out);
+    }
+    ready.sort_unstable();
+    for task in ready {
+        if core.entry(task).state == TaskState::Waiting {
+            placement::waiting_to_queued(core, task, out);
+        }
+    }
+}
+
+/// One more edge needs `source`; what has to be made for it goes onto `stack`.
+fn add_need(core: &mut Core, graph: GraphId, source: Source, stack: &mut Vec<TaskId>) {
+    match source {
+        Source::Task(idx) => add_need_of_task(core, TaskId::new(graph, idx), stack),
+        Source::Group(group) => {
+            let run = core.run_mut(graph);
+            let entry = &mut run.groups[group as usize];
+            entry.n_consumers += 1;
+            if entry.n_consumers > 1 {
+                return;
+            }
+            for at in run.members(group) {
+                let idx = core.run(graph).graph.group_members[at];
+                add_need_of_task(core, TaskId::new(graph, idx), stack);
+            }
+        }
+        Source::External(external) => {
+            let run = core.run_mut(graph);
+            let entry = &mut run.externals[external as usize];
+            entry.n_consumers += 1;
+            if entry.n_consumers == 1 {
+                let task = run.graph.externals[external as usize];
+                add_need_of_task(core, task, stack);
+            }
+        }
+    }
+}
+
+fn add_need_of_task(core: &mut Core, task: TaskId, stack: &mut Vec<TaskId>) {
+    let entry = core.entry_mut(task);
+    entry.n_consumers += 1;
+    if entry.state == TaskState::Released {
+        stack.push(task);
+    }
+}
+
+/// A task gives up its needs: it has its result, has failed, or is not wanted any more.
+fn drop_needs_of(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let mut unneeded = Vec::new();
+    drop_needs_onto(core, task, &mut unneeded);
+    let_go(core, unneeded, out);
+}
+
+fn drop_needs_onto(core: &mut Core, task: TaskId, unneeded: &mut Vec<TaskId>) {
+    for at in core.run(task.graph).inputs(task.idx) {
+        let source = core.run(task.graph).graph.inputs[at].source();
+        match source {
+            Source::Task(idx) => drop_need_of_task(core, TaskId::new(task.graph, idx), unneeded),
+            Source::Group(group) => {
+                let run = core.run_mut(task.graph);
+                let entry = &mut run.groups[group as usize];
+                entry.n_consumers -= 1;
+                if entry.n_consumers > 0 {
+                    continue;
+                }
+                for at in run.members(group) {
+                    let idx = core.run(task.graph).graph.group_members[at];
+                    drop_need_of_task(core, TaskId::new(task.graph, idx), unneeded);
+                }
+            }
+            Source::External(external) => {
+                let run = core.run_mut(task.graph);
+                let entry = &mut run.externals[external as usize];
+                entry.n_consumers -= 1;
+                if entry.n_consumers == 0 {
+                    let task = run.graph.externals[external as usize];
+                    drop_need_of_task(core, task, unneeded);
+                }
+            }
+        }
+    }
+}
+
+fn drop_need_of_task(core: &mut Core, task: TaskId, unneeded: &mut Vec<TaskId>) {
+    let entry = core.entry_mut(task);
+    entry.n_consumers -= 1;
+    if !entry.is_needed() {
+        unneeded.push(task);
+    }
+}
+
+/// Let go of results, or of making them, where nobody needs them any more.
+pub(super) fn let_go(core: &mut Core, mut unneeded: Vec<TaskId>, out: &mut Actions) {
+    while let Some(task) = unneeded.pop() {
+        let entry = core.entry(task);
+        if entry.is_needed() {
+            continue;
+        }
+        match entry.state {
+            TaskState::Memory => memory_to_released(core, task, out),
+            TaskState::Waiting | TaskState::Queued => {
+                core.set_state(task, TaskState::Released, None);
+                drop_needs_onto(core, task, &mut unneeded);
+            }
+            TaskState::Processing => {
+                abandon_run(core, task, !core.config.has_fault(Fault::ForgetToCancel), out);
+                core.set_state(task, TaskState::Released, None);
+                drop_needs_onto(core, task, &mut unneeded);
+            }
+            TaskState::Released | TaskState::Erred => {}
+        }
+    }
+}
+
+/// Nobody needs a result: its holders drop it.
+fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let holders = std::mem::take(&mut core.entry_mut(task).holders);
+    for holder in holders {
+        core.workers.update(holder, |worker| {
+            worker.n_results -= 1;
+            worker.moving.remove(&task);
+        });
+        if !core.config.has_fault(Fault::ForgetToFree) {
+            tell_free(out, holder, task);
+        }
+    }
+    leave_memory(core, task);
+    core.set_state(task, TaskState::Released, None);
+}
+
+fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
+    let messages = out.to_workers.entry(worker).or_default();
+    if let Some(ToWorker::Free { tasks }) = messages.last_mut() {
+        tasks.push(task);
+    } else {
+        messages.push(ToWorker::Free { tasks: vec![task] });
+    }
+}
+
+/// A processing task's run ends without a result; its share of the worker is given back, and the worker is told unless
+/// it has let go itself.
+pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut Actions) {
+    let (worker, attempt) = (core.entry(task).worker, core.entry(task).attempt);
+    give_back(core, task);
+    if tell && core.workers.get(worker).is_some() {
+        out.tell_worker(worker, ToWorker::Cancel { task, attempt });
+    }
+}
+
+/// Return the slot share and the resources of a processing task.
+fn give_back(core: &mut Core, task: TaskId) {
+    let entry = core.entry_mut(task);
+    let (worker, estimate) = (entry.worker, u64::from(entry.estimate_ns));
+    entry.worker = NOBODY;
+    entry.estimate_ns = 0;
+    entry.clear(EXECUTING);
+    if core.config.has_fault(Fault::LeakSlot) {
+        return;
+    }
+    let run = core.graphs.get(&task.graph).expect("a task in transition has a graph");
+    let options = run.graph.options_of(task.idx);
+    core.workers.update(worker, |worker| {
+        worker.n_processing -= 1;
+        worker.occupancy_ns -= estimate;
+        if let Some(options) = options {
+            worker.adjust_resources(&options.resources, 1.0);
+        }
+    });
+}
+
+/// The accepted end of a run: a result exists.
+pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n_parts: u32, out: &mut Actions) {
+    let worker = core.entry(task).worker;
+    give_back(core, task);
+    let entry = core.entry_mut(task);
+    entry.nbytes = nbytes;
+    entry.n_parts = n_parts;
+    entry.holders.push(worker);
+    let is_first = !entry.has(FINISHED_ONCE);
+    entry.set(FINISHED_ONCE);
+    core.workers.update(worker, |worker| worker.n_results += 1);
+    core.set_state(task, TaskState::Memory, Some(worker));
+    let run = core.run_mut(task.graph);
+    run.counts.n_finished += u32::from(is_first);
+    run.n_executions += 1;
+    enter_memory(core, task, out);
+    if !core.config.has_fault(Fault::ReleaseInputsEarly) {
+        drop_needs_of(core, task, out);
+    }
+    clients::tell_in_memory(core, task, out);
+    if !core.entry(task).is_needed() {
+        let_go(core, vec![task], out);
+    }
+}
+
+/// With [`Fault::ReleaseInputsEarly`]: what a correct machine does when the run has finished.
+pub(super) fn release_inputs_early(core: &mut Core, task: TaskId, out: &mut Actions) {
+    drop_needs_of(core, task, out);
+}
+
+/// A result has come into memory: dependants miss one input less.
+fn enter_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let mut ready = Vec::new();
+    for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
+        match core.run(task.graph).dependent(at) {
+            Node::Task(idx) => one_arrived(core, TaskId::new(task.graph, idx), &mut ready),
+            Node::Group(group) => {
+                let run = core.run_mut(task.graph);
+                run.groups[group as usize].n_missing -= 1;
+                if run.groups[group as usize].n_missing == 0 {
+                    for at in run.dependents(Node::Group(group)) {
+                        if let Node::Task(idx) = core.run(task.graph).dependent(at) {
+                            one_arrived(core, TaskId::new(task.graph, idx), &mut ready);
+                        }
+                    }
+                }
+            }
+            Node::External(_) => {}
+        }
+    }
+    for (graph, external) in external_users(core, task) {
+        core.run_mut(graph).externals[external as usize].is_present = true;
+        for at in core.run(graph).dependents(Node::External(external)) {
+            if let Node::Task(idx) = core.run(graph).dependent(at) {
+                one_arrived(core, TaskId::new(graph, idx), &mut ready);
+            }
+        }
+    }
+    for task in ready {
+        placement::waiting_to_queued(core, task, out);
+    }
+}
+
+fn one_arrived(core: &mut Core, task: TaskId, ready: &mut Vec<TaskId>) {
+    let loses_wake_up = core.config.has_fault(Fault::LoseWakeUp) && task.idx.0 % 7 == 6;
+    let entry = core.entry_mut(task);
+    if entry.state == TaskState::Waiting {
+        entry.n_missing -= 1;
+        if entry.n_missing == 0 && !loses_wake_up {
+            ready.push(task);
+        }
+    }
+}
+
+/// A result has left memory: dependants miss one input more, and those that were ready wait again.
+fn leave_memory(core: &mut Core, task: TaskId) {
+    for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
+        match core.run(task.graph).dependent(at) {
+            Node::Task(idx) => one_left(core, TaskId::new(task.graph, idx)),
+            Node::Group(group) => {
+                let run = core.run_mut(task.graph);
+                run.groups[group as usize].n_missing += 1;
+                if run.groups[group as usize].n_missing == 1 {
+                    for at in run.dependents(Node::Group(group)) {
+                        if let Node::Task(idx) = core.run(task.graph).dependent(at) {
+                            one_left(core, TaskId::new(task.graph, idx));
+                        }
+                    }
+                }
+            }
+            Node::External(_) => {}
+        }
+    }
+    for (graph, external) in external_users(core, task) {
+        core.run_mut(graph).externals[external as usize].is_present = false;
+        for at in core.run(graph).dependents(Node::External(external)) {
+            if let Node::Task(idx) = core.run(graph).dependent(at) {
+                one_left(core, TaskId::new(graph, idx));
+            }
+        }
+    }
+}
+
+/// A processing task is left alone: its worker may have the input already, and says so if not.
+fn one_left(core: &mut Core, task: TaskId) {
+    match core.entry(task).state {
+        TaskState::Waiting => core.entry_mut(task).n_missing += 1,
+        TaskState::Queued => {
+            core.entry_mut(task).n_missing = 1;
+            core.set_state(task, TaskState::Waiting, None);
+        }
+        TaskState::Released | TaskState::Processing | TaskState::Memory | TaskState::Erred => {}
+    }
+}
+
+fn external_users(core: &Core, task: TaskId) -> Vec<(GraphId, u32)> {
+    if !core.entry(task).has(HAS_EXTERNAL) {
+        return Vec::new();
+    }
+    core.run(task.graph).external_users.get(&task.idx).cloned().unwrap_or_default()
+}
+
+/// One holder of a result does not have it any more. The last one takes the result with it.
+pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, tell: bool, out: &mut Actions) {
+    let Some(entry) = core.graphs.get_mut(&task.graph).and_then(|run| run.tasks.get_mut(task.idx.index())) else { return };
+    let n_before = entry.holders.len();
+    entry.holders.retain(|worker| *worker != holder);
+    if entry.holders.len() == n_before {
+        return;
+    }
+    let (is_last, attempt) = (entry.holders.is_empty(), entry.attempt);
+    core.workers.update(holder, |worker| {
+        worker.n_results -= 1;
+        worker.moving.remove(&task);
+    });
+    if tell && core.workers.get(holder).is_some() {
+        out.tell_worker(holder, ToWorker::Cancel { task, attempt });
+    }
+    if is_last {
+        core.counters.n_lost_results += 1;
+        leave_memory(core, task);
+        core.set_state(task, TaskState::Released, Some(holder));
+        if core.entry(task).is_needed() && !core.config.has_fault(Fault::ForgetLineage) {
+            released_to_waiting(core, vec![task], out);
+        }
+    }
+}
+
+/// A run was given back, or its worker is gone: the task is ready again, or waits for inputs that have been lost since.
+pub(super) fn processing_to_waiting(core: &mut Core, task: TaskId, out: &mut Actions) {
+    core.set_state(task, TaskState::Waiting, None);
+    let run = core.run(task.graph);
+    let n_missing = run.count_missing(task.idx);
+    let failure = run.inputs(task.idx).find_map(|at| source_failure(core, task.graph, run.graph.inputs[at].source()));
+    core.entry_mut(task).n_missing = n_missing;
+    if let Some(failure) = failure {
+        to_erred(core, task, failure, out);
+    } else if n_missing == 0 {
+        placement::waiting_to_queued(core, task, out);
+    }
+}
+
+/// Why `source` will never be there, if that is so.
+fn source_failure(core: &Core, graph: GraphId, source: Source) -> Option<Arc<TaskFailure>> {
+    let of_task = |task: TaskId| {
+        let run = core.run(task.graph);
+        (run.entry(task.idx).state == TaskState::Erred).then(|| {
+            let cause = run.cause_of.get(&task.idx).copied().unwrap_or_default();
+            Arc::clone(&run.failures[cause as usize])
+        })
+    };
+    match source {
+        Source::Task(idx) => of_task(TaskId::new(graph, idx)),
+        Source::Group(group) => {
+            let run = core.run(graph);
+            run.graph.group_members[run.members(group)].iter().find_map(|idx| of_task(TaskId::new(graph, *idx)))
+        }
+        Source::External(external) => of_task(core.run(graph).graph.externals[external as usize]),
+    }
+}
+
+/// A task has failed for good, and so has everything that waits for it.
+pub(super) fn to_erred(core: &mut Core, task: TaskId, failure: Arc<TaskFailure>, out: &mut Actions) {
+    let mut stack = vec![task];
+    while let Some(task) = stack.pop() {
+        if !core.entry(task).is_active() {
+            continue;
+        }
+        if core.entry(task).state == TaskState::Processing {
+            abandon_run(core, task, true, out);
+        }
+        core.set_state(task, TaskState::Erred, None);
+        let run = core.run_mut(task.graph);
+        let same = run.failures.last().is_some_and(|last| Arc::ptr_eq(last, &failure));
+        if !same {
+            run.failures.push(Arc::clone(&failure));
+        }
+        let cause = run.failures.len() as u32 - 1;
+        run.cause_of.insert(task.idx, cause);
+        clients::tell_failed(core, task, &failure, out);
+        if !core.config.has_fault(Fault::SwallowFailure) {
+            push_waiting_dependents(core, task, &mut stack);
+        }
+        drop_needs_of(core, task, out);
+    }
+}
+
+fn push_waiting_dependents(core: &Core, task: TaskId, stack: &mut Vec<TaskId>) {
+    let push = |graph: GraphId, idx: TaskIdx, stack: &mut Vec<TaskId>| {
+        if core.run(graph).entry(idx).state == TaskState::Waiting {
+            stack.push(TaskId::new(graph, idx));
+        }
+    };
+    let run = core.run(task.graph);
+    for at in run.dependents(Node::Task(task.idx)) {
+        match run.dependent(at) {
+            Node::Task(idx) => push(task.graph, idx, stack),
+            Node::Group(group) => {
+                for at in run.dependents(Node::Group(group)) {
+                    if let Node::Task(idx) = run.dependent(at) {
+                        push(task.graph, idx, stack);
+                    }
+                }
+            }
+            Node::External(_) => {}
+        }
+    }
+    for (graph, external) in external_users(core, task) {
+        let user = core.run(graph);
+        for at in user.dependents(Node::External(external)) {
+            if let Node::Task(idx) = user.dependent(at) {
+                push(graph, idx, stack);
+            }
+        }
+    }
+}
+
+/// A client wants an output no more.
+pub(super) fn unwant(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let run = core.run_mut(task.graph);
+    let entry = run.entry_mut(task.idx);
+    if !entry.has(WANTED) {
+        return;
+    }
+    entry.clear(WANTED);
+    let was_pending = entry.has(OUTPUT_PENDING);
+    entry.clear(OUTPUT_PENDING);
+    run.n_wanted -= 1;
+    run.n_outputs_pending -= u32::from(was_pending);
+    let_go(core, vec![task], out);
+    core.note_maybe_over(task.graph);
+}
+
+/// A failure of `task` as clients are told it.
+pub(super) fn failure_of(
+    core: &Core,
+    task: TaskId,
+    kind: FailureKind,
+    worker: &str,
+    operator: Option<String>,
+    message: String,
+) -> Arc<TaskFailure> {
+    let run = core.run(task.graph);
+    Arc::new(TaskFailure {
+        task,
+        key: run.graph.keys.name(task.idx.0),
+        kind,
+        operator: operator.unwrap_or_else(|| run.graph.body(task.idx).name()),
+        worker: worker.to_owned(),
+        attempt: run.entry(task.idx).attempt,
+        message,
+    })
+}
+
+/// Whether news of `attempt` of `task` from `worker` concerns the present run.
+pub(super) fn is_current(core: &Core, task: TaskId, attempt: Attempt, worker: WorkerId) -> bool {
+    core.task(task).is_some_and(|entry| {
+        entry.state == TaskState::Processing
+            && entry.worker == worker
+            && (entry.attempt == attempt || core.config.has_fault(Fault::SkipAttemptCheck))
+    })
+}
+
+/// The size of `part` of a result in memory: a part is taken to be an even share.
+pub(super) fn part_nbytes(nbytes: u64, n_parts: u32, part: Part) -> u64 {
+    if part.is_whole() || n_parts == 0 { nbytes } else { nbytes / u64::from(n_parts) }
+}

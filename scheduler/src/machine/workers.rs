@@ -1,0 +1,195 @@
+//! The workers: what each offers, what it has been given, and an index of them by load.
+//!
+//! Which tasks a worker runs or holds is not kept here but in the task entries: looking for them is one pass over the
+//! entries when a worker is lost or retires, and free the rest of the time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use rask_comm::message::{WorkerHello, WorkerStatus};
+use rask_graphs::{BodyId, TaskId, WorkerId};
+use rustc_hash::FxHashSet;
+
+use super::config::Config;
+
+/// Order in which ready tasks run: higher priority, then earlier graph, then lower index.
+pub(super) type Rank = (Reverse<i32>, TaskId);
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) hello: WorkerHello,
+    /// What is left of each of `hello.resources`, in the same order.
+    pub(super) free_resources: Vec<f64>,
+    pub(super) n_processing: u32,
+    /// Estimated cost of what it has been given, in nanoseconds.
+    pub(super) occupancy_ns: u64,
+    pub(super) n_results: u32,
+    pub(super) is_retiring: bool,
+    /// While retiring: results it alone holds, on their way to others.
+    pub(super) moving: BTreeSet<TaskId>,
+    pub(super) status: WorkerStatus,
+    pub(super) known_bodies: FxHashSet<BodyId>,
+    pub(super) known_peers: FxHashSet<WorkerId>,
+    /// Ready tasks that are best run here and wait for room, with their estimated nanoseconds. Entries of tasks that have moved on are skipped when met.
+    pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
+    /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
+    pub(super) backlog_ns: u64,
+}
+
+impl Worker {
+    fn new(hello: WorkerHello) -> Self {
+        Self {
+            free_resources: hello.resources.iter().map(|(_, amount)| *amount).collect(),
+            hello,
+            n_processing: 0,
+            occupancy_ns: 0,
+            n_results: 0,
+            is_retiring: false,
+            moving: BTreeSet::new(),
+            status: WorkerStatus::default(),
+            known_bodies: FxHashSet::default(),
+            known_peers: FxHashSet::default(),
+            backlog: BinaryHeap::new(),
+            backlog_ns: 0,
+        }
+    }
+
+    pub(super) fn n_slots(&self) -> u32 {
+        self.hello.n_slots.max(1)
+    }
+
+    /// Estimated nanoseconds until a slot is free for one more task.
+    pub(super) fn wait_ns(&self) -> u64 {
+        if self.n_processing < self.n_slots() && self.backlog.is_empty() {
+            return 0;
+        }
+        (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots())
+    }
+
+    /// Whether another run may be sent: below saturation, or below the prefill while tasks are short.
+    pub(super) fn has_room(&self, config: &Config) -> bool {
+        if self.is_retiring || self.status.is_paused {
+            return false;
+        }
+        let saturated = (f64::from(self.n_slots()) * config.saturation).ceil() as u32;
+        if self.n_processing < saturated {
+            return true;
+        }
+        let prefill_ns = config.prefill.as_nanos() as u64 * u64::from(self.n_slots());
+        self.n_processing < config.max_prefill && self.occupancy_ns < prefill_ns
+    }
+
+    /// The position of resource `name` in `free_resources`.
+    fn resource(&self, name: &str) -> Option<usize> {
+        self.hello.resources.iter().position(|(own, _)| own == name)
+    }
+
+    /// Whether the worker has `wanted` at all, or, with `free`, has it left.
+    pub(super) fn offers(&self, wanted: &[(String, f64)], free: bool) -> bool {
+        wanted.iter().all(|(name, amount)| {
+            self.resource(name).is_some_and(|at| {
+                let there = if free { self.free_resources[at] } else { self.hello.resources[at].1 };
+                there >= *amount
+            })
+        })
+    }
+
+    /// Take (`sign` -1) or give back (`sign` +1) resources.
+    pub(super) fn adjust_resources(&mut self, wanted: &[(String, f64)], sign: f64) {
+        for (name, amount) in wanted {
+            if let Some(at) = self.resource(name) {
+                self.free_resources[at] += sign * amount;
+            }
+        }
+    }
+}
+
+/// All workers by id, and the schedulable ones by load.
+#[derive(Default)]
+pub(super) struct Workers {
+    table: Vec<Option<Box<Worker>>>,
+    /// (occupancy per slot in nanoseconds, worker), of workers that may be given work.
+    by_load: BTreeSet<(u64, WorkerId)>,
+    /// Workers whose backlog is not empty, longest last.
+    by_backlog: BTreeSet<(u64, WorkerId)>,
+    n_connected: u32,
+}
+
+impl Workers {
+    pub(super) fn insert(&mut self, id: WorkerId, hello: WorkerHello) {
+        if self.table.len() <= id.index() {
+            self.table.resize_with(id.index() + 1, || None);
+        }
+        self.table[id.index()] = Some(Box::new(Worker::new(hello)));
+        self.by_load.insert((0, id));
+        self.n_connected += 1;
+    }
+
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Box<Worker>> {
+        let worker = self.table.get_mut(id.index())?.take()?;
+        self.by_load.remove(&(load(&worker), id));
+        self.by_backlog.remove(&(worker.backlog_ns, id));
+        self.n_connected -= 1;
+        Some(worker)
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.table.get(id.index())?.as_deref()
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.n_connected
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.table.iter().enumerate().filter_map(|(id, worker)| Some((WorkerId(id as u32), worker.as_deref()?)))
+    }
+
+    /// Change a worker and keep the indexes true.
+    pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        let worker = self.table.get_mut(id.index())?.as_deref_mut()?;
+        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog_ns, worker.is_retiring);
+        let result = change(worker);
+        let (new_load, new_backlog) = (load(worker), worker.backlog_ns);
+        if old_load != new_load || was_retiring != worker.is_retiring {
+            self.by_load.remove(&(old_load, id));
+            if !worker.is_retiring {
+                self.by_load.insert((new_load, id));
+            }
+        }
+        if old_backlog != new_backlog {
+            self.by_backlog.remove(&(old_backlog, id));
+            if new_backlog > 0 {
+                self.by_backlog.insert((new_backlog, id));
+            }
+        }
+        Some(result)
+    }
+
+    /// Schedulable workers, least loaded first.
+    pub(super) fn least_loaded(&self) -> impl Iterator<Item = WorkerId> {
+        self.by_load.iter().map(|(_, id)| *id)
+    }
+
+    /// The worker with the longest backlog.
+    pub(super) fn longest_backlog(&self) -> Option<WorkerId> {
+        self.by_backlog.last().map(|(_, id)| *id)
+    }
+
+    /// Panics when an index does not match the table.
+    pub(super) fn validate(&self) {
+        for (id, worker) in self.iter() {
+            assert_eq!(self.by_load.contains(&(load(worker), id)), !worker.is_retiring, "{id}: load index");
+            assert_eq!(self.by_backlog.contains(&(worker.backlog_ns, id)), worker.backlog_ns > 0, "{id}: backlog index");
+            for (at, (name, total)) in worker.hello.resources.iter().enumerate() {
+                let free = worker.free_resources[at];
+                assert!(free >= -1e-9 && free <= total + 1e-9, "{id}: {free} of {total} {name} free");
+            }
+        }
+        assert_eq!(self.iter().count(), self.n_connected as usize, "number of workers");
+    }
+}
+
+fn load(worker: &Worker) -> u64 {
+    worker.occupancy_ns / u64::from(worker.n_slots())
+}
