@@ -1,156 +1,534 @@
 //! The worker's decisions as a pure state machine: events in, actions out, time as an argument.
 //!
 //! It knows runs, which inputs are missing, which fetches are in the air and which slots are busy. It never sees a result's
-//! bytes (the shell puts them into the store) and it never blocks.
+//! bytes (the shell puts them into the store) and it never blocks. One machine serves one registration: a worker that
+//! registers again begins with a fresh one.
+//!
+//! **Blame.** When a worker dies, only what it was executing can have killed it. To say so of every run would double the
+//! messages of a worker that runs a hundred thousand short tasks a second, so [`FromWorker::Executing`] is told once a run
+//! has been on its slot for [`MachineConfig::blame_after`]. Of a worker that dies earlier than that, the scheduler has to
+//! suspect the first `n_slots` of the runs it gave it, in the order in which workers start them.
 
-use std::net::SocketAddr;
+mod event;
+mod executing;
+mod fetching;
+mod runs;
+mod slab;
+mod story;
+#[cfg(test)]
+mod tests;
 
-use rask_comm::message::{FromWorker, RunFailure, ToWorker, WorkerStatus};
-use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
+use std::cmp::Reverse;
+use std::time::Duration;
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A message of the scheduler, in the order sent.
-    SchedulerSaid(ToWorker),
-    /// A run that [`Action::Execute`] started has produced its result, and the shell has put it into the store.
-    ExecutionFinished {
-        /// The task.
-        task: TaskId,
-        /// Which run.
-        attempt: Attempt,
-        /// Size of the result in bytes.
-        nbytes: u64,
-        /// Its addressable parts, 0 when only whole.
-        n_parts: u32,
-        /// Time on the slot, in microseconds.
-        duration_us: u64,
-    },
-    /// A run that [`Action::Execute`] started has failed.
-    ExecutionFailed {
-        /// The task.
-        task: TaskId,
-        /// Which run.
-        attempt: Attempt,
-        /// Why.
-        failure: RunFailure,
-    },
-    /// One item of an [`Action::Fetch`] has arrived, and the shell has put it into the store.
-    FetchArrived {
-        /// Which fetch.
-        fetch: FetchId,
-        /// The result.
-        item: FetchItem,
-        /// Bytes received.
-        nbytes: u64,
-        /// Time since the fetch began, in microseconds.
-        duration_us: u64,
-    },
-    /// One item of an [`Action::Fetch`] will not come: the peer does not have it, is unreachable, or sent garbage.
-    FetchFailed {
-        /// Which fetch.
-        fetch: FetchId,
-        /// The result.
-        item: FetchItem,
-        /// Why.
-        reason: FetchFailure,
-    },
-    /// A result in the store turned out to be unreadable and was dropped by the shell.
-    ResultLost {
-        /// The result.
-        task: TaskId,
-    },
-    /// The shell measured the store and the process.
-    Measured(WorkerStatus),
-    /// The process was asked to stop gracefully.
-    RetireRequested,
-}
+use rask_comm::message::{FromWorker, Run, RunFailure, RunInput, ToWorker, WorkerStatus};
+use rask_comm::time::Time;
+use rask_graphs::{Attempt, BodyId, Epoch, TaskId, WorkerId};
+use rustc_hash::FxHashMap;
 
-/// One [`Action::Fetch`], numbered by the machine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FetchId(pub u64);
+use executing::{Executing, ExecutingRun};
+use fetching::{Arrival, Failure, Fetching, Waiters, Want};
+use runs::{Needs, Rank, RunEntry, Runs};
+use slab::Key;
+use story::Story;
 
-/// A result, or a part of one, that is fetched.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FetchItem {
-    /// The task whose result it is.
-    pub task: TaskId,
-    /// The run that made it.
-    pub attempt: Attempt,
-    /// The part.
-    pub part: Part,
-}
+pub use event::{Action, Event, FetchFailure, FetchId, FetchItem};
+pub use fetching::FetchLimits;
+pub use story::{Stage, Transition};
 
-/// Why an item did not come.
+/// What a machine is given for life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FetchFailure {
-    /// The peer answered that it does not have it.
-    NotThere,
-    /// The peer could not be reached, or the connection broke.
-    Unreachable,
-    /// What came was not what it should be: wrong length, checksum, task or kind.
-    Damaged,
+pub struct MachineConfig {
+    /// Runs it executes at once; at least 1.
+    pub n_slots: u32,
+    /// How much it may have in the air.
+    pub limits: FetchLimits,
+    /// How long a run is on its slot before the scheduler is told; see the module's documentation.
+    pub blame_after: Duration,
+    /// Transitions kept for [`Machine::story`].
+    pub story_len: usize,
 }
 
-/// What to do, imperative. The shell carries actions out in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Queue a message to the scheduler; all of a turn go in one frame.
-    Tell(FromWorker),
-    /// Prepare a body (find operators, parse arguments) for later runs.
-    AddBody {
-        /// Its id.
-        id: BodyId,
-        /// Operators and arguments.
-        body: rask_graphs::Body,
-        /// What to call tasks with it in logs.
-        label: String,
-    },
-    /// Forget all bodies of a graph.
-    ForgetBodies {
-        /// The graph.
-        graph: rask_graphs::GraphId,
-    },
-    /// Run a task on a slot now; a slot is free. All inputs are in the store.
-    Execute {
-        /// The task.
-        task: TaskId,
-        /// Which run.
-        attempt: Attempt,
-        /// Its body.
-        body: BodyId,
-        /// Where its inputs are in the store, in kernel order.
-        inputs: Vec<FetchItem>,
-        /// As in [`rask_comm::message::Run::spread`].
-        spread: Vec<u32>,
-    },
-    /// Ask an executing run to stop at its next check.
-    Interrupt {
-        /// The task.
-        task: TaskId,
-        /// Which run.
-        attempt: Attempt,
-    },
-    /// Fetch from one peer, in this order.
-    Fetch {
-        /// Names it in the answers.
-        fetch: FetchId,
-        /// The peer.
-        from: WorkerId,
-        /// Its data plane.
-        address: SocketAddr,
-        /// Its certificate name.
-        name: String,
-        /// What to fetch.
-        items: Vec<FetchItem>,
-    },
-    /// Drop a result, or the part of one, from the store.
-    Drop(FetchItem),
-    /// Exit: the scheduler agreed to a retirement.
-    Exit,
-    /// The scheduler broke the contract or closed: end the connection.
-    Close {
-        /// Why.
-        reason: String,
-    },
+impl MachineConfig {
+    /// `n_slots` slots, and limits that fit a memory limit of `memory_limit` bytes (0 for none): an eighth of it in the air.
+    #[must_use]
+    pub fn new(n_slots: u32, memory_limit: u64) -> Self {
+        let mut limits = FetchLimits::default();
+        if memory_limit > 0 {
+            limits.max_nbytes_in_flight = limits.max_nbytes_in_flight.min(memory_limit / 8);
+            limits.max_request_nbytes = limits.max_request_nbytes.min(memory_limit / 16);
+        }
+        Self { n_slots: n_slots.max(1), limits, blame_after: Duration::from_millis(20), story_len: 4_096 }
+    }
+}
+
+/// Why [`Machine::handle_timeout`] wants to be called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A run has been executing long enough for the scheduler to be told.
+    Blame,
+}
+
+/// The machine; see the module's documentation.
+pub struct Machine {
+    config: MachineConfig,
+    me: Option<WorkerId>,
+    epoch: Epoch,
+    runs: Runs,
+    executing: Executing,
+    fetching: Fetching,
+    /// Whole results held here, made or fetched.
+    results: FxHashMap<TaskId, Attempt>,
+    is_paused: bool,
+    is_retiring: bool,
+    n_stale: u64,
+    story: Story,
+}
+
+/// Tables this small are checked after every event in debug builds; bigger ones by whoever drives the machine.
+const MAX_CHECKED: usize = 64;
+
+impl Machine {
+    /// A machine that waits for its [`ToWorker::Welcome`].
+    #[must_use]
+    pub fn new(config: MachineConfig) -> Self {
+        Self {
+            config,
+            me: None,
+            epoch: Epoch(0),
+            runs: Runs::new(),
+            executing: Executing::new(config.n_slots.max(1) as usize),
+            fetching: Fetching::new(config.limits),
+            results: FxHashMap::default(),
+            is_paused: false,
+            is_retiring: false,
+            n_stale: 0,
+            story: Story::new(config.story_len),
+        }
+    }
+
+    /// One turn: take in what happened and append to `out` what is to be done, in order.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::SchedulerSaid(message) => self.hear(now, message, out),
+            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us } => {
+                self.finish(now, FromWorker::Finished { task, attempt, nbytes, n_parts, duration_us }, task, attempt, out);
+            }
+            Event::ExecutionFailed { task, attempt, failure } => self.fail(now, task, attempt, failure, out),
+            Event::InputGone { task, attempt, input } => self.miss_input(now, task, attempt, input, out),
+            Event::FetchArrived { fetch, item, nbytes, duration_us } => self.arrive(now, fetch, item, nbytes, duration_us, out),
+            Event::FetchFailed { fetch, item, reason: _ } => {
+                if let Failure::Lost { waiters, holders, was_kept } = self.fetching.failed(fetch, item) {
+                    self.lose_input(now, item.task, waiters, &holders, out);
+                    if was_kept {
+                        out.push(Action::Tell(FromWorker::NotReplicated { task: item.task }));
+                    }
+                }
+            }
+            Event::ResultLost { task } => self.lose_result(now, task, out),
+            Event::Measured(status) => {
+                self.is_paused = status.is_paused;
+                out.push(Action::Tell(FromWorker::Status(self.complete(status))));
+            }
+            Event::RetireRequested => {
+                if !self.is_retiring {
+                    self.is_retiring = true;
+                    out.push(Action::Tell(FromWorker::Retiring));
+                }
+            }
+        }
+        self.settle(now, out);
+        if cfg!(debug_assertions) && self.runs.len() + self.fetching.n_items() <= MAX_CHECKED {
+            self.validate();
+        }
+    }
+
+    /// The time of [`Machine::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        for run in self.executing.take_due(now, self.config.blame_after) {
+            out.push(Action::Tell(FromWorker::Executing { task: run.task, attempt: run.attempt }));
+        }
+    }
+
+    /// When [`Machine::handle_timeout`] wants to be called, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
+        self.executing.due(self.config.blame_after).map(|time| (time, Timer::Blame))
+    }
+
+    /// Check every invariant, in time linear in what is waiting and in the air.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn validate(&self) {
+        self.runs.validate();
+        self.executing.validate();
+        self.fetching.validate();
+        self.story.validate();
+        let may_start = !self.is_paused && self.me.is_some();
+        assert!(!may_start || self.executing.is_full() || self.runs.n_ready() == 0, "a slot is free and a run is ready");
+    }
+
+    /// What happened to `task` lately, oldest first.
+    pub fn story(&self, task: TaskId) -> impl Iterator<Item = &Transition> {
+        self.story.of(task)
+    }
+
+    /// The id of this registration, once welcomed.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        self.me
+    }
+
+    /// The scheduler's epoch, once welcomed.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Runs on slots.
+    #[must_use]
+    pub fn n_executing(&self) -> usize {
+        self.executing.len()
+    }
+
+    /// Runs that have not started.
+    #[must_use]
+    pub fn n_waiting(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Which run's result of `task` is held here whole, if any.
+    #[must_use]
+    pub fn held(&self, task: TaskId) -> Option<Attempt> {
+        self.results.get(&task).copied()
+    }
+
+    /// Whole results held here.
+    #[must_use]
+    pub fn n_held(&self) -> usize {
+        self.results.len()
+    }
+
+    /// News that was overtaken and is ignored, counted.
+    #[must_use]
+    pub fn n_stale(&self) -> u64 {
+        self.n_stale
+    }
+
+    fn hear(&mut self, now: Time, message: ToWorker, out: &mut Vec<Action>) {
+        let is_welcome = matches!(message, ToWorker::Welcome { .. });
+        let is_farewell = matches!(message, ToWorker::Close { .. });
+        if is_welcome == self.me.is_some() && !is_farewell {
+            let reason =
+                if is_welcome { "the scheduler welcomed this worker twice" } else { "the scheduler spoke before its welcome" };
+            out.push(Action::Close { reason: reason.to_owned() });
+            return;
+        }
+        match message {
+            ToWorker::Welcome { worker, epoch } => {
+                self.me = Some(worker);
+                self.epoch = epoch;
+                self.fetching.set_me(worker);
+            }
+            ToWorker::Body { id, body, label } => out.push(Action::AddBody { id, body, label }),
+            ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
+            ToWorker::Run(run) => self.take_run(now, run, out),
+            ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),
+            ToWorker::Revoke { task, attempt } => self.revoke(now, task, attempt, out),
+            ToWorker::Free { tasks } => {
+                for task in tasks {
+                    self.free(now, task, out);
+                }
+            }
+            ToWorker::ForgetGraph { graph } => out.push(Action::ForgetBodies { graph }),
+            ToWorker::Replicate { input } => self.replicate(&input, out),
+            ToWorker::Leave => out.push(Action::Exit),
+            ToWorker::Close { reason } => out.push(Action::Close { reason }),
+        }
+    }
+
+    fn take_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
+        let Run { task, attempt, body, priority, inputs: sources, spread } = run;
+        if !self.make_way(now, task, attempt, out) {
+            self.n_stale += 1;
+            return;
+        }
+        // Until its inputs have been looked at it counts as missing them all, so that it cannot become ready half-way.
+        let n_missing = u32::MAX;
+        let body = BodyId { graph: task.graph, idx: body };
+        let key = self.runs.insert(RunEntry {
+            task,
+            attempt,
+            priority,
+            body,
+            n_missing,
+            needs: Needs::new(),
+            inputs: Vec::new(),
+            spread,
+        });
+        let rank = Rank { priority, task: Reverse(task) };
+        let mut inputs = Vec::with_capacity(sources.len());
+        let mut needs = Needs::new();
+        let mut n_missing = 0;
+        let mut lost = None;
+        for source in &sources {
+            inputs.push(FetchItem { task: source.task, attempt: source.attempt, part: source.part });
+            if self.held(source.task) == Some(source.attempt) {
+                continue;
+            }
+            match self.fetching.want(source, rank, Some(key)) {
+                Want::Here(item) => needs.push(item),
+                Want::Awaited(item) => {
+                    needs.push(item);
+                    n_missing += 1;
+                }
+                Want::Nowhere(holders) => {
+                    lost = Some((source.task, holders));
+                    break;
+                }
+            }
+        }
+        if let Some(entry) = self.runs.get_mut(key) {
+            (entry.inputs, entry.needs) = (inputs, needs);
+            if lost.is_none() {
+                entry.n_missing = n_missing;
+            }
+        }
+        if let Some((input, holders)) = lost {
+            self.give_back(now, key, input, &holders, out);
+        } else if n_missing == 0 {
+            self.story.push(now, task, attempt, Stage::Ready);
+            self.runs.enqueue(key);
+        } else {
+            self.story.push(now, task, attempt, Stage::Waiting);
+        }
+    }
+
+    /// Drop or interrupt older runs of `task`. False when `attempt` itself is old news.
+    fn make_way(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) -> bool {
+        if self.held(task).is_some_and(|held| held >= attempt) || self.executing.of(task).any(|run| run.attempt >= attempt) {
+            return false;
+        }
+        if let Some((key, waiting)) = self.runs.find(task) {
+            if waiting.attempt >= attempt {
+                return false;
+            }
+            self.abandon(now, key, Stage::Cancelled, out);
+        }
+        for run in self.executing.of(task).filter(|run| !run.is_interrupted) {
+            run.is_interrupted = true;
+            out.push(Action::Interrupt { task, attempt: run.attempt });
+        }
+        true
+    }
+
+    /// Start what is ready and fetch what is missing, as slots, limits and memory allow.
+    ///
+    /// A paused worker still runs one task, or failing that makes one request, at a time: with nothing in motion nothing
+    /// could ever free memory again.
+    fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
+        while !self.executing.is_full() && (!self.is_paused || self.executing.is_empty()) {
+            let Some(run) = self.runs.pop_ready() else { break };
+            let RunEntry { task, attempt, body, needs, inputs, spread, .. } = run;
+            self.story.push(now, task, attempt, Stage::Executing);
+            self.executing.start(ExecutingRun { task, attempt, started: now, is_told: false, is_interrupted: false, needs });
+            out.push(Action::Execute { task, attempt, body, inputs, spread });
+        }
+        if !self.is_paused {
+            self.fetching.pump(usize::MAX, out);
+        } else if self.executing.is_empty() && self.fetching.is_idle() {
+            self.fetching.pump(1, out);
+        }
+    }
+
+    fn finish(&mut self, now: Time, news: FromWorker, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        let whole = FetchItem::whole(task, attempt);
+        let Some(run) = self.executing.finish(task, attempt) else {
+            self.n_stale += 1;
+            self.drop_unless_needed(whole, out);
+            return;
+        };
+        self.let_go(&run.needs, None, out);
+        if run.is_interrupted || self.held(task).is_some_and(|held| held > attempt) {
+            self.drop_unless_needed(whole, out);
+            return;
+        }
+        self.story.push(now, task, attempt, Stage::InMemory);
+        self.results.insert(task, attempt);
+        out.push(Action::Tell(news));
+        if self.fetching.n_items() > 0 {
+            let waiters = self.fetching.satisfy(whole);
+            self.inputs_came(now, waiters);
+        }
+    }
+
+    fn fail(&mut self, now: Time, task: TaskId, attempt: Attempt, failure: RunFailure, out: &mut Vec<Action>) {
+        let Some(run) = self.executing.finish(task, attempt) else {
+            self.n_stale += 1;
+            return;
+        };
+        self.let_go(&run.needs, None, out);
+        if !run.is_interrupted {
+            self.story.push(now, task, attempt, Stage::Failed);
+            out.push(Action::Tell(FromWorker::Failed { task, attempt, failure }));
+        }
+    }
+
+    fn miss_input(&mut self, now: Time, task: TaskId, attempt: Attempt, input: FetchItem, out: &mut Vec<Action>) {
+        let Some(run) = self.executing.finish(task, attempt) else {
+            self.n_stale += 1;
+            return;
+        };
+        self.let_go(&run.needs, None, out);
+        if self.held(input.task) == Some(input.attempt) {
+            self.lose_result(now, input.task, out);
+        }
+        if !run.is_interrupted {
+            self.story.push(now, task, attempt, Stage::InputLost);
+            let holders = self.me.into_iter().collect();
+            out.push(Action::Tell(FromWorker::InputLost { task, attempt, input: input.task, holders }));
+        }
+    }
+
+    fn arrive(&mut self, now: Time, fetch: FetchId, item: FetchItem, nbytes: u64, duration_us: u64, out: &mut Vec<Action>) {
+        match self.fetching.arrived(fetch, item) {
+            Arrival::Stale => {
+                self.n_stale += 1;
+                self.drop_unless_needed(item, out);
+            }
+            Arrival::Unwanted => self.drop_unless_needed(item, out),
+            Arrival::Wanted { waiters, from } => {
+                let FetchItem { task, attempt, part } = item;
+                if part.is_whole() {
+                    if self.held(task).is_none_or(|held| held < attempt) {
+                        self.results.insert(task, attempt);
+                    }
+                    self.story.push(now, task, attempt, Stage::Fetched);
+                }
+                out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us }));
+                self.inputs_came(now, waiters);
+            }
+        }
+    }
+
+    fn inputs_came(&mut self, now: Time, waiters: Waiters) {
+        for key in waiters {
+            let Some(run) = self.runs.get_mut(key) else { continue };
+            run.n_missing -= 1;
+            if run.n_missing == 0 {
+                self.story.push(now, run.task, run.attempt, Stage::Ready);
+                self.runs.enqueue(key);
+            }
+        }
+    }
+
+    /// An input can be had from nobody: give back every run that waits for it.
+    fn lose_input(&mut self, now: Time, input: TaskId, waiters: Waiters, holders: &[WorkerId], out: &mut Vec<Action>) {
+        for key in waiters {
+            self.give_back(now, key, input, holders, out);
+        }
+    }
+
+    fn give_back(&mut self, now: Time, key: Key, input: TaskId, holders: &[WorkerId], out: &mut Vec<Action>) {
+        // A run that names the input twice waits for it twice; it is given back once.
+        if let Some((task, attempt)) = self.abandon(now, key, Stage::InputLost, out) {
+            out.push(Action::Tell(FromWorker::InputLost { task, attempt, input, holders: holders.to_vec() }));
+        }
+    }
+
+    fn lose_result(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
+        if let Some(attempt) = self.results.remove(&task) {
+            self.story.push(now, task, attempt, Stage::Freed);
+            out.push(Action::Tell(FromWorker::Lost { task }));
+        }
+    }
+
+    fn cancel(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        if let Some((key, run)) = self.runs.find(task) {
+            if run.attempt == attempt {
+                self.abandon(now, key, Stage::Cancelled, out);
+                return;
+            }
+        }
+        if let Some(run) = self.executing.of(task).find(|run| run.attempt == attempt) {
+            if !run.is_interrupted {
+                run.is_interrupted = true;
+                self.story.push(now, task, attempt, Stage::Cancelled);
+                out.push(Action::Interrupt { task, attempt });
+            }
+            return;
+        }
+        // It has finished, and the news has crossed the cancellation: what it produced is stale.
+        self.n_stale += 1;
+        if self.held(task) == Some(attempt) {
+            self.results.remove(&task);
+            self.story.push(now, task, attempt, Stage::Freed);
+            out.push(Action::Drop(FetchItem::whole(task, attempt)));
+        }
+    }
+
+    fn revoke(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        let waiting = self.runs.find(task).filter(|(_, run)| run.attempt == attempt).map(|(key, _)| key);
+        let given_up = waiting.is_some();
+        if let Some(key) = waiting {
+            self.abandon(now, key, Stage::Revoked, out);
+        }
+        out.push(Action::Tell(FromWorker::Revoked { task, attempt, given_up }));
+    }
+
+    fn free(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
+        if let Some(attempt) = self.results.remove(&task) {
+            self.story.push(now, task, attempt, Stage::Freed);
+            out.push(Action::Drop(FetchItem::whole(task, attempt)));
+        }
+        if self.fetching.n_items() == 0 {
+            return;
+        }
+        let (drops, waiters) = self.fetching.free(task);
+        out.extend(drops.into_iter().map(Action::Drop));
+        // The scheduler cancels the runs that need a result before it frees it; should it not, they cannot wait for ever.
+        self.lose_input(now, task, waiters, &[], out);
+    }
+
+    fn replicate(&mut self, input: &RunInput, out: &mut Vec<Action>) {
+        if self.held(input.task).is_some_and(|held| held >= input.attempt) {
+            return;
+        }
+        // Replicas are made so that a worker may leave: they go before anything else of the same priority.
+        let rank = Rank { priority: i32::MAX, task: Reverse(input.task) };
+        if let Want::Nowhere(_) = self.fetching.want(input, rank, None) {
+            out.push(Action::Tell(FromWorker::NotReplicated { task: input.task }));
+        }
+    }
+
+    /// Remove a run that has not started, and let go of what it counted on.
+    fn abandon(&mut self, now: Time, key: Key, stage: Stage, out: &mut Vec<Action>) -> Option<(TaskId, Attempt)> {
+        let run = self.runs.remove(key)?;
+        self.let_go(&run.needs, Some(key), out);
+        self.story.push(now, run.task, run.attempt, stage);
+        Some((run.task, run.attempt))
+    }
+
+    fn let_go(&mut self, needs: &Needs, run: Option<Key>, out: &mut Vec<Action>) {
+        out.extend(needs.iter().filter_map(|&item| self.fetching.let_go(item, run)).map(Action::Drop));
+    }
+
+    /// The shell has put `item` into the store although nobody waits for it: drop it, unless the same is held for good reason.
+    fn drop_unless_needed(&self, item: FetchItem, out: &mut Vec<Action>) {
+        let is_held = item.part.is_whole() && self.held(item.task) == Some(item.attempt);
+        if !is_held && !self.fetching.is_here(item) {
+            out.push(Action::Drop(item));
+        }
+    }
+
+    /// `status` as the shell measured it, with what only the machine knows.
+    fn complete(&self, status: WorkerStatus) -> WorkerStatus {
+        WorkerStatus {
+            nbytes_in_flight: self.fetching.nbytes_in_flight(),
+            n_executing: u32::try_from(self.executing.len()).unwrap_or(u32::MAX),
+            n_waiting: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
+            ..status
+        }
+    }
 }

@@ -1,0 +1,174 @@
+//! What the worker machine is told and what it asks for.
+//!
+//! Closed enums: events in the past tense, actions imperative. No bytes of a result are in any of them.
+
+use std::net::SocketAddr;
+
+use rask_comm::message::{FromWorker, RunFailure, ToWorker, WorkerStatus};
+use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A message of the scheduler, in the order sent.
+    SchedulerSaid(ToWorker),
+    /// A run that [`Action::Execute`] started has produced its result, and the shell has put it into the store.
+    ExecutionFinished {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Size of the result in bytes.
+        nbytes: u64,
+        /// Its addressable parts, 0 when only whole.
+        n_parts: u32,
+        /// Time on the slot, in microseconds.
+        duration_us: u64,
+    },
+    /// A run that [`Action::Execute`] started has failed.
+    ExecutionFailed {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Why.
+        failure: RunFailure,
+    },
+    /// A run that [`Action::Execute`] asked for did not start: one of its inputs is not in the store any more.
+    InputGone {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// The input that is gone.
+        input: FetchItem,
+    },
+    /// One item of an [`Action::Fetch`] has arrived, and the shell has put it into the store.
+    FetchArrived {
+        /// Which fetch.
+        fetch: FetchId,
+        /// The result.
+        item: FetchItem,
+        /// Bytes received.
+        nbytes: u64,
+        /// Time since the fetch began, in microseconds.
+        duration_us: u64,
+    },
+    /// One item of an [`Action::Fetch`] will not come: the peer does not have it, is unreachable, or sent garbage.
+    FetchFailed {
+        /// Which fetch.
+        fetch: FetchId,
+        /// The result.
+        item: FetchItem,
+        /// Why.
+        reason: FetchFailure,
+    },
+    /// A result in the store turned out to be unreadable and was dropped by the shell.
+    ResultLost {
+        /// The result.
+        task: TaskId,
+    },
+    /// The shell measured the store and the process.
+    Measured(WorkerStatus),
+    /// The process was asked to stop gracefully.
+    RetireRequested,
+}
+
+/// One [`Action::Fetch`], numbered by the machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FetchId(pub u64);
+
+/// A result, or a part of one, that is fetched.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FetchItem {
+    /// The task whose result it is.
+    pub task: TaskId,
+    /// The run that made it.
+    pub attempt: Attempt,
+    /// The part.
+    pub part: Part,
+}
+
+impl FetchItem {
+    /// The whole result of run `attempt` of `task`.
+    #[must_use]
+    pub fn whole(task: TaskId, attempt: Attempt) -> Self {
+        Self { task, attempt, part: Part::WHOLE }
+    }
+}
+
+const _: () = assert!(size_of::<FetchItem>() == 16);
+
+/// Why an item did not come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FetchFailure {
+    /// The peer answered that it does not have it.
+    NotThere,
+    /// The peer could not be reached, or the connection broke.
+    Unreachable,
+    /// What came was not what it should be: wrong length, checksum, task or kind.
+    Damaged,
+}
+
+/// What to do, imperative. The shell carries actions out in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Queue a message to the scheduler; all of a turn go in one frame.
+    Tell(FromWorker),
+    /// Prepare a body (find operators, parse arguments) for later runs.
+    AddBody {
+        /// Its id.
+        id: BodyId,
+        /// Operators and arguments.
+        body: rask_graphs::Body,
+        /// What to call tasks with it in logs.
+        label: String,
+    },
+    /// Forget all bodies of a graph.
+    ForgetBodies {
+        /// The graph.
+        graph: rask_graphs::GraphId,
+    },
+    /// Run a task on a slot now; a slot is free. All inputs are in the store.
+    Execute {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+        /// Its body.
+        body: BodyId,
+        /// Where its inputs are in the store, in kernel order.
+        inputs: Vec<FetchItem>,
+        /// As in [`rask_comm::message::Run::spread`].
+        spread: Vec<u32>,
+    },
+    /// Ask an executing run to stop at its next check.
+    Interrupt {
+        /// The task.
+        task: TaskId,
+        /// Which run.
+        attempt: Attempt,
+    },
+    /// Fetch from one peer, in this order.
+    Fetch {
+        /// Names it in the answers.
+        fetch: FetchId,
+        /// The peer.
+        from: WorkerId,
+        /// Its data plane.
+        address: SocketAddr,
+        /// Its certificate name.
+        name: String,
+        /// What to fetch.
+        items: Vec<FetchItem>,
+    },
+    /// Drop a result, or the part of one, from the store.
+    Drop(FetchItem),
+    /// Exit: the scheduler agreed to a retirement.
+    Exit,
+    /// The scheduler broke the contract or closed: end the connection.
+    Close {
+        /// Why.
+        reason: String,
+    },
+}

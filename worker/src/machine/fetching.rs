@@ -1,0 +1,529 @@
+//! Items on their way here: which peer is asked for which, how much is in the air, and who waits for what.
+//!
+//! One fetch an item, however many runs need it. An item is assigned to the holder with the fewest bytes assigned to it here;
+//! a failed one moves on to the next holder. Requests carry many items, those of the most urgent run first. Parts are kept
+//! while a run here needs them; whole results leave this table when they arrive and become replicas.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::SocketAddr;
+
+use rask_comm::message::RunInput;
+use rask_graphs::{TaskId, WorkerId};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::event::{Action, FetchId, FetchItem};
+use super::runs::Rank;
+use super::slab::{Key, Slab};
+
+/// How much may be asked for at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchLimits {
+    /// Bytes of one request; a single larger item still goes, alone.
+    pub max_request_nbytes: u64,
+    /// Items of one request.
+    pub max_request_items: usize,
+    /// Requests a peer serves this worker at once.
+    pub max_requests_per_peer: usize,
+    /// Bytes in the air in all; a single larger item still goes, alone.
+    pub max_nbytes_in_flight: u64,
+}
+
+impl Default for FetchLimits {
+    /// 64 MiB and 1,024 items a request, 2 requests a peer, 256 MiB in all.
+    fn default() -> Self {
+        Self { max_request_nbytes: 64 << 20, max_request_items: 1_024, max_requests_per_peer: 2, max_nbytes_in_flight: 256 << 20 }
+    }
+}
+
+/// Runs that wait for an item, one entry an input that names it.
+pub(super) type Waiters = SmallVec<[Key; 2]>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whereabouts {
+    /// In the queue of a peer.
+    Queued(WorkerId),
+    /// Asked for.
+    InFlight(WorkerId, FetchId),
+    /// A part in the store, needed by this many inputs of runs.
+    Here(u32),
+}
+
+struct ItemEntry {
+    item: FetchItem,
+    nbytes: u64,
+    whereabouts: Whereabouts,
+    rank: Rank,
+    /// Whether it is wanted for its own sake: a replica.
+    is_kept: bool,
+    /// Empty once it is here; empty in flight when nobody wants it any more.
+    waiters: Waiters,
+    /// Peers that may have it and have not failed.
+    holders: SmallVec<[WorkerId; 4]>,
+    /// Peers named as holders from which it could not be had.
+    failed: SmallVec<[WorkerId; 2]>,
+}
+
+impl ItemEntry {
+    fn is_wanted(&self) -> bool {
+        self.is_kept || !self.waiters.is_empty()
+    }
+}
+
+struct Peer {
+    address: SocketAddr,
+    name: String,
+    /// Items assigned to it; entries of items that have gone or moved on are skipped.
+    queue: BinaryHeap<(Rank, Key)>,
+    n_requests: usize,
+    /// Bytes queued at it and in the air from it.
+    nbytes_assigned: u64,
+    /// Its entry in [`Fetching::eligible`].
+    offered: Option<Rank>,
+}
+
+struct Flight {
+    from: WorkerId,
+    n_open: usize,
+}
+
+/// What came of asking for an input.
+pub(super) enum Want {
+    /// The part is in the store already.
+    Here(Key),
+    /// It will arrive, or fail.
+    Awaited(Key),
+    /// There is nobody to ask; these were named.
+    Nowhere(Vec<WorkerId>),
+}
+
+/// What an arrival means.
+pub(super) enum Arrival {
+    /// Nobody asked for it, or it is here already.
+    Stale,
+    /// Nobody wants it any more.
+    Unwanted,
+    /// These waited for it.
+    Wanted { waiters: Waiters, from: WorkerId },
+}
+
+/// What a failure means.
+pub(super) enum Failure {
+    /// Nothing is to be done: stale, unwanted, or another holder will be asked.
+    Handled,
+    /// No holder is left.
+    Lost { waiters: Waiters, holders: Vec<WorkerId>, was_kept: bool },
+}
+
+pub(super) struct Fetching {
+    limits: FetchLimits,
+    me: WorkerId,
+    items: Slab<ItemEntry>,
+    by_task: FxHashMap<TaskId, SmallVec<[Key; 2]>>,
+    peers: BTreeMap<WorkerId, Peer>,
+    /// Peers with something in their queue and a request to spare, the most urgent first.
+    eligible: BTreeSet<(Reverse<Rank>, WorkerId)>,
+    flights: BTreeMap<FetchId, Flight>,
+    n_fetches: u64,
+    nbytes_in_flight: u64,
+}
+
+impl Fetching {
+    pub(super) fn new(limits: FetchLimits) -> Self {
+        Self {
+            limits,
+            me: WorkerId(u32::MAX),
+            items: Slab::new(),
+            by_task: FxHashMap::default(),
+            peers: BTreeMap::new(),
+            eligible: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            n_fetches: 0,
+            nbytes_in_flight: 0,
+        }
+    }
+
+    pub(super) fn set_me(&mut self, me: WorkerId) {
+        self.me = me;
+    }
+
+    pub(super) fn nbytes_in_flight(&self) -> u64 {
+        self.nbytes_in_flight
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    pub(super) fn n_items(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn add_peer(&mut self, worker: WorkerId, address: SocketAddr, name: String) {
+        let peer = self.peers.entry(worker).or_insert_with(|| Peer {
+            address,
+            name: String::new(),
+            queue: BinaryHeap::new(),
+            n_requests: 0,
+            nbytes_assigned: 0,
+            offered: None,
+        });
+        peer.address = address;
+        peer.name = name;
+    }
+
+    /// Ask for `input`, for the run `waiter` or (when `None`) to keep it.
+    pub(super) fn want(&mut self, input: &RunInput, rank: Rank, waiter: Option<Key>) -> Want {
+        let item = FetchItem { task: input.task, attempt: input.attempt, part: input.part };
+        if let Some(key) = self.find(item) {
+            return self.join(key, input, rank, waiter);
+        }
+        let mut holders = SmallVec::new();
+        let mut failed = SmallVec::new();
+        self.sort_holders(input, &mut holders, &mut failed);
+        if holders.is_empty() {
+            return Want::Nowhere(failed.into_vec());
+        }
+        let key = self.items.insert(ItemEntry {
+            item,
+            nbytes: input.nbytes,
+            whereabouts: Whereabouts::Queued(self.me),
+            rank,
+            is_kept: waiter.is_none(),
+            waiters: waiter.into_iter().collect(),
+            holders,
+            failed,
+        });
+        self.by_task.entry(item.task).or_default().push(key);
+        self.assign(key);
+        Want::Awaited(key)
+    }
+
+    /// Another run wants an item that is known already.
+    fn join(&mut self, key: Key, input: &RunInput, rank: Rank, waiter: Option<Key>) -> Want {
+        let Some(entry) = self.items.get_mut(key) else { return Want::Nowhere(input.holders.clone()) };
+        entry.is_kept |= waiter.is_none();
+        if let Whereabouts::Here(n_users) = &mut entry.whereabouts {
+            *n_users += u32::from(waiter.is_some());
+            return Want::Here(key);
+        }
+        entry.waiters.extend(waiter);
+        let (mut holders, mut failed) = (std::mem::take(&mut entry.holders), std::mem::take(&mut entry.failed));
+        let is_raised = rank > entry.rank;
+        entry.rank = entry.rank.max(rank);
+        let queued_at = match entry.whereabouts {
+            Whereabouts::Queued(peer) => Some(peer),
+            Whereabouts::InFlight(..) | Whereabouts::Here(_) => None,
+        };
+        self.sort_holders(input, &mut holders, &mut failed);
+        if let Some(entry) = self.items.get_mut(key) {
+            (entry.holders, entry.failed) = (holders, failed);
+        }
+        if let (true, Some(worker)) = (is_raised, queued_at) {
+            if let Some(peer) = self.peers.get_mut(&worker) {
+                peer.queue.push((rank, key));
+            }
+            self.offer(worker);
+        }
+        Want::Awaited(key)
+    }
+
+    /// Put the holders named by `input` where they belong, each once: those that can be asked, and this worker and strangers.
+    fn sort_holders(&self, input: &RunInput, holders: &mut SmallVec<[WorkerId; 4]>, failed: &mut SmallVec<[WorkerId; 2]>) {
+        for &holder in &input.holders {
+            if holders.contains(&holder) || failed.contains(&holder) {
+                continue;
+            }
+            if holder != self.me && self.peers.contains_key(&holder) {
+                holders.push(holder);
+            } else {
+                failed.push(holder);
+            }
+        }
+    }
+
+    /// Queue an item at the holder that has the fewest bytes assigned to it. Equals are taken in turn, from a start that
+    /// differs from worker to worker, so that not every worker asks the same one.
+    fn assign(&mut self, key: Key) {
+        let Some(entry) = self.items.get_mut(key) else { return };
+        let n_holders = entry.holders.len();
+        let start = (entry.item.task.idx.index() + self.me.index()) % n_holders.max(1);
+        let in_turn = (0..n_holders).map(|offset| entry.holders[(start + offset) % n_holders]);
+        let load = |worker: &WorkerId| self.peers.get(worker).map_or(u64::MAX, |peer| peer.nbytes_assigned);
+        let Some(worker) = in_turn.min_by_key(load) else { return };
+        entry.whereabouts = Whereabouts::Queued(worker);
+        if let Some(peer) = self.peers.get_mut(&worker) {
+            peer.queue.push((entry.rank, key));
+            peer.nbytes_assigned = peer.nbytes_assigned.saturating_add(entry.nbytes);
+        }
+        self.offer(worker);
+    }
+
+    /// Bring the entry of `worker` among the eligible peers up to date with its queue.
+    fn offer(&mut self, worker: WorkerId) {
+        let Some(peer) = self.peers.get_mut(&worker) else { return };
+        while let Some(&(_, key)) = peer.queue.peek() {
+            if is_queued_at(&self.items, key, worker) {
+                break;
+            }
+            peer.queue.pop();
+        }
+        let has_request = peer.n_requests < self.limits.max_requests_per_peer;
+        let offered = peer.queue.peek().map(|&(rank, _)| rank).filter(|_| has_request);
+        if offered != peer.offered {
+            if let Some(rank) = peer.offered {
+                self.eligible.remove(&(Reverse(rank), worker));
+            }
+            if let Some(rank) = offered {
+                self.eligible.insert((Reverse(rank), worker));
+            }
+            peer.offered = offered;
+        }
+    }
+
+    /// Start fetches as the limits allow, `max_batches` at most, the most urgent items first.
+    pub(super) fn pump(&mut self, max_batches: usize, out: &mut Vec<Action>) {
+        let mut n_batches = 0;
+        while n_batches < max_batches {
+            let Some(&(_, worker)) = self.eligible.first() else { return };
+            let fetch = FetchId(self.n_fetches);
+            let items = self.take_batch(worker, fetch);
+            if items.is_empty() {
+                // The bytes in the air are at their limit. (An offered peer has an item, or it would not be offered.)
+                return;
+            }
+            n_batches += 1;
+            self.n_fetches += 1;
+            self.flights.insert(fetch, Flight { from: worker, n_open: items.len() });
+            if let Some(peer) = self.peers.get_mut(&worker) {
+                peer.n_requests += 1;
+                out.push(Action::Fetch { fetch, from: worker, address: peer.address, name: peer.name.clone(), items });
+            }
+            self.offer(worker);
+        }
+    }
+
+    /// Take the next items of one peer's queue, as many as one request and the bytes in the air allow.
+    fn take_batch(&mut self, worker: WorkerId, fetch: FetchId) -> Vec<FetchItem> {
+        let mut batch = Vec::new();
+        let mut nbytes = 0u64;
+        let Some(peer) = self.peers.get_mut(&worker) else { return batch };
+        while batch.len() < self.limits.max_request_items {
+            let Some(&(_, key)) = peer.queue.peek() else { break };
+            if !is_queued_at(&self.items, key, worker) {
+                peer.queue.pop();
+                continue;
+            }
+            let Some(entry) = self.items.get_mut(key) else { break };
+            let is_alone = batch.is_empty() && self.flights.is_empty();
+            let total = self.nbytes_in_flight.saturating_add(entry.nbytes);
+            let of_request = nbytes.saturating_add(entry.nbytes);
+            let fits_request = batch.is_empty() || of_request <= self.limits.max_request_nbytes;
+            if !fits_request || (total > self.limits.max_nbytes_in_flight && !is_alone) {
+                break;
+            }
+            peer.queue.pop();
+            entry.whereabouts = Whereabouts::InFlight(worker, fetch);
+            nbytes = of_request;
+            self.nbytes_in_flight = total;
+            batch.push(entry.item);
+        }
+        batch
+    }
+
+    /// An item of a fetch has arrived and is in the store.
+    pub(super) fn arrived(&mut self, fetch: FetchId, item: FetchItem) -> Arrival {
+        let Some((key, from)) = self.land(fetch, item) else { return Arrival::Stale };
+        let Some(entry) = self.items.get_mut(key) else { return Arrival::Stale };
+        let is_wanted = entry.is_wanted();
+        let waiters = std::mem::take(&mut entry.waiters);
+        if is_wanted && !item.part.is_whole() {
+            entry.whereabouts = Whereabouts::Here(u32::try_from(waiters.len()).unwrap_or(u32::MAX));
+        } else {
+            self.forget(key);
+        }
+        if is_wanted { Arrival::Wanted { waiters, from } } else { Arrival::Unwanted }
+    }
+
+    /// An item of a fetch will not come.
+    pub(super) fn failed(&mut self, fetch: FetchId, item: FetchItem) -> Failure {
+        let Some((key, from)) = self.land(fetch, item) else { return Failure::Handled };
+        let Some(entry) = self.items.get_mut(key) else { return Failure::Handled };
+        entry.holders.retain(|holder| *holder != from);
+        if !entry.failed.contains(&from) {
+            entry.failed.push(from);
+        }
+        if !entry.is_wanted() {
+            self.forget(key);
+            return Failure::Handled;
+        }
+        if !entry.holders.is_empty() {
+            self.assign(key);
+            return Failure::Handled;
+        }
+        let lost = Failure::Lost {
+            waiters: std::mem::take(&mut entry.waiters),
+            holders: std::mem::take(&mut entry.failed).into_vec(),
+            was_kept: entry.is_kept,
+        };
+        self.forget(key);
+        lost
+    }
+
+    /// Close the books on one item in the air. `None` when it is not, or in another fetch.
+    fn land(&mut self, fetch: FetchId, item: FetchItem) -> Option<(Key, WorkerId)> {
+        let key = self.find(item)?;
+        let entry = self.items.get(key)?;
+        let Whereabouts::InFlight(worker, of) = entry.whereabouts else { return None };
+        if of != fetch {
+            return None;
+        }
+        self.nbytes_in_flight = self.nbytes_in_flight.saturating_sub(entry.nbytes);
+        let peer = self.peers.get_mut(&worker)?;
+        peer.nbytes_assigned = peer.nbytes_assigned.saturating_sub(entry.nbytes);
+        let flight = self.flights.get_mut(&fetch)?;
+        flight.n_open -= 1;
+        if flight.n_open == 0 {
+            self.flights.remove(&fetch);
+            peer.n_requests -= 1;
+            self.offer(worker);
+        }
+        Some((key, worker))
+    }
+
+    /// A run lets go of an item it counted on: it is over, or will not be. Tells the part to drop when it was the last.
+    pub(super) fn let_go(&mut self, key: Key, run: Option<Key>) -> Option<FetchItem> {
+        let entry = self.items.get_mut(key)?;
+        match &mut entry.whereabouts {
+            Whereabouts::Here(n_users) => {
+                *n_users -= 1;
+                if *n_users > 0 || entry.is_kept {
+                    return None;
+                }
+                let item = entry.item;
+                self.forget(key);
+                return Some(item);
+            }
+            Whereabouts::Queued(_) | Whereabouts::InFlight(..) => {}
+        }
+        if let Some(idx) = entry.waiters.iter().position(|waiter| Some(*waiter) == run) {
+            entry.waiters.swap_remove(idx);
+        }
+        if !entry.is_wanted() && matches!(entry.whereabouts, Whereabouts::Queued(_)) {
+            self.forget(key);
+        }
+        None
+    }
+
+    /// The result of `task` is freed everywhere: forget its items. Gives the parts to drop, and the runs that still waited.
+    pub(super) fn free(&mut self, task: TaskId) -> (SmallVec<[FetchItem; 2]>, Waiters) {
+        let (mut drops, mut waiters) = (SmallVec::new(), Waiters::new());
+        for key in self.by_task.get(&task).cloned().unwrap_or_default() {
+            let Some(entry) = self.items.get_mut(key) else { continue };
+            entry.is_kept = false;
+            waiters.extend(std::mem::take(&mut entry.waiters));
+            match entry.whereabouts {
+                // What is in the air is dropped on arrival, since nobody waits for it.
+                Whereabouts::InFlight(..) => continue,
+                Whereabouts::Here(_) => drops.push(entry.item),
+                Whereabouts::Queued(_) => {}
+            }
+            self.forget(key);
+        }
+        (drops, waiters)
+    }
+
+    /// The whole result of this run was made here: whoever waits for it, or for parts of it, waits no longer.
+    pub(super) fn satisfy(&mut self, whole: FetchItem) -> Waiters {
+        let mut waiters = Waiters::new();
+        for key in self.by_task.get(&whole.task).cloned().unwrap_or_default() {
+            let Some(entry) = self.items.get_mut(key).filter(|entry| entry.item.attempt == whole.attempt) else { continue };
+            entry.is_kept = false;
+            waiters.extend(std::mem::take(&mut entry.waiters));
+            if matches!(entry.whereabouts, Whereabouts::Queued(_)) {
+                self.forget(key);
+            }
+        }
+        waiters
+    }
+
+    /// Whether this very part is in the store because runs need it.
+    pub(super) fn is_here(&self, item: FetchItem) -> bool {
+        let entry = self.find(item).and_then(|key| self.items.get(key));
+        entry.is_some_and(|entry| matches!(entry.whereabouts, Whereabouts::Here(_)))
+    }
+
+    fn find(&self, item: FetchItem) -> Option<Key> {
+        if self.by_task.is_empty() {
+            return None;
+        }
+        let is_it = |key: &&Key| self.items.get(**key).is_some_and(|entry| entry.item == item);
+        self.by_task.get(&item.task)?.iter().find(is_it).copied()
+    }
+
+    fn forget(&mut self, key: Key) {
+        let Some(entry) = self.items.remove(key) else { return };
+        if let Some(keys) = self.by_task.get_mut(&entry.item.task) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_task.remove(&entry.item.task);
+            }
+        }
+        if let Whereabouts::Queued(worker) = entry.whereabouts {
+            if let Some(peer) = self.peers.get_mut(&worker) {
+                peer.nbytes_assigned = peer.nbytes_assigned.saturating_sub(entry.nbytes);
+            }
+            self.offer(worker);
+        }
+    }
+
+    /// # Panics
+    /// When the books contradict each other, or a limit is broken.
+    pub(super) fn validate(&self) {
+        let mut in_flight: BTreeMap<FetchId, usize> = BTreeMap::new();
+        let mut nbytes_in_flight = 0u64;
+        let mut nbytes_assigned: BTreeMap<WorkerId, u64> = BTreeMap::new();
+        for (key, entry) in self.items.iter() {
+            let is_indexed = self.by_task.get(&entry.item.task).is_some_and(|keys| keys.contains(&key));
+            assert!(is_indexed, "item {:?} is not in the index", entry.item);
+            match entry.whereabouts {
+                Whereabouts::Queued(worker) => {
+                    assert!(entry.is_wanted(), "{:?} is queued for nobody", entry.item);
+                    assert!(entry.holders.contains(&worker), "{:?} is queued at {worker}, no holder", entry.item);
+                    let queue = &self.peers[&worker].queue;
+                    assert!(queue.iter().any(|(_, other)| *other == key), "{:?} is in no queue", entry.item);
+                    *nbytes_assigned.entry(worker).or_default() += entry.nbytes;
+                }
+                Whereabouts::InFlight(worker, fetch) => {
+                    assert_eq!(self.flights[&fetch].from, worker, "{:?} is in the air from elsewhere", entry.item);
+                    *in_flight.entry(fetch).or_default() += 1;
+                    nbytes_in_flight += entry.nbytes;
+                    *nbytes_assigned.entry(worker).or_default() += entry.nbytes;
+                }
+                Whereabouts::Here(n_users) => {
+                    assert!(n_users > 0 || entry.is_kept, "part {:?} is kept for nobody", entry.item);
+                    assert!(entry.waiters.is_empty(), "{:?} is here and awaited", entry.item);
+                }
+            }
+        }
+        assert_eq!(self.by_task.values().map(SmallVec::len).sum::<usize>(), self.items.len(), "the index of items is too long");
+        assert_eq!(nbytes_in_flight, self.nbytes_in_flight, "bytes in the air");
+        let is_single = self.flights.len() == 1 && in_flight.values().sum::<usize>() == 1;
+        let limit = self.limits.max_nbytes_in_flight;
+        assert!(nbytes_in_flight <= limit || is_single, "{nbytes_in_flight} bytes in the air");
+        for (fetch, flight) in &self.flights {
+            assert_eq!(in_flight.get(fetch), Some(&flight.n_open), "open items of {fetch:?}");
+        }
+        for (worker, peer) in &self.peers {
+            let n_requests = self.flights.values().filter(|flight| flight.from == *worker).count();
+            assert_eq!(n_requests, peer.n_requests, "requests to {worker}");
+            assert!(n_requests <= self.limits.max_requests_per_peer, "too many requests to {worker}");
+            assert_eq!(nbytes_assigned.get(worker).copied().unwrap_or(0), peer.nbytes_assigned, "bytes assigned to {worker}");
+        }
+    }
+}
+
+fn is_queued_at(items: &Slab<ItemEntry>, key: Key, worker: WorkerId) -> bool {
+    items.get(key).is_some_and(|entry| entry.whereabouts == Whereabouts::Queued(worker))
+}
