@@ -1,0 +1,416 @@
+//! Slots: a pool of threads that run kernels and drive the machine themselves.
+//!
+//! The point of the design: a slot that finishes a run locks the worker's core, tells the machine, and takes the next run
+//! itself. Between two runs there is no hand-off to another thread. Networks are somebody else's: messages leave through an
+//! [`Uplink`] and fetches through a [`Fetcher`].
+//!
+//! **How an embedder drives it.** [`WorkerCore::start`] spawns the slots. Give it every message of the scheduler in order with
+//! [`WorkerCore::deliver`], the first being `Welcome`. Answer every [`FetchOrder`] item by item with
+//! [`WorkerCore::fetch_arrived`] or [`WorkerCore::fetch_failed`]. Call [`WorkerCore::measure`] every second or so. One core
+//! serves one registration: when the scheduler is gone, [`WorkerCore::shutdown`] it, drop it with its store, and start another.
+//!
+//! **Order and locks.** The uplink is called in the order in which the machine spoke, by one thread at a time, and never under
+//! the core's lock; neither is the fetcher. So both may call straight back into this or another core (an in-process cluster
+//! does), and whatever that makes the machine say is told after they return, by the thread that is telling already.
+
+mod bodies;
+mod panics;
+mod prepared;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rask_comm::message::{FromWorker, ToWorker};
+use rask_comm::time::Time;
+use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
+
+use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
+use crate::store::Store;
+use crate::store::memory::Gauge;
+use bodies::Bodies;
+use slot::{IS_BETWEEN_RUNS, Job};
+
+/// Where messages to the scheduler go.
+pub trait Uplink: Send + Sync {
+    /// Take all of `messages`, in order. Must not block: a queue, or a direct call into a scheduler in this process.
+    fn tell(&self, messages: &mut Vec<FromWorker>);
+
+    /// The machine wants this registration to end. Told once, after the last message; the core goes on until
+    /// [`WorkerCore::shutdown`].
+    fn end(&self, ending: Ending);
+}
+
+/// Who brings results of peers here.
+pub trait Fetcher: Send + Sync {
+    /// Begin to fetch, and answer each item of `order` once, on any thread, also within this call. Must not block.
+    fn fetch(&self, core: &WorkerCore, order: FetchOrder);
+}
+
+/// One request to one peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchOrder {
+    /// Names the request in the answers.
+    pub fetch: FetchId,
+    /// The peer.
+    pub from: WorkerId,
+    /// Its data plane.
+    pub address: SocketAddr,
+    /// Its certificate name.
+    pub name: String,
+    /// What to fetch, the most urgent first.
+    pub items: Vec<FetchItem>,
+}
+
+/// How a registration ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The scheduler let this worker go; nothing here is needed any more.
+    Left,
+    /// The scheduler closed, or broke the contract.
+    Closed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a core is started with.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Name of the worker, for the names of its threads.
+    pub name: String,
+    /// Runs it executes at once: threads in the pool.
+    pub n_slots: u32,
+    /// Memory limit of the process in bytes, 0 for none.
+    pub memory_limit: u64,
+    /// Directories that file operators may touch; `None` for all.
+    pub data_roots: Option<Arc<[PathBuf]>>,
+    /// Stack of a slot in bytes; only what is used of it costs memory.
+    pub stack_nbytes: usize,
+}
+
+impl CoreConfig {
+    /// `n_slots` slots with 16 MiB of stack, no memory limit, all directories.
+    #[must_use]
+    pub fn new(name: &str, n_slots: u32) -> Self {
+        Self { name: name.to_owned(), n_slots: n_slots.max(1), memory_limit: 0, data_roots: None, stack_nbytes: 16 << 20 }
+    }
+}
+
+/// A worker without its network; see the module's documentation. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct WorkerCore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Idle slots wait here for [`State::jobs`].
+    work: Condvar,
+    /// The timekeeper waits here for something to time.
+    timer: Condvar,
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    uplink: Arc<dyn Uplink>,
+    fetcher: Arc<dyn Fetcher>,
+    data_roots: Option<Arc<[PathBuf]>>,
+    begun: Instant,
+}
+
+/// Everything behind the core's lock.
+struct State {
+    machine: Machine,
+    gauge: Gauge,
+    bodies: Bodies,
+    /// Runs that a slot has to take. The machine starts a run only when a slot is free, so never more than slots.
+    jobs: VecDeque<Job>,
+    /// The cancel flag of every run that the machine has started; as many as slots at most.
+    flags: Vec<(TaskId, Attempt, Arc<AtomicBool>)>,
+    /// Actions of the turn under way; empty between turns.
+    actions: Vec<Action>,
+    /// What is to be told, fetched and freed once the lock is released. Emptied at the end of every turn.
+    outgoing: Vec<FromWorker>,
+    orders: Vec<FetchOrder>,
+    garbage: Vec<Value>,
+    ending: Option<Ending>,
+    has_ended: bool,
+    /// Whether a thread is telling and fetching right now; it will see to what is added meanwhile.
+    is_draining: bool,
+    n_idle: usize,
+    /// Idle slots that have been woken and have not come to yet.
+    n_woken: usize,
+    is_timer_parked: bool,
+    is_shut_down: bool,
+}
+
+impl WorkerCore {
+    /// Start the slots of a worker that has not been welcomed yet.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(
+        config: &CoreConfig,
+        registry: Arc<Registry>,
+        uplink: Arc<dyn Uplink>,
+        fetcher: Arc<dyn Fetcher>,
+    ) -> io::Result<Self> {
+        let state = State {
+            machine: Machine::new(MachineConfig::new(config.n_slots, config.memory_limit)),
+            gauge: Gauge::new(config.memory_limit),
+            bodies: Bodies::default(),
+            jobs: VecDeque::new(),
+            flags: Vec::new(),
+            actions: Vec::new(),
+            outgoing: Vec::new(),
+            orders: Vec::new(),
+            garbage: Vec::new(),
+            ending: None,
+            has_ended: false,
+            is_draining: false,
+            n_idle: 0,
+            n_woken: 0,
+            is_timer_parked: false,
+            is_shut_down: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            timer: Condvar::new(),
+            store: Arc::new(Store::new()),
+            registry,
+            uplink,
+            fetcher,
+            data_roots: config.data_roots.clone(),
+            begun: Instant::now(),
+        });
+        panics::install();
+        let core = Self { shared };
+        if let Err(error) = core.spawn_threads(config) {
+            core.shutdown();
+            return Err(error);
+        }
+        Ok(core)
+    }
+
+    fn spawn_threads(&self, config: &CoreConfig) -> io::Result<()> {
+        for idx in 0..config.n_slots.max(1) {
+            let core = self.clone();
+            let thread = thread::Builder::new().name(format!("{}-slot{idx}", config.name)).stack_size(config.stack_nbytes);
+            thread.spawn(move || slot::run(&core))?;
+        }
+        let core = self.clone();
+        thread::Builder::new().name(format!("{}-timer", config.name)).spawn(move || core.keep_time())?;
+        Ok(())
+    }
+
+    /// Messages of the scheduler, in the order sent.
+    pub fn deliver(&self, messages: impl IntoIterator<Item = ToWorker>) {
+        let mut messages = messages.into_iter().peekable();
+        // A long batch is taken in pieces, so that a slot that finishes meanwhile need not wait for the end of it.
+        while messages.peek().is_some() {
+            let mut state = self.shared.state.lock();
+            for message in messages.by_ref().take(MAX_BATCH) {
+                self.handle(&mut state, Event::SchedulerSaid(message));
+            }
+            self.drain(&mut state);
+        }
+    }
+
+    /// One item of a [`FetchOrder`] has arrived.
+    pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, duration: Duration) {
+        let nbytes = value.nbytes();
+        drop(self.shared.store.put(item, value));
+        let duration_us = micros(duration);
+        self.turn(Event::FetchArrived { fetch, item, nbytes, duration_us });
+    }
+
+    /// One item of a [`FetchOrder`] will not come.
+    pub fn fetch_failed(&self, fetch: FetchId, item: FetchItem, reason: FetchFailure) {
+        self.turn(Event::FetchFailed { fetch, item, reason });
+    }
+
+    /// Measure memory and tell the scheduler the state of this worker.
+    pub fn measure(&self) {
+        let mut state = self.shared.state.lock();
+        let status = state.gauge.measure(&self.shared.store);
+        self.handle(&mut state, Event::Measured(status));
+        self.drain(&mut state);
+    }
+
+    /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.
+    pub fn retire(&self) {
+        self.turn(Event::RetireRequested);
+    }
+
+    /// The results held here, for serving them to peers and clients.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// Look at the machine, for tests and for people.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.shared.state.lock().machine)
+    }
+
+    /// Tell every slot to end after its run, and every run to stop at its next check. Does not wait: a kernel that does not
+    /// check goes on until its end, and what it makes is dropped with the store.
+    pub fn shutdown(&self) {
+        let mut state = self.shared.state.lock();
+        state.is_shut_down = true;
+        state.jobs.clear();
+        for (_, _, flag) in &state.flags {
+            flag.store(true, Ordering::Relaxed);
+        }
+        self.shared.work.notify_all();
+        self.shared.timer.notify_all();
+    }
+
+    fn now(&self) -> Time {
+        Time(self.shared.begun.elapsed())
+    }
+
+    fn turn(&self, event: Event) {
+        let mut state = self.shared.state.lock();
+        self.handle(&mut state, event);
+        self.drain(&mut state);
+    }
+
+    /// Let the machine decide, and do what can be done under the lock; [`WorkerCore::drain`] does the rest.
+    fn handle(&self, state: &mut State, event: Event) {
+        if state.is_shut_down {
+            return;
+        }
+        let mut actions = std::mem::take(&mut state.actions);
+        state.machine.handle(self.now(), event, &mut actions);
+        for action in actions.drain(..) {
+            self.perform(state, action);
+        }
+        state.actions = actions;
+    }
+
+    fn perform(&self, state: &mut State, action: Action) {
+        match action {
+            Action::Tell(message) => state.outgoing.push(message),
+            Action::AddBody { id, body, label } => state.bodies.add(id, body, &label),
+            Action::ForgetBodies { graph } => state.bodies.forget(graph),
+            Action::Execute { task, attempt, body, inputs, spread } => {
+                let cancelled = Arc::new(AtomicBool::new(false));
+                state.flags.push((task, attempt, Arc::clone(&cancelled)));
+                state.jobs.push_back(Job { task, attempt, body: state.bodies.get(body), inputs, spread, cancelled });
+                if state.is_timer_parked {
+                    state.is_timer_parked = false;
+                    self.shared.timer.notify_one();
+                }
+            }
+            Action::Interrupt { task, attempt } => {
+                for (_, _, flag) in state.flags.iter().filter(|(of, which, _)| *of == task && *which == attempt) {
+                    flag.store(true, Ordering::Relaxed);
+                }
+            }
+            Action::Fetch { fetch, from, address, name, items } => {
+                state.orders.push(FetchOrder { fetch, from, address, name, items });
+            }
+            Action::Drop(item) => state.garbage.extend(self.shared.store.remove(&item)),
+            Action::Exit => state.ending = Some(Ending::Left),
+            Action::Close { reason } => state.ending = Some(Ending::Closed { reason }),
+        }
+    }
+
+    /// Tell, fetch and free what the turn has left to do, with the lock released meanwhile, until nothing is left. A thread
+    /// that finds another one at it leaves its share to that one: so order is kept, and a callback may take turns.
+    fn drain(&self, state: &mut MutexGuard<'_, State>) {
+        if state.is_draining {
+            self.wake_slots(state, IS_BETWEEN_RUNS.get());
+            return;
+        }
+        state.is_draining = true;
+        let mut takes_a_job = IS_BETWEEN_RUNS.get();
+        while !(state.outgoing.is_empty() && state.orders.is_empty() && state.garbage.is_empty() && state.ending.is_none()) {
+            self.wake_slots(state, takes_a_job);
+            let mut outgoing = std::mem::take(&mut state.outgoing);
+            let orders = std::mem::take(&mut state.orders);
+            let garbage = std::mem::take(&mut state.garbage);
+            let ending = state.ending.take().filter(|_| !state.has_ended);
+            state.has_ended |= ending.is_some();
+            MutexGuard::unlocked(state, || {
+                drop(garbage);
+                if !outgoing.is_empty() {
+                    self.shared.uplink.tell(&mut outgoing);
+                }
+                for order in orders {
+                    self.shared.fetcher.fetch(self, order);
+                }
+                if let Some(ending) = ending {
+                    self.shared.uplink.end(ending);
+                }
+            });
+            if state.outgoing.is_empty() {
+                outgoing.clear();
+                state.outgoing = outgoing;
+            } else {
+                // Others keep this thread busy with their news: let another slot have the run it meant to take.
+                takes_a_job = false;
+            }
+        }
+        state.is_draining = false;
+        self.wake_slots(state, takes_a_job);
+    }
+
+    /// Wake as many idle slots as there are runs to take, less the one that the calling slot takes itself.
+    fn wake_slots(&self, state: &mut State, takes_a_job: bool) {
+        let n_jobs = state.jobs.len().saturating_sub(usize::from(takes_a_job));
+        while state.n_woken < n_jobs.min(state.n_idle) {
+            state.n_woken += 1;
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Call the machine's timeouts. Parked while there is none; a burst of short runs wakes this thread every
+    /// [`MachineConfig::blame_after`] at most.
+    fn keep_time(&self) {
+        let mut state = self.shared.state.lock();
+        while !state.is_shut_down {
+            let Some((due, _)) = state.machine.poll_timeout() else {
+                state.is_timer_parked = true;
+                self.shared.timer.wait(&mut state);
+                continue;
+            };
+            let now = self.now();
+            if due > now {
+                self.shared.timer.wait_for(&mut state, due.since(now));
+                continue;
+            }
+            let mut actions = std::mem::take(&mut state.actions);
+            state.machine.handle_timeout(now, &mut actions);
+            for action in actions.drain(..) {
+                self.perform(&mut state, action);
+            }
+            state.actions = actions;
+            self.drain(&mut state);
+        }
+    }
+}
+
+/// Messages that are taken in under one lock.
+const MAX_BATCH: usize = 64;
+
+impl fmt::Debug for WorkerCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerCore").finish_non_exhaustive()
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

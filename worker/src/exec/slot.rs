@@ -1,0 +1,116 @@
+//! One slot: finds the inputs of a run, runs its kernel, keeps the result, takes the next run.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rask_comm::message::{FailureKind, RunFailure};
+use rask_graphs::{Attempt, TaskContext, TaskId, Value};
+
+use super::bodies::BodyCell;
+use super::{WorkerCore, micros, panics};
+use crate::machine::{Event, FetchItem};
+
+thread_local! {
+    /// Whether this thread is a slot that has nothing to run and will look for a run as soon as its turn is over. Set for
+    /// slots of any core: at worst a slot of a neighbour in this process is woken one turn later.
+    pub(super) static IS_BETWEEN_RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A run that the machine has started, for a slot to take.
+pub(super) struct Job {
+    pub(super) task: TaskId,
+    pub(super) attempt: Attempt,
+    /// `None` when the scheduler has never sent the body.
+    pub(super) body: Option<Arc<BodyCell>>,
+    pub(super) inputs: Vec<FetchItem>,
+    pub(super) spread: Vec<u32>,
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// The life of a slot: until the core is shut down.
+pub(super) fn run(core: &WorkerCore) {
+    let mut values = Vec::new();
+    let mut news = None;
+    while let Some(job) = next_job(core, news.take()) {
+        IS_BETWEEN_RUNS.set(false);
+        news = Some(execute(core, &job, &mut values));
+        // Inputs may be the last use of a big result: they are freed here, not under the lock.
+        values.clear();
+    }
+}
+
+/// Tell the machine how the last run went, then take the next one, waiting for it if need be. `None` on shutdown.
+fn next_job(core: &WorkerCore, news: Option<Event>) -> Option<Job> {
+    IS_BETWEEN_RUNS.set(true);
+    let mut state = core.shared.state.lock();
+    if let Some(event) = news {
+        if let Event::ExecutionFinished { task, attempt, .. }
+        | Event::ExecutionFailed { task, attempt, .. }
+        | Event::InputGone { task, attempt, .. } = &event
+        {
+            state.flags.retain(|(of, which, _)| of != task || which != attempt);
+        }
+        core.handle(&mut state, event);
+        core.drain(&mut state);
+    }
+    loop {
+        if state.is_shut_down {
+            return None;
+        }
+        if let Some(job) = state.jobs.pop_front() {
+            return Some(job);
+        }
+        state.n_idle += 1;
+        core.shared.work.wait(&mut state);
+        state.n_idle -= 1;
+        state.n_woken = state.n_woken.saturating_sub(1);
+    }
+}
+
+fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> Event {
+    let (task, attempt) = (job.task, job.attempt);
+    for &input in &job.inputs {
+        match core.shared.store.get(&input) {
+            Some(value) => values.push(value),
+            None => return Event::InputGone { task, attempt, input },
+        }
+    }
+    let begun = Instant::now();
+    let result = compute(core, job, values);
+    let duration_us = micros(begun.elapsed());
+    match result {
+        Ok(value) => {
+            let (nbytes, n_parts) = (value.nbytes(), value.n_parts());
+            drop(core.shared.store.put(FetchItem::whole(task, attempt), value));
+            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us }
+        }
+        Err(failure) => Event::ExecutionFailed { task, attempt, failure },
+    }
+}
+
+fn compute(core: &WorkerCore, job: &Job, values: &[Value]) -> Result<Value, RunFailure> {
+    let fail = |kind, operator: &str, message: String| Err(RunFailure { kind, operator: operator.to_owned(), message });
+    let Some(body) = &job.body else {
+        return fail(FailureKind::Unprepared, "", "the scheduler has not sent the body of this task".to_owned());
+    };
+    if job.cancelled.load(Ordering::Relaxed) {
+        return fail(FailureKind::Cancelled, &body.operators, "cancelled before it began".to_owned());
+    }
+    let prepared = match body.prepare(&core.shared.registry) {
+        Ok(prepared) => prepared,
+        Err(message) => return fail(FailureKind::Unprepared, &body.operators, message.clone()),
+    };
+    let ctx = TaskContext {
+        key: Arc::clone(&body.label),
+        attempt: job.attempt.0,
+        cancelled: Arc::clone(&job.cancelled),
+        data_roots: core.shared.data_roots.clone(),
+    };
+    match panics::catch(|| prepared.run(&ctx, values, &job.spread)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(failure)) => fail(FailureKind::Operator, &failure.operator, failure.message),
+        Err(message) => fail(FailureKind::Panicked, &body.operators, message),
+    }
+}
