@@ -9,6 +9,7 @@
 
 pub mod builder;
 pub mod builtin;
+pub mod expression;
 pub mod graph;
 pub mod ids;
 pub mod keys;
