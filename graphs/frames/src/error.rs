@@ -1,0 +1,143 @@
+//! What can go wrong before any task runs: files that cannot be read, SQL that is not SQL, plans that make no sense.
+//!
+//! The variants differ in whose mistake it is, because programs treat them differently: a missing file fails one output,
+//! wrong SQL makes the whole graph file wrong. What goes wrong inside a task is a `KernelError` and not here.
+
+use std::path::{Path, PathBuf};
+
+use datafusion::error::DataFusionError;
+
+/// A mistake in SQL text, with its place where the parser knows it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SqlError {
+    /// What is wrong, without the position.
+    pub message: String,
+    /// Line in the text, from 1.
+    pub line: Option<u32>,
+    /// Column in the line in characters, from 1.
+    pub column: Option<u32>,
+}
+
+/// Why a frame could not be described or planned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A file or directory is missing or cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Io {
+        /// The path, or the pattern that matched nothing.
+        path: PathBuf,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// A file was read but is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        message: String,
+    },
+    /// SQL that cannot be parsed or does not fit its tables.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// A frame that cannot be turned into tasks, or options that make no sense.
+    #[error("{0}")]
+    Plan(String),
+}
+
+impl FrameError {
+    pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file".to_owned(),
+            // The raw text carries "(os error 13)", which tells people nothing.
+            _ => error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase(),
+        };
+        Self::Io { path: path.to_owned(), reason }
+    }
+
+    pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Data { path: path.to_owned(), message: error.to_string() }
+    }
+}
+
+impl From<DataFusionError> for FrameError {
+    fn from(error: DataFusionError) -> Self {
+        Self::Plan(plain_message(&error))
+    }
+}
+
+impl From<DataFusionError> for SqlError {
+    /// The position is that of the diagnostic when the planner attached one, else the one the parser put into its text.
+    fn from(error: DataFusionError) -> Self {
+        if let Some(diagnostic) = error.diagnostic()
+            && let Some(span) = diagnostic.span
+        {
+            let narrow = |n: u64| u32::try_from(n).ok().filter(|&n| n > 0);
+            let message = plain_message(&error);
+            return Self { message, line: narrow(span.start.line), column: narrow(span.start.column) };
+        }
+        let (message, position) = split_position(&plain_message(&error));
+        Self { message, line: position.map(|(line, _)| line), column: position.map(|(_, column)| column) }
+    }
+}
+
+/// The words of an error without the prefixes that name DataFusion's own categories.
+pub(crate) fn plain_message(error: &DataFusionError) -> String {
+    let mut text = error.strip_backtrace();
+    // Prefixes nest, so strip until none is left.
+    loop {
+        let stripped = [
+            "Error during planning: ",
+            "SQL error: ",
+            "Schema error: ",
+            "Execution error: ",
+            "External error: ",
+            "Arrow error: ",
+            "This feature is not implemented: ",
+        ]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix));
+        match stripped {
+            Some(rest) => text = rest.to_owned(),
+            None => break,
+        }
+    }
+    for parser in ["ParserError(\"", "TokenizerError(\""] {
+        if let Some(inner) = text.strip_prefix(parser).and_then(|rest| rest.strip_suffix("\")")) {
+            text = inner.replace("\\\"", "\"");
+        }
+    }
+    text
+}
+
+/// Split ` at Line: 1, Column: 8` off the end of a parser's message.
+fn split_position(message: &str) -> (String, Option<(u32, u32)>) {
+    let Some(at) = message.rfind("at Line: ") else { return (message.to_owned(), None) };
+    let Some((line, column)) = message[at + "at Line: ".len()..].split_once(", Column: ") else {
+        return (message.to_owned(), None);
+    };
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
+    match (digits(line), digits(column)) {
+        (Some(line), Some(column)) => (message[..at].trim_end().to_owned(), Some((line, column))),
+        (None, _) | (_, None) => (message.to_owned(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_split_from_parser_messages() {
+        let cases = [
+            ("Expected: ), found: EOF at Line: 3, Column: 14", "Expected: ), found: EOF", Some((3, 14))),
+            ("Unterminated string literal at Line: 1, Column: 8", "Unterminated string literal", Some((1, 8))),
+            ("no position", "no position", None),
+            ("odd at Line: x, Column: 2", "odd at Line: x, Column: 2", None),
+        ];
+        for (text, message, position) in cases {
+            assert_eq!(split_position(text), (message.to_owned(), position));
+        }
+    }
+}

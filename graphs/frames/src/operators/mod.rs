@@ -1,0 +1,33 @@
+//! The operators of frames, as graph files and planned queries use them alike.
+
+pub(crate) mod concat;
+pub(crate) mod execute;
+pub(crate) mod query;
+pub(crate) mod scan;
+pub(crate) mod scan_arrow;
+pub(crate) mod scan_parquet;
+pub(crate) mod scan_text;
+pub(crate) mod sql;
+pub(crate) mod write;
+
+use rask_graphs::{KernelError, Registry, Value};
+
+use crate::partition::{self, Partition};
+
+/// Register the kind of partitions and the operators `frame.*`.
+///
+/// # Panics
+/// When they are registered already.
+pub fn register(registry: &mut Registry) {
+    registry.register_kind(partition::KIND, partition::decode);
+    scan::register(registry);
+    query::register(registry);
+    sql::register(registry);
+    concat::register(registry);
+    write::register(registry);
+}
+
+/// All inputs as partitions.
+pub(crate) fn partitions(inputs: &[Value]) -> Result<Vec<&Partition>, KernelError> {
+    inputs.iter().map(|input| input.expect::<Partition>("a partition of a frame")).collect()
+}

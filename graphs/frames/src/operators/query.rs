@@ -1,0 +1,46 @@
+//! `frame.query`: what remains of a planned query above its scans.
+
+use std::sync::Arc;
+
+use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{execute, partitions};
+use crate::error::plain_message;
+use crate::partition::{KIND, Partition};
+use crate::plan::{codec, session};
+
+/// Arguments of `frame.query`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueryArgs {
+    /// The plan, as the planner writes it (base64 of DataFusion's protobuf form).
+    pub(crate) plan: String,
+    /// For each table of the plan the number of inputs that hold its rows, in order.
+    pub(crate) n_inputs: Vec<usize>,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    let doc = "Run a planned query over partitions. Made by the planner; use frame.sql by hand.";
+    registry.register(OperatorSpec::new::<QueryArgs>("frame.query", 1, Arity::any(), KIND, doc), |ctx, args, inputs| {
+        Ok(Value::new(query(ctx, args, &partitions(inputs)?)?))
+    });
+}
+
+fn query(ctx: &TaskContext, args: &QueryArgs, inputs: &[&Partition]) -> Result<Partition, KernelError> {
+    let n_wanted: usize = args.n_inputs.iter().sum();
+    if n_wanted != inputs.len() {
+        return Err(KernelError(format!("the plan takes {n_wanted} partitions, got {}", inputs.len())));
+    }
+    let mut rest = inputs;
+    let mut tables = Vec::with_capacity(args.n_inputs.len());
+    for &n_inputs in &args.n_inputs {
+        let (own, others) = rest.split_at(n_inputs);
+        tables.push(execute::table(own)?);
+        rest = others;
+    }
+    let state = session::fresh();
+    let plan = codec::decode_plan(&args.plan, tables, &Arc::clone(&state.task_ctx())).map_err(|e| KernelError(plain_message(&e)))?;
+    execute::run(ctx, &state, &plan)
+}

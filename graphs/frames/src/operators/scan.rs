@@ -1,0 +1,289 @@
+//! `frame.scan`: rows of one slice of a file, no more columns and rows than wanted.
+//!
+//! The formats' own files read batches of the columns needed; filters, limit and the final columns are applied here, the
+//! same for all formats. Filters are exact: what a format can skip by itself (row groups by their statistics) is only
+//! work saved.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::logical_expr::{Expr, utils::conjunction};
+use datafusion::physical_expr::PhysicalExpr;
+use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{scan_arrow, scan_parquet, scan_text};
+use crate::error::{FrameError, plain_message};
+use crate::partition::{KIND, Partition, schema_from_bytes};
+use crate::plan::{codec, session};
+use crate::source::{FileSource, Format, ReadOptions};
+
+/// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
+const MIN_BATCH_ROWS: usize = 4096;
+
+/// Arguments of `frame.scan`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScanArgs {
+    /// The file.
+    pub(crate) path: String,
+    /// csv, parquet, json or arrow; by the file's extension when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) format: Option<Format>,
+    /// CSV and JSON: read the lines that begin in this range of bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) range: Option<(u64, u64)>,
+    /// Parquet: read these row groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) row_groups: Option<Vec<usize>>,
+    /// The columns wanted, in order; all when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) columns: Option<Vec<String>>,
+    /// A condition in SQL that rows must meet.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub(crate) filter: Option<String>,
+    /// Stop after so many rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<usize>,
+    /// How to read the file.
+    #[serde(default)]
+    pub(crate) options: ReadOptions,
+    /// Conditions that the planner has pushed down; all must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pushed: Vec<Pushed>,
+    /// The columns of the file as the planner has found them (base64 of an Arrow IPC schema); found anew when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schema: Option<String>,
+}
+
+/// A condition pushed down by the planner.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pushed {
+    /// In words, for people.
+    pub(crate) text: String,
+    /// What is evaluated (base64 of DataFusion's protobuf form).
+    pub(crate) expr: String,
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    let doc = "Read a file, or a slice of one, as a partition. Only the columns and rows asked for are kept.";
+    registry.register(OperatorSpec::new::<ScanArgs>("frame.scan", 1, Arity::exactly(0), KIND, doc), |ctx, args, _inputs| {
+        Ok(Value::new(scan(ctx, args)?))
+    });
+}
+
+/// What a format must read.
+pub(crate) struct Request<'a> {
+    pub(crate) ctx: &'a TaskContext,
+    pub(crate) path: &'a Path,
+    pub(crate) options: &'a ReadOptions,
+    pub(crate) range: Option<(u64, u64)>,
+    pub(crate) row_groups: Option<&'a [usize]>,
+    /// All columns of the file, as planned.
+    pub(crate) file_schema: &'a SchemaRef,
+    /// The columns to read: those wanted and those that the filter looks at, in file order.
+    pub(crate) needed: SchemaRef,
+    /// The filter over `needed`.
+    pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// Takes the batches of a scan in order; they may have more columns than needed, in any order. Answers whether it wants
+/// more.
+pub(crate) struct Sink<'a> {
+    request: &'a Request<'a>,
+    output: SchemaRef,
+    n_left: Option<usize>,
+    batches: Vec<RecordBatch>,
+}
+
+fn scan(ctx: &TaskContext, args: &ScanArgs) -> Result<Partition, KernelError> {
+    args.options.check().map_err(KernelError)?;
+    let path = ctx.permit(Path::new(&args.path))?;
+    let format = args.format.or_else(|| Format::of_path(&path));
+    let format = format.ok_or_else(|| KernelError(format!("{}: say which format it has", args.path)))?;
+    let file_schema = match &args.schema {
+        Some(schema) => planned_schema(schema)?,
+        None => FileSource::open(Some(format), &[PathBuf::from(&path)], args.options.clone())?.schema,
+    };
+    let (filter, predicate_columns) = filter_of(args, &file_schema)?;
+    let output = match &args.columns {
+        None => Arc::clone(&file_schema),
+        Some(columns) => project(&file_schema, columns)?,
+    };
+    let needed = needed_columns(&file_schema, &output, &predicate_columns);
+    let predicate = filter.map(|filter| physical(filter, &needed)).transpose()?;
+    let request = Request {
+        ctx,
+        path: &path,
+        options: &args.options,
+        range: args.range,
+        row_groups: args.row_groups.as_deref(),
+        file_schema: &file_schema,
+        needed,
+        predicate,
+    };
+    let mut sink = Sink { request: &request, output: Arc::clone(&output), n_left: args.limit, batches: Vec::new() };
+    match format {
+        Format::Csv => scan_text::csv(&request, &mut sink)?,
+        Format::Json => scan_text::json(&request, &mut sink)?,
+        Format::Parquet => scan_parquet::parquet(&request, &mut sink)?,
+        Format::Arrow => scan_arrow::arrow(&request, &mut sink)?,
+    }
+    Partition::try_new(Arc::clone(&output), compact(&output, sink.batches)?)
+}
+
+fn planned_schema(schema: &str) -> Result<SchemaRef, KernelError> {
+    let bytes = data_encoding::BASE64.decode(schema.as_bytes())?;
+    schema_from_bytes(&bytes).map_err(KernelError)
+}
+
+fn project(schema: &Schema, columns: &[String]) -> Result<SchemaRef, KernelError> {
+    let find = |name: &String| {
+        schema.field_with_name(name).cloned().map_err(|_| {
+            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            KernelError(format!("there is no column \"{name}\" among {}", known.join(", ")))
+        })
+    };
+    Ok(Arc::new(Schema::new(columns.iter().map(find).collect::<Result<Vec<_>, _>>()?)))
+}
+
+/// The conjunction of all conditions, and the columns it looks at.
+fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<String>), KernelError> {
+    let plain = |error| KernelError(plain_message(&error));
+    let state = session::fresh();
+    let mut conditions = Vec::new();
+    if let Some(text) = &args.filter {
+        let table = DFSchema::try_from(Arc::clone(schema)).map_err(plain)?;
+        conditions.push(state.create_logical_expr(text, &table).map_err(plain)?);
+    }
+    for pushed in &args.pushed {
+        conditions.push(codec::decode_expr(&pushed.expr, &state.task_ctx()).map_err(plain)?);
+    }
+    let Some(filter) = conjunction(conditions) else { return Ok((None, Vec::new())) };
+    let filter = filter.transform(unqualify).map_err(plain)?.data;
+    let columns = filter.column_refs().into_iter().map(|column| column.name.clone()).collect();
+    Ok((Some(filter), columns))
+}
+
+fn unqualify(expr: Expr) -> datafusion::error::Result<datafusion::common::tree_node::Transformed<Expr>> {
+    use datafusion::common::tree_node::Transformed;
+    Ok(match expr {
+        Expr::Column(column) if column.relation.is_some() => {
+            Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(column.name)))
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "DataFusion's enum: only columns are touched")]
+        other => Transformed::no(other),
+    })
+}
+
+fn needed_columns(file: &Schema, output: &Schema, predicate_columns: &[String]) -> SchemaRef {
+    let is_needed = |name: &String| output.field_with_name(name).is_ok() || predicate_columns.contains(name);
+    Arc::new(Schema::new(file.fields().iter().filter(|field| is_needed(field.name())).cloned().collect::<Vec<_>>()))
+}
+
+fn physical(filter: Expr, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>, KernelError> {
+    let plain = |error| KernelError(plain_message(&error));
+    let table = DFSchema::try_from(Arc::clone(schema)).map_err(plain)?;
+    session::fresh().create_physical_expr(filter, &table).map_err(plain)
+}
+
+impl Request<'_> {
+    /// Open the file, naming it when that fails.
+    pub(crate) fn open(&self) -> Result<File, KernelError> {
+        Ok(File::open(self.path).map_err(|error| FrameError::io(self.path, &error))?)
+    }
+
+    /// `error`, with the file named.
+    pub(crate) fn fail(&self, error: impl std::fmt::Display) -> KernelError {
+        KernelError(format!("{}: {error}", self.path.display()))
+    }
+}
+
+impl Sink<'_> {
+    /// Filter and keep a batch; `false` once no more rows are wanted.
+    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<bool, KernelError> {
+        self.request.ctx.check_cancelled()?;
+        let mut batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        if let Some(predicate) = &self.request.predicate {
+            let verdict = predicate.evaluate(&batch).and_then(|value| value.into_array(batch.num_rows()));
+            let verdict = verdict.map_err(|error| self.request.fail(plain_message(&error)))?;
+            let verdict = verdict.as_any().downcast_ref::<BooleanArray>().ok_or_else(|| {
+                KernelError(format!("a condition must be true or false, not {}", crate::types::type_name(verdict.data_type())))
+            })?;
+            batch = filter_record_batch(&batch, verdict)?;
+        }
+        let mut batch = adapt(&batch, &self.output).map_err(|error| self.request.fail(error))?;
+        if let Some(n_left) = &mut self.n_left {
+            batch = batch.slice(0, batch.num_rows().min(*n_left));
+            *n_left -= batch.num_rows();
+        }
+        if batch.num_rows() > 0 {
+            self.batches.push(batch);
+        }
+        Ok(self.n_left != Some(0))
+    }
+
+    /// Rows that suffice when every row read is kept.
+    pub(crate) fn n_rows_wanted(&self) -> Option<usize> {
+        if self.request.predicate.is_none() { self.n_left } else { None }
+    }
+}
+
+/// The columns of `schema` out of `batch` by name: converted where the file has another type than planned, null where it
+/// has no such column.
+fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelError> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        columns.push(match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            Some(column) => cast(column, field.data_type())?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// Join runs of small batches.
+fn compact(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, KernelError> {
+    // Batches without columns have nothing to join but their numbers of rows.
+    if schema.fields().is_empty() {
+        return Ok(batches);
+    }
+    let mut compacted = Vec::new();
+    let mut run: Vec<RecordBatch> = Vec::new();
+    let mut n_rows = 0;
+    for batch in batches {
+        n_rows += batch.num_rows();
+        run.push(batch);
+        if n_rows >= MIN_BATCH_ROWS {
+            compacted.push(join(schema, &mut run)?);
+            n_rows = 0;
+        }
+    }
+    if !run.is_empty() {
+        compacted.push(join(schema, &mut run)?);
+    }
+    Ok(compacted)
+}
+
+fn join(schema: &SchemaRef, run: &mut Vec<RecordBatch>) -> Result<RecordBatch, KernelError> {
+    match run.pop() {
+        Some(only) if run.is_empty() => Ok(only),
+        Some(last) => {
+            run.push(last);
+            let joined = concat_batches(schema, run.iter())?;
+            run.clear();
+            Ok(joined)
+        }
+        None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
+    }
+}

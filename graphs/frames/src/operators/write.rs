@@ -1,0 +1,182 @@
+//! `frame.write`: partitions into one file, which appears under its name only when it is complete.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Component, Path, PathBuf};
+
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use rask_graphs::builtin::FileWritten;
+use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::partitions;
+use crate::partition::{Partition, check_same_columns};
+use crate::source::Format;
+
+/// Arguments of `frame.write`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WriteArgs {
+    /// The file. Missing directories are made.
+    path: String,
+    /// csv, parquet, json (an object a line) or arrow; by the file's extension when left out.
+    #[serde(default)]
+    format: Option<Format>,
+    /// CSV: whether to begin with the columns' names.
+    #[serde(default = "yes")]
+    header: bool,
+    /// CSV: the character between fields.
+    #[serde(default = "comma")]
+    delimiter: char,
+    /// CSV: the text for "no value".
+    #[serde(default)]
+    null: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn comma() -> char {
+    ','
+}
+
+pub(super) fn register(registry: &mut Registry) {
+    let doc = "Write all inputs, in order, into one file. The file appears only when it is complete.";
+    registry.register(OperatorSpec::new::<WriteArgs>("frame.write", 1, Arity::at_least(1), "file", doc), |ctx, args, inputs| {
+        Ok(Value::new(write(ctx, args, &partitions(inputs)?)?))
+    });
+}
+
+fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<FileWritten, KernelError> {
+    let format = args.format.or_else(|| Format::of_path(Path::new(&args.path)));
+    let format = format.ok_or_else(|| KernelError(format!("{}: say which format it shall have", args.path)))?;
+    for part in parts {
+        check_same_columns(parts[0].schema(), part.schema())?;
+    }
+    let path = make_room(ctx, Path::new(&args.path))?;
+    let fail = |error: KernelError| KernelError(format!("{}: {error}", path.display()));
+    let unfinished = Unfinished::beside(&path, ctx).map_err(fail)?;
+    let file = File::create(&unfinished.path).map_err(|error| fail(error.into()))?;
+    let file = write_rows(ctx, args, format, parts, file).map_err(fail)?;
+    let nbytes = unfinished.finish(&file, &path).map_err(|error| fail(error.into()))?;
+    Ok(FileWritten { path: args.path.clone(), nbytes })
+}
+
+/// The permitted path of a file to be, its directory made.
+fn make_room(ctx: &TaskContext, path: &Path) -> Result<PathBuf, KernelError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return ctx.permit(path) };
+    if !parent.exists() {
+        // What is permitted is decided at the first directory that is missing: it will lie in one that exists.
+        let missing: Vec<&Path> = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+        if parent.components().any(|component| component == Component::ParentDir) {
+            return Err(KernelError(format!("{}: no such directory", parent.display())));
+        }
+        if let Some(first) = missing.last() {
+            ctx.permit(first)?;
+        }
+        fs::create_dir_all(parent).map_err(|error| crate::FrameError::io(parent, &error))?;
+    }
+    ctx.permit(path)
+}
+
+/// A file under a temporary name, removed unless finished.
+struct Unfinished {
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// In the directory of `path`, since only there a rename is atomic. Two runs of one task write different files.
+    fn beside(path: &Path, ctx: &TaskContext) -> Result<Self, KernelError> {
+        let name = path.file_name().ok_or_else(|| KernelError("not a file path".to_owned()))?.to_string_lossy();
+        let key: String = ctx.key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
+        let pid = std::process::id();
+        Ok(Self { path: path.with_file_name(format!(".{name}.{key}-{}-{pid}.tmp", ctx.attempt)) })
+    }
+
+    /// Onto the disk and under the final name; returns the number of bytes.
+    fn finish(self, file: &File, path: &Path) -> std::io::Result<u64> {
+        let nbytes = file.metadata()?.len();
+        file.sync_all()?;
+        fs::rename(&self.path, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()?;
+        Ok(nbytes)
+    }
+}
+
+impl Drop for Unfinished {
+    /// After a rename there is nothing of that name, and that is the usual case.
+    fn drop(&mut self) {
+        let _: std::io::Result<()> = fs::remove_file(&self.path);
+    }
+}
+
+fn write_rows(ctx: &TaskContext, args: &WriteArgs, format: Format, parts: &[&Partition], file: File) -> Result<File, KernelError> {
+    let batches = || parts.iter().flat_map(|part| part.batches());
+    let schema = parts[0].schema();
+    match format {
+        Format::Parquet => {
+            let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+            // Partitions may differ in nullability, so columns are nullable in the file where any of them needs it.
+            let all = super::concat::concat(parts)?;
+            let mut writer = ArrowWriter::try_new(file, std::sync::Arc::clone(all.schema()), Some(properties))?;
+            for batch in all.batches() {
+                ctx.check_cancelled()?;
+                writer.write(batch)?;
+            }
+            Ok(writer.into_inner()?)
+        }
+        Format::Csv => {
+            let delimiter = u8::try_from(args.delimiter).map_err(|_| KernelError("delimiter must be one ASCII character".to_owned()))?;
+            let mut out = BufWriter::with_capacity(256 << 10, file);
+            if args.header && parts.iter().all(|part| part.n_rows() == 0) {
+                write_csv_header(&mut out, schema, delimiter)?;
+            }
+            let builder = arrow::csv::WriterBuilder::new();
+            let mut writer =
+                builder.with_header(args.header).with_delimiter(delimiter).with_null(args.null.clone()).build(out);
+            for batch in batches() {
+                ctx.check_cancelled()?;
+                writer.write(batch)?;
+            }
+            finish(writer.into_inner())
+        }
+        Format::Json => {
+            let mut writer = arrow::json::LineDelimitedWriter::new(BufWriter::with_capacity(256 << 10, file));
+            for batch in batches() {
+                ctx.check_cancelled()?;
+                writer.write(batch)?;
+            }
+            writer.finish()?;
+            finish(writer.into_inner())
+        }
+        Format::Arrow => {
+            let all = super::concat::concat(parts)?;
+            let mut writer = arrow::ipc::writer::FileWriter::try_new_buffered(file, all.schema())?;
+            for batch in all.batches() {
+                ctx.check_cancelled()?;
+                writer.write(batch)?;
+            }
+            finish(writer.into_inner()?)
+        }
+    }
+}
+
+fn finish(mut out: BufWriter<File>) -> Result<File, KernelError> {
+    out.flush()?;
+    out.into_inner().map_err(|error| KernelError(error.to_string()))
+}
+
+/// Arrow's writer writes the header with the first batch, and there is none: write an empty one.
+fn write_csv_header(out: &mut impl Write, schema: &arrow::datatypes::SchemaRef, delimiter: u8) -> Result<(), KernelError> {
+    let names = arrow::datatypes::Schema::new(
+        schema.fields().iter().map(|f| arrow::datatypes::Field::new(f.name(), arrow::datatypes::DataType::Utf8, true)).collect::<Vec<_>>(),
+    );
+    let empty = arrow::array::RecordBatch::new_empty(std::sync::Arc::new(names));
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).with_delimiter(delimiter).build(out);
+    Ok(writer.write(&empty)?)
+}
