@@ -2,6 +2,32 @@
 //!
 //! The only crate that names quinn and the only one that names bincode. Results' bytes never pass through the codec; they
 //! travel on the data plane as checksummed buffers. Nothing here decides anything: policy lives in the machines.
+//!
+//! Everything works on a current-thread tokio runtime and on a multi-threaded one.
 
+pub mod authority;
+pub mod codec;
+pub mod connect;
+pub mod connection;
+pub mod control;
+pub mod endpoint;
+mod greeting;
+pub mod host;
+pub mod identity;
 pub mod message;
+pub mod outbox;
+pub mod plane;
 pub mod time;
+mod tls;
+pub mod tuning;
+
+pub use authority::{Authority, AuthorityError, StateDir};
+pub use connect::{ConnectError, ExpectedPeer};
+pub use connection::{CloseKind, CloseReason, Connection, JoinConnection};
+pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
+pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
+pub use host::{host_identity, host_name};
+pub use identity::{Identity, IdentityError, PeerIdentity, Role};
+pub use outbox::{Outbox, OutboxError, PushError};
+pub use plane::Plane;
+pub use tuning::{SocketBuffers, Tuning};
