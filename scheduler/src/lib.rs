@@ -4,3 +4,4 @@
 //! bytes out, in production as in simulation. `server` is the tokio shell around it.
 
 pub mod machine;
+pub mod server;

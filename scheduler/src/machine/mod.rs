@@ -148,6 +148,12 @@ impl Machine {
         self.core.graphs.len()
     }
 
+    /// Number of tasks in the tables.
+    #[must_use]
+    pub fn n_tasks(&self) -> usize {
+        self.core.graphs.values().map(|run| run.tasks.len()).sum()
+    }
+
     /// Check every invariant; cost is linear in everything held.
     ///
     /// # Panics

@@ -1,0 +1,144 @@
+//! The scheduler as a daemon: QUIC on one thread around the machine.
+//!
+//! Everything runs on the calling thread's runtime, the machine included, so a message's way through the scheduler never
+//! changes threads. Readers (`peers`) turn frames into events; the hub takes all that have come in, lets the machine
+//! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
+//! read, loses its connection and nothing else.
+
+mod hub;
+mod peers;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rask_comm::authority::{Authority, AuthorityError, StateDir};
+use rask_comm::endpoint::{BindError, Endpoint, Incoming};
+use rask_comm::identity::{Identity, IdentityError, Role};
+use rask_comm::join::serve_join;
+use rask_comm::plane::Plane;
+use rask_comm::token::TokenStore;
+use rask_graphs::Epoch;
+use tokio::sync::mpsc;
+
+use crate::machine::Config;
+use hub::{Hub, News};
+
+/// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
+const INBOX_LIMIT: usize = 1024;
+
+/// What a scheduler is started with.
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    /// Where to listen; port 0 for any.
+    pub listen: SocketAddr,
+    /// Holds the cluster's authority, its join tokens and the epoch.
+    pub state_dir: StateDir,
+    /// Settings of the machine; its epoch is replaced by the state directory's next one.
+    pub machine: Config,
+}
+
+impl SchedulerConfig {
+    /// A scheduler at `listen` with the usual settings.
+    #[must_use]
+    pub fn new(listen: SocketAddr, state_dir: StateDir) -> Self {
+        Self { listen, state_dir, machine: Config::default() }
+    }
+}
+
+/// Why a scheduler could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The cluster's authority cannot be opened or made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// No certificate can be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The state directory cannot be used.
+    #[error("cannot use {path}: {source}")]
+    State {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Run a scheduler until `shutdown` completes. `on_ready` gets the address it listens on.
+///
+/// # Errors
+/// When it cannot start. Once it runs, what peers do wrong is theirs to hear.
+pub async fn run(
+    mut config: SchedulerConfig,
+    on_ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
+    config.machine.epoch = next_epoch(&config.state_dir)?;
+    let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
+    let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
+    let tokens = Arc::new(TokenStore::of(&config.state_dir));
+    let address =
+        endpoint.local_addr().map_err(|source| ServerError::State { path: "the socket's address".to_owned(), source })?;
+    if endpoint.socket_buffers().are_small() {
+        tracing::info!("{}", endpoint.socket_buffers().report());
+    }
+    let (news, inbox) = mpsc::channel(INBOX_LIMIT);
+    let hub = Hub::new(config.machine, inbox);
+    on_ready(address);
+    tokio::select! {
+        () = hub.run() => {}
+        () = accept(&endpoint, &authority, &tokens, &news) => {}
+        () = shutdown => {}
+    }
+    endpoint.shut_down("the scheduler stops").await;
+    Ok(())
+}
+
+async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
+    let mut ids = peers::Ids::default();
+    while let Some(incoming) = endpoint.accept().await {
+        match incoming {
+            Incoming::Peer { connection, plane: Plane::Worker, .. } => {
+                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone()));
+            }
+            Incoming::Peer { connection, plane: Plane::Client, .. } => {
+                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone()));
+            }
+            Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
+            Incoming::Join(connection) => {
+                let (authority, tokens) = (Arc::clone(authority), Arc::clone(tokens));
+                tokio::spawn(async move {
+                    let from = connection.remote_address();
+                    match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
+                        Ok(Ok(peer)) => tracing::info!(%from, %peer, "a node joined the cluster"),
+                        Ok(Err(error)) => tracing::warn!(%from, %error, "a node was not let into the cluster"),
+                        Err(_elapsed) => tracing::debug!(%from, "a node did not finish joining"),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The number of this start: one more than the last, kept in the state directory.
+fn next_epoch(state: &StateDir) -> Result<Epoch, ServerError> {
+    let path = state.path().join("epoch");
+    let failed = |source| ServerError::State { path: path.display().to_string(), source };
+    let last = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().unwrap_or(0u32),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    let epoch = Epoch(last.wrapping_add(1));
+    // Written beside and renamed, so that a crash leaves the old number or the new one.
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&fresh, format!("{}\n", epoch.0)).map_err(failed)?;
+    std::fs::rename(&fresh, &path).map_err(failed)?;
+    Ok(epoch)
+}
