@@ -74,8 +74,9 @@ impl ItemEntry {
 struct Peer {
     address: SocketAddr,
     name: String,
-    /// Items assigned to it; entries of items that have gone or moved on are skipped.
-    queue: BinaryHeap<(Rank, Key)>,
+    /// Items assigned to it, the most urgent first and equals in the order they were asked for; entries of items that have
+    /// gone or moved on are skipped.
+    queue: BinaryHeap<(Rank, Reverse<u64>, Key)>,
     n_requests: usize,
     /// Bytes queued at it and in the air from it.
     nbytes_assigned: u64,
@@ -126,6 +127,7 @@ pub(super) struct Fetching {
     eligible: BTreeSet<(Reverse<Rank>, WorkerId)>,
     flights: BTreeMap<FetchId, Flight>,
     n_fetches: u64,
+    n_queued_ever: u64,
     nbytes_in_flight: u64,
 }
 
@@ -140,6 +142,7 @@ impl Fetching {
             eligible: BTreeSet::new(),
             flights: BTreeMap::new(),
             n_fetches: 0,
+            n_queued_ever: 0,
             nbytes_in_flight: 0,
         }
     }
@@ -221,8 +224,9 @@ impl Fetching {
             (entry.holders, entry.failed) = (holders, failed);
         }
         if let (true, Some(worker)) = (is_raised, queued_at) {
+            self.n_queued_ever += 1;
             if let Some(peer) = self.peers.get_mut(&worker) {
-                peer.queue.push((rank, key));
+                peer.queue.push((rank, Reverse(self.n_queued_ever), key));
             }
             self.offer(worker);
         }
@@ -253,8 +257,9 @@ impl Fetching {
         let load = |worker: &WorkerId| self.peers.get(worker).map_or(u64::MAX, |peer| peer.nbytes_assigned);
         let Some(worker) = in_turn.min_by_key(load) else { return };
         entry.whereabouts = Whereabouts::Queued(worker);
+        self.n_queued_ever += 1;
         if let Some(peer) = self.peers.get_mut(&worker) {
-            peer.queue.push((entry.rank, key));
+            peer.queue.push((entry.rank, Reverse(self.n_queued_ever), key));
             peer.nbytes_assigned = peer.nbytes_assigned.saturating_add(entry.nbytes);
         }
         self.offer(worker);
@@ -263,14 +268,14 @@ impl Fetching {
     /// Bring the entry of `worker` among the eligible peers up to date with its queue.
     fn offer(&mut self, worker: WorkerId) {
         let Some(peer) = self.peers.get_mut(&worker) else { return };
-        while let Some(&(_, key)) = peer.queue.peek() {
+        while let Some(&(_, _, key)) = peer.queue.peek() {
             if is_queued_at(&self.items, key, worker) {
                 break;
             }
             peer.queue.pop();
         }
         let has_request = peer.n_requests < self.limits.max_requests_per_peer;
-        let offered = peer.queue.peek().map(|&(rank, _)| rank).filter(|_| has_request);
+        let offered = peer.queue.peek().map(|&(rank, ..)| rank).filter(|_| has_request);
         if offered != peer.offered {
             if let Some(rank) = peer.offered {
                 self.eligible.remove(&(Reverse(rank), worker));
@@ -310,7 +315,7 @@ impl Fetching {
         let mut nbytes = 0u64;
         let Some(peer) = self.peers.get_mut(&worker) else { return batch };
         while batch.len() < self.limits.max_request_items {
-            let Some(&(_, key)) = peer.queue.peek() else { break };
+            let Some(&(_, _, key)) = peer.queue.peek() else { break };
             if !is_queued_at(&self.items, key, worker) {
                 peer.queue.pop();
                 continue;
@@ -492,7 +497,7 @@ impl Fetching {
                     assert!(entry.is_wanted(), "{:?} is queued for nobody", entry.item);
                     assert!(entry.holders.contains(&worker), "{:?} is queued at {worker}, no holder", entry.item);
                     let queue = &self.peers[&worker].queue;
-                    assert!(queue.iter().any(|(_, other)| *other == key), "{:?} is in no queue", entry.item);
+                    assert!(queue.iter().any(|(_, _, other)| *other == key), "{:?} is in no queue", entry.item);
                     *nbytes_assigned.entry(worker).or_default() += entry.nbytes;
                 }
                 Whereabouts::InFlight(worker, fetch) => {
