@@ -5,29 +5,38 @@
 //!
 //! Everything works on a current-thread tokio runtime and on a multi-threaded one.
 
+mod aligned;
 pub mod authority;
 pub mod codec;
 pub mod connect;
 pub mod connection;
 pub mod control;
+pub mod data;
 pub mod endpoint;
 mod greeting;
 pub mod host;
 pub mod identity;
+pub mod join;
 pub mod message;
 pub mod outbox;
+pub mod peers;
 pub mod plane;
 pub mod time;
 mod tls;
+pub mod token;
 pub mod tuning;
 
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};
 pub use connection::{CloseKind, CloseReason, Connection, JoinConnection};
 pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
+pub use data::{FetchError, Fetched, PartRequest, PartSource, fetch, serve_data};
 pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
 pub use host::{host_identity, host_name};
 pub use identity::{Identity, IdentityError, PeerIdentity, Role};
+pub use join::{JoinError, join_cluster, obtain_identity, serve_join};
 pub use outbox::{Outbox, OutboxError, PushError};
+pub use peers::Peers;
 pub use plane::Plane;
+pub use token::{BadToken, Token, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};

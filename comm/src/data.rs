@@ -1,0 +1,369 @@
+//! The data plane: results, whole or in parts, from the worker that holds them to whoever needs them.
+//!
+//! One stream a request: a frame that lists the items wanted, answered item by item with a frame that describes the item and
+//! then its raw buffers. Buffers are sent without copying and received with one copy, into memory aligned to 64 bytes. Each
+//! buffer has a checksum, each item one of what it claims to be, and nothing is decoded before all of them are right. Which
+//! results exist, and what a failure leads to, is decided elsewhere.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream, VarInt};
+use rask_graphs::{Attempt, Part, Registry, TaskId, Value};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::aligned::AlignedBuffer;
+use crate::codec::{self, CodecError, FRAME_HEADER_NBYTES, FRAME_LIMIT};
+use crate::connection::Connection;
+use crate::control::StreamError;
+
+/// Most items in one request.
+pub const REQUEST_LIMIT: usize = 65_536;
+
+/// Longest buffer that is accepted, in bytes; a stream carries fewer than 2^62.
+const BUFFER_LIMIT: u64 = 1 << 40;
+
+/// A result, or a part of one, as it was made by one run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PartRequest {
+    /// The task whose result it is.
+    pub task: TaskId,
+    /// The run that made it.
+    pub attempt: Attempt,
+    /// The part.
+    pub part: Part,
+}
+
+impl PartRequest {
+    /// A checksum of the identity: a buffer that is sound and of another result is as wrong as a damaged one.
+    fn checksum(&self) -> u64 {
+        let mut bytes = [0; 16];
+        let numbers = [self.task.graph.0, self.task.idx.0, self.attempt.0, self.part.0];
+        for (place, number) in bytes.chunks_exact_mut(4).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        xxh3_64(&bytes)
+    }
+}
+
+/// What a worker serves from.
+pub trait PartSource: Send + Sync + 'static {
+    /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
+    fn get(&self, item: &PartRequest) -> Option<Value>;
+}
+
+/// Why an item did not come.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The peer answered that it does not have it.
+    #[error("the peer does not have it")]
+    NotThere,
+    /// The peer has it and cannot send it.
+    #[error("the peer cannot send it: {0}")]
+    NotSendable(String),
+    /// The connection or the stream broke before it came.
+    #[error("{0}")]
+    Unreachable(String),
+    /// What came is not what it should be: wrong length, checksum, identity or kind.
+    #[error("what came is damaged: {0}")]
+    Damaged(String),
+}
+
+/// An item that arrived.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The result.
+    pub value: Value,
+    /// Bytes of its header and buffers on the wire.
+    pub nbytes: u64,
+}
+
+/// What comes before the buffers of an item, or instead of them.
+#[derive(Debug, Serialize, Deserialize)]
+enum ItemHeader {
+    Found(FoundHeader),
+    NotThere,
+    NotSendable(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FoundHeader {
+    item: PartRequest,
+    item_checksum: u64,
+    kind: String,
+    value_header: Bytes,
+    value_header_checksum: u64,
+    buffers: Vec<BufferHeader>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct BufferHeader {
+    nbytes: u64,
+    checksum: u64,
+}
+
+/// A stream that is reset unless it was finished: dropped at any point, it must not look complete.
+struct ReplyStream(Option<SendStream>);
+
+impl ReplyStream {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        let stream = self.0.as_mut().ok_or(StreamError::Closed)?;
+        Ok(stream.write_chunk(bytes).await?)
+    }
+
+    fn finish(mut self) {
+        if let Some(mut stream) = self.0.take() {
+            let _ = stream.finish();
+        }
+    }
+}
+
+impl Drop for ReplyStream {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            let _ = stream.reset(VarInt::from_u32(1));
+        }
+    }
+}
+
+/// Serve requests on an accepted connection of the data plane until it ends. A request that makes no sense closes the
+/// connection; requests are answered side by side, as many as the connection has streams.
+pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
+    while let Ok((send, receive)) = connection.inner.accept_bi().await {
+        let (connection, source) = (connection.clone(), Arc::clone(&source));
+        tokio::spawn(async move {
+            let reply = ReplyStream(Some(send));
+            match serve_request(reply, StreamReader::new(receive), &*source).await {
+                Ok(()) => {}
+                Err(ServeError::Garbage(error)) => {
+                    tracing::warn!(peer = %connection.peer(), %error, "closing a peer that asked for results in no known way");
+                    connection.close_misbehaved(&error.to_string());
+                }
+                Err(ServeError::Stream(error)) => tracing::debug!(peer = %connection.peer(), %error, "a fetch was cut short"),
+            }
+        });
+    }
+}
+
+enum ServeError {
+    Garbage(CodecError),
+    Stream(StreamError),
+}
+
+impl From<StreamError> for ServeError {
+    fn from(error: StreamError) -> Self {
+        ServeError::Stream(error)
+    }
+}
+
+async fn serve_request(mut reply: ReplyStream, mut request: StreamReader, source: &dyn PartSource) -> Result<(), ServeError> {
+    let items: Vec<PartRequest> = match request.frame().await {
+        Ok(Some(frame)) => codec::decode_frame(&frame).map_err(ServeError::Garbage)?,
+        Ok(None) => Vec::new(),
+        Err(ReadFrameError::Codec(error)) => return Err(ServeError::Garbage(error)),
+        Err(ReadFrameError::Stream(error)) => return Err(ServeError::Stream(error)),
+    };
+    for item in &items {
+        let (header, buffers) = answer(item, source);
+        let mut frame = Vec::new();
+        codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
+        reply.write(Bytes::from(frame)).await?;
+        for buffer in buffers {
+            if !buffer.is_empty() {
+                reply.write(buffer).await?;
+            }
+        }
+    }
+    reply.finish();
+    Ok(())
+}
+
+fn answer(item: &PartRequest, source: &dyn PartSource) -> (ItemHeader, Vec<Bytes>) {
+    let Some(value) = source.get(item) else { return (ItemHeader::NotThere, Vec::new()) };
+    match value.encode() {
+        Ok(encoded) => {
+            let header_of = |buffer: &Bytes| BufferHeader { nbytes: buffer.len() as u64, checksum: xxh3_64(buffer) };
+            let header = FoundHeader {
+                item: *item,
+                item_checksum: item.checksum(),
+                kind: encoded.kind.to_owned(),
+                value_header_checksum: xxh3_64(&encoded.header),
+                value_header: encoded.header,
+                buffers: encoded.buffers.iter().map(header_of).collect(),
+            };
+            (ItemHeader::Found(header), encoded.buffers)
+        }
+        Err(error) => (ItemHeader::NotSendable(error.to_string()), Vec::new()),
+    }
+}
+
+/// Fetch `items` from the worker at the other end, in this order. `on_item` is called exactly once for each, with its index in
+/// `items`, as soon as it is whole and decoded, or when it is known that it will not come. Dropping the future stops the
+/// transfer; items that were not reported then never will be.
+pub async fn fetch(
+    connection: &Connection,
+    items: &[PartRequest],
+    registry: &Registry,
+    mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
+) {
+    for (batch_idx, batch) in items.chunks(REQUEST_LIMIT).enumerate() {
+        let first = batch_idx * REQUEST_LIMIT;
+        let mut n_reported = 0;
+        let fetched = fetch_batch(connection, batch, registry, |idx, outcome| {
+            n_reported += 1;
+            on_item(first + idx, outcome);
+        });
+        if let Err(error) = fetched.await {
+            // The rest of the stream cannot be told apart any more. One item may be damaged, the others merely did not come.
+            for idx in n_reported..batch.len() {
+                let outcome = match &error {
+                    FetchError::Damaged(reason) if idx > n_reported => FetchError::Unreachable(reason.clone()),
+                    FetchError::Damaged(_) | FetchError::Unreachable(_) | FetchError::NotThere | FetchError::NotSendable(_) => {
+                        error.clone()
+                    }
+                };
+                on_item(first + idx, Err(outcome));
+            }
+        }
+    }
+}
+
+async fn fetch_batch(
+    connection: &Connection,
+    items: &[PartRequest],
+    registry: &Registry,
+    mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
+) -> Result<(), FetchError> {
+    let mut request = Vec::new();
+    codec::encode_frame(items, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
+    let (send, receive) = connection.inner.open_bi().await.map_err(|error| lost(error.into()))?;
+    let mut send = ReplyStream(Some(send));
+    send.write(Bytes::from(request)).await.map_err(lost)?;
+    send.finish();
+    let mut reader = StreamReader::new(receive);
+    for (idx, item) in items.iter().enumerate() {
+        let frame = reader.frame().await.map_err(|error| match error {
+            ReadFrameError::Stream(error) => lost(error),
+            ReadFrameError::Codec(error) => FetchError::Damaged(error.to_string()),
+        })?;
+        let Some(frame) = frame else { return Err(FetchError::Damaged("the answer ended early".to_owned())) };
+        let mut headers = codec::decode_frame::<ItemHeader>(&frame).map_err(|error| FetchError::Damaged(error.to_string()))?;
+        let header = headers.pop().filter(|_| headers.is_empty());
+        match header.ok_or_else(|| FetchError::Damaged("one item a frame expected".to_owned()))? {
+            ItemHeader::NotThere => on_item(idx, Err(FetchError::NotThere)),
+            ItemHeader::NotSendable(reason) => {
+                on_item(idx, Err(FetchError::NotSendable(crate::connection::escaped(reason.as_bytes()))))
+            }
+            ItemHeader::Found(header) => on_item(idx, receive_item(&mut reader, item, header, registry).await?),
+        }
+    }
+    Ok(())
+}
+
+fn lost(error: StreamError) -> FetchError {
+    match error {
+        StreamError::EndedEarly => FetchError::Damaged("the answer ended early".to_owned()),
+        StreamError::Lost(_) | StreamError::GivenUp(_) | StreamError::Closed => FetchError::Unreachable(error.to_string()),
+    }
+}
+
+/// Receive the buffers of one item. The outer error means that the stream is of no use any more, the inner one that only this
+/// item is wrong: then its bytes have been read to their end.
+async fn receive_item(
+    reader: &mut StreamReader,
+    item: &PartRequest,
+    header: FoundHeader,
+    registry: &Registry,
+) -> Result<Result<Fetched, FetchError>, FetchError> {
+    let mut nbytes = header.value_header.len() as u64;
+    let mut buffers = Vec::with_capacity(header.buffers.len());
+    let mut damage = None;
+    if header.item != *item || header.item_checksum != item.checksum() {
+        damage = Some("it is another result than was asked for".to_owned());
+    }
+    if xxh3_64(&header.value_header) != header.value_header_checksum {
+        damage = Some("the checksum of its header is wrong".to_owned());
+    }
+    for (idx, announced) in header.buffers.iter().enumerate() {
+        if announced.nbytes > BUFFER_LIMIT {
+            return Err(FetchError::Damaged(format!("a buffer of {} bytes is announced", announced.nbytes)));
+        }
+        let buffer = reader.buffer(announced.nbytes).await.map_err(lost)?;
+        if xxh3_64(&buffer) != announced.checksum {
+            damage = Some(format!("the checksum of buffer {idx} is wrong"));
+        }
+        nbytes += announced.nbytes;
+        buffers.push(buffer);
+    }
+    if let Some(reason) = damage {
+        return Ok(Err(FetchError::Damaged(reason)));
+    }
+    Ok(match registry.decode(&header.kind, &header.value_header, buffers) {
+        Ok(value) => Ok(Fetched { value, nbytes }),
+        Err(error) => Err(FetchError::Damaged(crate::connection::escaped(error.to_string().as_bytes()))),
+    })
+}
+
+enum ReadFrameError {
+    Stream(StreamError),
+    Codec(CodecError),
+}
+
+impl From<StreamError> for ReadFrameError {
+    fn from(error: StreamError) -> Self {
+        ReadFrameError::Stream(error)
+    }
+}
+
+/// Reads frames and buffers from a stream, holding at most one chunk that has not been handed out.
+struct StreamReader {
+    stream: RecvStream,
+    left: Bytes,
+}
+
+impl StreamReader {
+    fn new(stream: RecvStream) -> Self {
+        Self { stream, left: Bytes::new() }
+    }
+
+    /// At least one byte and at most `limit`, or nothing at the end.
+    async fn some(&mut self, limit: u64) -> Result<Option<Bytes>, StreamError> {
+        while self.left.is_empty() {
+            match self.stream.read_chunk(usize::MAX, true).await? {
+                Some(chunk) => self.left = chunk.bytes,
+                None => return Ok(None),
+            }
+        }
+        let nbytes = usize::try_from(limit).map_or(self.left.len(), |limit| limit.min(self.left.len()));
+        Ok(Some(self.left.split_to(nbytes)))
+    }
+
+    /// The next whole frame; `None` at the end of the stream.
+    async fn frame(&mut self) -> Result<Option<Vec<u8>>, ReadFrameError> {
+        let mut frame = Vec::new();
+        let mut wanted = FRAME_HEADER_NBYTES;
+        while frame.len() < wanted {
+            let Some(bytes) = self.some((wanted - frame.len()) as u64).await? else {
+                return if frame.is_empty() { Ok(None) } else { Err(StreamError::EndedEarly.into()) };
+            };
+            frame.extend_from_slice(&bytes);
+            if wanted == FRAME_HEADER_NBYTES && frame.len() == wanted {
+                wanted = codec::frame_nbytes(&frame, FRAME_LIMIT).map_err(ReadFrameError::Codec)?.unwrap_or(wanted);
+            }
+        }
+        Ok(Some(frame))
+    }
+
+    /// The next `nbytes` bytes, aligned.
+    async fn buffer(&mut self, nbytes: u64) -> Result<Bytes, StreamError> {
+        let mut buffer = AlignedBuffer::new(nbytes);
+        let mut missing = nbytes;
+        while missing > 0 {
+            let Some(bytes) = self.some(missing).await? else { return Err(StreamError::EndedEarly) };
+            missing -= bytes.len() as u64;
+            buffer.extend(&bytes);
+        }
+        Ok(buffer.freeze())
+    }
+}
