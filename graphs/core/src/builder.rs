@@ -1,4 +1,6 @@
-//! Building graphs: tasks in any order, then one pass that checks, drops what no output needs, fuses, and orders.
+//! Building graphs: tasks in any order, collected into tables.
+//!
+//! Nothing is checked here; `finish.rs` runs the passes that turn a builder into a [`crate::Graph`].
 
 use std::collections::HashMap;
 
@@ -102,10 +104,7 @@ impl GraphBuilder {
     /// The name of `task`.
     #[must_use]
     pub fn key_name(&self, task: TaskIdx) -> String {
-        let mut single = self.keys.clone();
-        let Some(&key) = self.key_of.get(task.index()) else { return String::new() };
-        single.push(key);
-        single.finish().name(0)
+        self.key_of.get(task.index()).map_or_else(String::new, |&key| self.keys.name_of(key))
     }
 }
 

@@ -49,10 +49,13 @@ impl Keys {
     /// The name of task `idx`: `family` or `family-member`. Past the end, an empty name.
     #[must_use]
     pub fn name(&self, idx: u32) -> String {
-        let Some(key) = self.key(idx) else { return String::new() };
+        self.key(idx).map_or_else(String::new, |key| self.name_of(key))
+    }
+
+    fn name_of(&self, key: KeyRef) -> String {
         let family = self.families.get(key.family as usize).map_or("?", String::as_str);
         match key.member {
-            None => family.to_owned(),
+            None | Some(SOLE) => family.to_owned(),
             Some(member) => format!("{family}-{member}"),
         }
     }
@@ -109,6 +112,33 @@ impl KeysBuilder {
         self.keys.families.push(name.to_owned());
         self.family_ids.insert(name.to_owned(), id);
         id
+    }
+
+    /// The full name that `key` stands for: `family` or `family-member`.
+    #[must_use]
+    pub fn name_of(&self, key: KeyRef) -> String {
+        self.keys.name_of(key)
+    }
+
+    /// Whether `family` came from [`KeysBuilder::family`].
+    pub(crate) fn has_family(&self, family: u32) -> bool {
+        (family as usize) < self.keys.families.len()
+    }
+
+    /// Families whose whole name reads as a member of another one (`x-7`, when there is a family `x`): that family and member.
+    pub(crate) fn canonical_families(&self) -> HashMap<u32, (u32, u32), FxBuildHasher> {
+        let mut canonical = HashMap::default();
+        for (name, &family) in &self.family_ids {
+            let Some((stem, digits)) = name.rsplit_once('-') else { continue };
+            let Ok(member) = digits.parse::<u32>() else { continue };
+            // `x-07` and `x-+7` are names of their own.
+            if let Some(&stem) = self.family_ids.get(stem)
+                && member.to_string() == digits
+            {
+                canonical.insert(family, (stem, member));
+            }
+        }
+        canonical
     }
 
     /// Name the next task.

@@ -9,15 +9,30 @@
 
 pub mod builder;
 pub mod builtin;
+mod cull;
+pub mod evaluate;
 pub mod expression;
+pub mod file;
+mod finish;
+mod fuse;
 pub mod graph;
 pub mod ids;
 pub mod keys;
+mod links;
 pub mod operator;
+mod order;
+#[cfg(test)]
+mod testing;
+mod validate;
 pub mod value;
 
 pub use builder::{GraphBuilder, TaskBuilder};
-pub use graph::{Body, Graph, Input, Part, Source, Step, TaskOptions, Wire};
+pub use evaluate::{EvaluateError, PreparedBody, evaluate, prepare};
+pub use finish::{FinishOptions, Finished};
+pub use fuse::MAX_STEPS;
+pub use graph::{Body, Graph, Input, MalformedGraph, Part, Source, Step, TaskOptions, Wire, Wires};
 pub use ids::{Attempt, BodyId, ClientId, Epoch, GraphId, TaskId, TaskIdx, WorkerId};
-pub use operator::{Arity, Kernel, KernelError, OperatorSpec, Registry, TaskContext};
+pub use operator::{Arity, Kernel, KernelError, OperatorSpec, PrepareError, Registry, TaskContext};
+pub use order::{Pressure, pressure};
+pub use validate::{BuildError, MAX_TASKS};
 pub use value::{Data, DecodeError, EncodeError, Encoded, Value};
