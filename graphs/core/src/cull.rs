@@ -28,7 +28,9 @@ pub(crate) fn cull(draft: &mut Draft) {
                 Source::Group(group) => {
                     if !std::mem::replace(&mut is_group_done[group as usize], true) {
                         let members = graph.groups[group as usize].iter();
-                        to_visit.extend(members.filter(|member| !std::mem::replace(&mut is_needed[member.index()], true)).map(|m| m.0));
+                        to_visit.extend(
+                            members.filter(|member| !std::mem::replace(&mut is_needed[member.index()], true)).map(|m| m.0),
+                        );
                     }
                 }
                 Source::External(_) => {}

@@ -122,7 +122,9 @@ impl Draft {
     /// By task its user priority; empty when nobody set one.
     fn priorities(&self) -> Vec<i32> {
         let mut priorities = Vec::new();
-        for (task, options) in self.graph.options.iter().filter(|(task, options)| options.priority != 0 && self.is_alive[task.index()]) {
+        for (task, options) in
+            self.graph.options.iter().filter(|(task, options)| options.priority != 0 && self.is_alive[task.index()])
+        {
             priorities.resize(self.graph.n_tasks(), 0);
             priorities[task.index()] = options.priority;
         }

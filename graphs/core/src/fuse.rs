@@ -144,9 +144,10 @@ fn members_of(task: u32, links: &Links, fused_into: &[u32]) -> Vec<u32> {
     let mut to_visit = vec![task];
     while let Some(member) = to_visit.pop() {
         members.push(member);
-        let swallowed = links.producers_of(member).iter().filter(|&&producer| {
-            !links.is_group(producer) && fused_into[producer as usize] == member
-        });
+        let swallowed = links
+            .producers_of(member)
+            .iter()
+            .filter(|&&producer| !links.is_group(producer) && fused_into[producer as usize] == member);
         to_visit.extend(swallowed);
     }
     members.reverse();

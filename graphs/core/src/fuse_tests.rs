@@ -40,38 +40,62 @@ fn what_must_stay_apart() {
     let options = || TaskOptions { retries: 3, ..TaskOptions::default() };
     type Case = (&'static str, fn(&mut GraphBuilder, TaskOptions), usize);
     let table: [Case; 6] = [
-        ("two users", |graph, _| {
-            let a = noop(graph, "a", &[]);
-            noop(graph, "b", &[a]);
-            noop(graph, "c", &[a]);
-        }, 3),
-        ("an output", |graph, _| {
-            let a = noop(graph, "a", &[]);
-            let b = noop(graph, "b", &[a]);
-            graph.output(a);
-            graph.output(b);
-        }, 2),
-        ("other options", |graph, options| {
-            let a = graph.task("a", "core.noop", 1, "{}").options(options).add();
-            noop(graph, "b", &[a]);
-        }, 2),
-        ("two long producers", |graph, _| {
-            let shared = noop(graph, "shared", &[]);
-            let a = noop(graph, "a", &[shared]);
-            let b = noop(graph, "b", &[shared]);
-            noop(graph, "c", &[a, b]);
-        }, 4),
-        ("a group", |graph, _| {
-            let a = noop(graph, "a", &[]);
-            let group = graph.group(vec![a]);
-            graph.task("b", "core.noop", 1, "{}").input_group(group, Part::WHOLE).add();
-        }, 2),
-        ("a user of a group", |graph, _| {
-            let a = noop(graph, "a", &[]);
-            let b = noop(graph, "b", &[]);
-            let group = graph.group(vec![a]);
-            graph.task("c", "core.noop", 1, "{}").input_group(group, Part::WHOLE).input(b).add();
-        }, 3),
+        (
+            "two users",
+            |graph, _| {
+                let a = noop(graph, "a", &[]);
+                noop(graph, "b", &[a]);
+                noop(graph, "c", &[a]);
+            },
+            3,
+        ),
+        (
+            "an output",
+            |graph, _| {
+                let a = noop(graph, "a", &[]);
+                let b = noop(graph, "b", &[a]);
+                graph.output(a);
+                graph.output(b);
+            },
+            2,
+        ),
+        (
+            "other options",
+            |graph, options| {
+                let a = graph.task("a", "core.noop", 1, "{}").options(options).add();
+                noop(graph, "b", &[a]);
+            },
+            2,
+        ),
+        (
+            "two long producers",
+            |graph, _| {
+                let shared = noop(graph, "shared", &[]);
+                let a = noop(graph, "a", &[shared]);
+                let b = noop(graph, "b", &[shared]);
+                noop(graph, "c", &[a, b]);
+            },
+            4,
+        ),
+        (
+            "a group",
+            |graph, _| {
+                let a = noop(graph, "a", &[]);
+                let group = graph.group(vec![a]);
+                graph.task("b", "core.noop", 1, "{}").input_group(group, Part::WHOLE).add();
+            },
+            2,
+        ),
+        (
+            "a user of a group",
+            |graph, _| {
+                let a = noop(graph, "a", &[]);
+                let b = noop(graph, "b", &[]);
+                let group = graph.group(vec![a]);
+                graph.task("c", "core.noop", 1, "{}").input_group(group, Part::WHOLE).input(b).add();
+            },
+            3,
+        ),
     ];
     for (name, build, n_tasks) in table {
         let mut graph = GraphBuilder::new();
@@ -115,7 +139,8 @@ fn sources_join_their_user_only_where_there_is_plenty_to_run() {
 fn a_reduction_of_many_sources_stays_parallel() {
     let mut graph = GraphBuilder::new();
     let (x, create) = (graph.family("x"), graph.body(mix(1)));
-    let sources: Vec<TaskIdx> = (0..100).map(|member| graph.task_with(KeyRef { family: x, member: Some(member) }, create).add()).collect();
+    let sources: Vec<TaskIdx> =
+        (0..100).map(|member| graph.task_with(KeyRef { family: x, member: Some(member) }, create).add()).collect();
     noop(&mut graph, "total", &sources);
     assert_eq!(fused(graph).graph.n_tasks(), 101);
 }

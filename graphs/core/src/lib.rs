@@ -10,6 +10,8 @@
 pub mod builder;
 pub mod builtin;
 mod cull;
+mod dot;
+mod drawing;
 pub mod evaluate;
 pub mod expression;
 pub mod file;
@@ -18,15 +20,18 @@ mod fuse;
 pub mod graph;
 pub mod ids;
 pub mod keys;
+mod layout;
 mod links;
 pub mod operator;
 mod order;
+mod svg;
 #[cfg(test)]
 mod testing;
 mod validate;
 pub mod value;
 
 pub use builder::{GraphBuilder, TaskBuilder};
+pub use dot::to_dot;
 pub use evaluate::{EvaluateError, PreparedBody, evaluate, prepare};
 pub use finish::{FinishOptions, Finished};
 pub use fuse::MAX_STEPS;
@@ -34,5 +39,6 @@ pub use graph::{Body, Graph, Input, MalformedGraph, Part, Source, Step, TaskOpti
 pub use ids::{Attempt, BodyId, ClientId, Epoch, GraphId, TaskId, TaskIdx, WorkerId};
 pub use operator::{Arity, Kernel, KernelError, OperatorSpec, PrepareError, Registry, TaskContext};
 pub use order::{Pressure, pressure};
+pub use svg::to_svg;
 pub use validate::{BuildError, MAX_TASKS};
 pub use value::{Data, DecodeError, EncodeError, Encoded, Value};

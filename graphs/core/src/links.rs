@@ -96,8 +96,7 @@ impl Links {
 
     /// All nodes, producers before users; nodes on a cycle, and what needs them, are left out.
     pub(crate) fn topological(&self) -> Vec<u32> {
-        let mut missing: Vec<u32> =
-            (0..self.n_nodes()).map(|node| as_node(self.producers_of(as_node(node)).len())).collect();
+        let mut missing: Vec<u32> = (0..self.n_nodes()).map(|node| as_node(self.producers_of(as_node(node)).len())).collect();
         let mut sequence: Vec<u32> = (0..self.n_nodes()).filter(|&node| missing[node] == 0).map(as_node).collect();
         let mut next = 0;
         while let Some(&node) = sequence.get(next) {

@@ -3,8 +3,8 @@
 //! The goal is that of `dask.order`: finish what is begun, release early, start new work late. The algorithm is another one,
 //! near linear and without recursion:
 //!
-//! 1. Pick a goal: a task that has most of its inputs already, the most recently begun first, and from there up to where the
-//!    way branches; with nothing begun, the next task that nobody else needs.
+//! 1. Pick a goal: a task that misses the fewest inputs of those that were begun, of equals the one begun longest ago, and
+//!    from there up to where the way branches; with nothing begun, the next task that nobody else needs.
 //! 2. Walk down depth first, of several missing inputs first the one that needs most room by itself (Sethi and Ullman,
 //!    "The Generation of Optimal Code for Arithmetic Expressions", 1970), of equals the earlier added.
 //! 3. Whenever all remaining users of a result could run and are few, run them at once: that releases the result.
@@ -106,8 +106,9 @@ fn levels(links: &Links, is_alive: &[bool], priority: &[i32], topological: &[u32
     (effective.into_iter().map(rank_of).collect(), ranks.len())
 }
 
-/// A node that some finished task feeds: fewest missing inputs first, then the most recently fed, then the earliest added.
-type Begun = Reverse<(u32, Reverse<u32>, u32)>;
+/// A node that some finished task feeds: fewest missing inputs first, then the one fed longest ago (what has been alive
+/// longest is used up first, so a blocked product goes row by row instead of growing along both axes), then the earliest added.
+type Begun = Reverse<(u32, u32, u32)>;
 
 struct Walk<'a> {
     links: &'a Links,
@@ -200,9 +201,9 @@ impl<'a> Walk<'a> {
         for &user in links.users_of(node) {
             self.missing[user as usize] -= 1;
             if self.missing[user as usize] > 0 || !self.make_ready(user) {
-                let recency = Reverse(as_node(self.order.len()));
+                let fed_at = as_node(self.order.len());
                 let level = self.level[user as usize] as usize;
-                self.begun[level].push(Reverse((self.missing[user as usize], recency, user)));
+                self.begun[level].push(Reverse((self.missing[user as usize], fed_at, user)));
             }
         }
     }

@@ -58,13 +58,16 @@ struct NoArgs {}
 /// `core.*`, and `test.mix` (any inputs), `test.pair` (exactly two inputs).
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.register(OperatorSpec::new::<MixArgs>("test.mix", 1, Arity::any(), "history", "Hash seed and inputs."), |_, args: &MixArgs, inputs| {
-        let mut text = format!("{}", args.seed);
-        for input in inputs {
-            text.push_str(&format!(",{}", input.expect::<History>("a history")?.0));
-        }
-        Ok(Value::new(History(xxh3_64(text.as_bytes()))))
-    });
+    registry.register(
+        OperatorSpec::new::<MixArgs>("test.mix", 1, Arity::any(), "history", "Hash seed and inputs."),
+        |_, args: &MixArgs, inputs| {
+            let mut text = format!("{}", args.seed);
+            for input in inputs {
+                text.push_str(&format!(",{}", input.expect::<History>("a history")?.0));
+            }
+            Ok(Value::new(History(xxh3_64(text.as_bytes()))))
+        },
+    );
     registry.register(
         OperatorSpec::new::<NoArgs>("test.pair", 1, Arity::exactly(2), "history", "The first of two."),
         |_, _: &NoArgs, inputs| Ok(inputs[0].clone()),

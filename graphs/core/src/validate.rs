@@ -164,7 +164,8 @@ pub(crate) fn validate(graph: &GraphBuilder) -> Result<Vec<u32>, BuildError> {
 
 fn check_sizes(n_tasks: usize, n_inputs: usize, n_members: usize) -> Result<(), BuildError> {
     let edge_limit = u32::MAX as usize;
-    let table = [("tasks", n_tasks, MAX_TASKS), ("inputs", n_inputs, edge_limit), ("gather group members", n_members, edge_limit)];
+    let table =
+        [("tasks", n_tasks, MAX_TASKS), ("inputs", n_inputs, edge_limit), ("gather group members", n_members, edge_limit)];
     match table.into_iter().find(|&(_, count, limit)| count > limit) {
         Some((what, count, limit)) => Err(BuildError::TooMany { what, count, limit }),
         None => Ok(()),
@@ -254,7 +255,9 @@ fn n_inputs_wired(body: &Body) -> u32 {
 fn check_options(graph: &GraphBuilder) -> Result<(), BuildError> {
     let mut bad: Vec<(TaskIdx, &String)> = Vec::new();
     for (&task, options) in &graph.options {
-        bad.extend(options.resources.iter().filter(|(_, amount)| !amount.is_finite() || *amount < 0.0).map(|(name, _)| (task, name)));
+        bad.extend(
+            options.resources.iter().filter(|(_, amount)| !amount.is_finite() || *amount < 0.0).map(|(name, _)| (task, name)),
+        );
     }
     // The table is hashed: without the minimum the task named would differ from run to run.
     match bad.into_iter().min() {

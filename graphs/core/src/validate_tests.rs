@@ -70,7 +70,10 @@ fn bodies_and_options_that_do_not_fit() {
     let table = [
         (Vec::new(), "task \"x\": its body has no steps"),
         (vec![step(Wires::These(vec![Wire::Input(0)]))], "task \"x\": its body is wired to 1 inputs, it has 0"),
-        (vec![step(Wires::These(vec![Wire::Step(0, Part::WHOLE)]))], "task \"x\": step 0 of its body uses itself or a later step"),
+        (
+            vec![step(Wires::These(vec![Wire::Step(0, Part::WHOLE)]))],
+            "task \"x\": step 0 of its body uses itself or a later step",
+        ),
     ];
     for (steps, expected) in table {
         let said = with(|graph| {
@@ -137,7 +140,9 @@ fn cycles_are_shown_in_order_and_as_short_as_possible() {
         let group = graph.group(vec![b]);
         graph.set_inputs(a, [Input::new(Source::Group(group), Part(0))]);
     });
-    assert!(["tasks wait for each other: a -> b -> a", "tasks wait for each other: b -> a -> b"].contains(&through_group.as_str()));
+    assert!(
+        ["tasks wait for each other: a -> b -> a", "tasks wait for each other: b -> a -> b"].contains(&through_group.as_str())
+    );
 }
 
 #[test]
