@@ -5,4 +5,5 @@
 
 pub mod exec;
 pub mod machine;
+pub mod server;
 pub mod store;

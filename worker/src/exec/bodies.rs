@@ -5,11 +5,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rask_graphs::evaluate::{self, PreparedBody};
 use rask_graphs::{Body, BodyId, GraphId, Registry};
 use rustc_hash::FxHashMap;
 
 use super::panics;
-use super::prepared::PreparedBody;
 
 /// One body.
 pub(super) struct BodyCell {
@@ -25,7 +25,7 @@ impl BodyCell {
     /// The body ready to run; the first caller does the work and others wait for it.
     pub(super) fn prepare(&self, registry: &Registry) -> &Result<PreparedBody, String> {
         self.prepared.get_or_init(|| {
-            let prepared = panics::catch(|| PreparedBody::prepare(&self.body, registry));
+            let prepared = panics::catch(|| evaluate::prepare(&self.body, registry));
             prepared.map_err(|panic| format!("preparing panicked: {panic}"))?.map_err(|error| error.to_string())
         })
     }

@@ -15,7 +15,6 @@
 
 mod bodies;
 mod panics;
-mod prepared;
 mod slot;
 #[cfg(test)]
 mod tests;

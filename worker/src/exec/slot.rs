@@ -110,7 +110,7 @@ fn compute(core: &WorkerCore, job: &Job, values: &[Value]) -> Result<Value, RunF
     };
     match panics::catch(|| prepared.run(&ctx, values, &job.spread)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(failure)) => fail(FailureKind::Operator, &failure.operator, failure.message),
+        Ok(Err((step, error))) => fail(FailureKind::Operator, prepared.operator(step), error.0),
         Err(message) => fail(FailureKind::Panicked, &body.operators, message),
     }
 }

@@ -11,6 +11,7 @@
 
 mod event;
 mod executing;
+mod fault;
 mod fetching;
 mod runs;
 mod slab;
@@ -33,6 +34,7 @@ use slab::Key;
 use story::Story;
 
 pub use event::{Action, Event, FetchFailure, FetchId, FetchItem};
+pub use fault::Fault;
 pub use fetching::FetchLimits;
 pub use story::{Stage, Transition};
 
@@ -47,6 +49,8 @@ pub struct MachineConfig {
     pub blame_after: Duration,
     /// Transitions kept for [`Machine::story`].
     pub story_len: usize,
+    /// A deliberate fault; does nothing unless compiled with `deliberate-faults`.
+    pub fault: Option<Fault>,
 }
 
 impl MachineConfig {
@@ -58,7 +62,7 @@ impl MachineConfig {
             limits.max_nbytes_in_flight = limits.max_nbytes_in_flight.min(memory_limit / 8);
             limits.max_request_nbytes = limits.max_request_nbytes.min(memory_limit / 16);
         }
-        Self { n_slots: n_slots.max(1), limits, blame_after: Duration::from_millis(20), story_len: 4_096 }
+        Self { n_slots: n_slots.max(1), limits, blame_after: Duration::from_millis(20), story_len: 4_096, fault: None }
     }
 }
 
@@ -446,7 +450,7 @@ impl Machine {
 
     fn cancel(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
         if let Some((key, run)) = self.runs.find(task) {
-            if run.attempt == attempt {
+            if run.attempt == attempt || self.config.has_fault(Fault::SkipAttemptCheckOnCancel) {
                 self.abandon(now, key, Stage::Cancelled, out);
                 return;
             }

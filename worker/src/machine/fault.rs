@@ -1,0 +1,31 @@
+//! Mistakes that a worker of this kind could contain. The simulation switches each on and must notice.
+
+use super::MachineConfig;
+
+/// A deliberate fault, for [`MachineConfig::fault`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Fault {
+    /// A cancellation of an old attempt is taken for one of the present run.
+    SkipAttemptCheckOnCancel,
+    /// A freed result stays in the store.
+    ForgetToDrop,
+    /// A run that the scheduler was told is given up still runs.
+    RunRevoked,
+    /// An input that one holder does not have is given up, although another holder has it, without a word.
+    DropFetchRetry,
+    /// A whole result is fetched, but the scheduler is not told.
+    HideReplica,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 5] =
+        [Fault::SkipAttemptCheckOnCancel, Fault::ForgetToDrop, Fault::RunRevoked, Fault::DropFetchRetry, Fault::HideReplica];
+}
+
+impl MachineConfig {
+    /// Whether the deliberate fault `fault` is switched on.
+    pub(super) fn has_fault(&self, fault: Fault) -> bool {
+        cfg!(feature = "deliberate-faults") && self.fault == Some(fault)
+    }
+}

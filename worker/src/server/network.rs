@@ -1,0 +1,135 @@
+//! The core's hands: messages into the outbox, fetches from peers, and results out to whoever asks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use rask_comm::data::{self, FetchError, PartRequest, PartSource};
+use rask_comm::message::FromWorker;
+use rask_comm::peers::Peers;
+use rask_comm::{Endpoint, Incoming, Outbox, Plane};
+use rask_graphs::{Registry, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WorkerCore};
+use crate::machine::{FetchFailure, FetchItem};
+use crate::store::Store;
+
+/// The store of the registration that is current; the data plane outlives registrations.
+#[derive(Default)]
+pub(super) struct CurrentStore {
+    store: RwLock<Arc<Store>>,
+}
+
+impl CurrentStore {
+    pub(super) fn set(&self, store: Arc<Store>) {
+        *self.store.write() = store;
+    }
+}
+
+impl PartSource for CurrentStore {
+    fn get(&self, item: &PartRequest) -> Option<Value> {
+        let store = Arc::clone(&self.store.read());
+        store.get(&FetchItem { task: item.task, attempt: item.attempt, part: item.part })
+    }
+}
+
+/// Serve results to peers and clients until the endpoint is closed.
+pub(super) async fn serve(endpoint: Endpoint, stores: Arc<CurrentStore>) {
+    while let Some(incoming) = endpoint.accept().await {
+        match incoming {
+            Incoming::Peer { connection, plane: Plane::Data, .. } => {
+                let source: Arc<dyn PartSource> = Arc::clone(&stores) as _;
+                tokio::spawn(data::serve_data(connection, source));
+            }
+            Incoming::Peer { connection, plane: Plane::Worker | Plane::Client | Plane::Join, .. } => {
+                connection.close("a worker serves results only");
+            }
+            Incoming::Join(_) => {}
+        }
+    }
+}
+
+/// Messages to the scheduler, by way of an outbox: however many runs finish while the network's thread is at work, it is
+/// woken once, and they leave in one frame.
+#[derive(Default)]
+pub(super) struct ToScheduler {
+    pub(super) outbox: Outbox<FromWorker>,
+    ending: Mutex<Option<Ending>>,
+    has_ended: Notify,
+}
+
+impl ToScheduler {
+    /// Ready once the machine wants the registration to end.
+    pub(super) async fn ended(&self) -> Ending {
+        loop {
+            let ended = self.has_ended.notified();
+            if let Some(ending) = self.ending.lock().take() {
+                return ending;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Uplink for ToScheduler {
+    fn tell(&self, messages: &mut Vec<FromWorker>) {
+        if let Err(error) = self.outbox.push(std::mem::take(messages)) {
+            // The connection is lost or about to be closed; the registration notices that by itself and ends.
+            tracing::debug!(%error, "a message to the scheduler has nowhere to go");
+        }
+    }
+
+    fn end(&self, ending: Ending) {
+        *self.ending.lock() = Some(ending);
+        self.has_ended.notify_one();
+    }
+}
+
+/// Fetches over QUIC, as futures on the network's runtime.
+pub(super) struct FromPeers {
+    pub(super) runtime: Handle,
+    pub(super) peers: Peers,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl Fetcher for FromPeers {
+    fn fetch(&self, core: &WorkerCore, order: FetchOrder) {
+        let fetching = fetch(core.clone(), self.peers.clone(), Arc::clone(&self.registry), order);
+        self.runtime.spawn(fetching);
+    }
+}
+
+async fn fetch(core: WorkerCore, peers: Peers, registry: Arc<Registry>, order: FetchOrder) {
+    let begun = Instant::now();
+    let FetchOrder { fetch, from, address, name, items } = order;
+    let connection = match peers.get(address, &name).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(peer = %from, %address, %error, "a peer cannot be reached");
+            for item in items {
+                core.fetch_failed(fetch, item, FetchFailure::Unreachable);
+            }
+            return;
+        }
+    };
+    let request = |item: &FetchItem| PartRequest { task: item.task, attempt: item.attempt, part: item.part };
+    let requests: Vec<PartRequest> = items.iter().map(request).collect();
+    let on_item = |idx: usize, outcome: Result<data::Fetched, FetchError>| match outcome {
+        Ok(fetched) => core.fetch_arrived(fetch, items[idx], fetched.value, begun.elapsed()),
+        Err(error) => {
+            tracing::warn!(peer = %from, task = %items[idx].task, %error, "a result did not come");
+            core.fetch_failed(fetch, items[idx], failure_of(&error));
+        }
+    };
+    data::fetch(&connection, &requests, &registry, on_item).await;
+}
+
+fn failure_of(error: &FetchError) -> FetchFailure {
+    match error {
+        FetchError::NotThere | FetchError::NotSendable(_) => FetchFailure::NotThere,
+        FetchError::Unreachable(_) => FetchFailure::Unreachable,
+        FetchError::Damaged(_) => FetchFailure::Damaged,
+    }
+}

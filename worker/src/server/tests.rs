@@ -1,0 +1,245 @@
+//! A worker over real QUIC on loopback, with a scheduler that says what the test says.
+
+use std::pin::pin;
+
+use rask_comm::message::{FromWorker, Run, RunInput, ToWorker, WorkerHello};
+use rask_comm::{Authority, ControlReceiver, ControlSender, Incoming};
+use rask_graphs::{Attempt, Body, BodyId, Epoch, GraphId, Part, TaskId, TaskIdx, WorkerId};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+
+const GRAPH: GraphId = GraphId(1);
+const LONG: Duration = Duration::from_secs(10);
+
+struct Scheduler {
+    authority: Authority,
+    endpoint: Endpoint,
+}
+
+struct Guest {
+    connection: Connection,
+    hello: WorkerHello,
+    sender: ControlSender<ToWorker>,
+    receiver: ControlReceiver<FromWorker>,
+    waiting: Vec<FromWorker>,
+}
+
+struct Process {
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<Result<Exit, WorkerError>>,
+}
+
+fn scheduler_endpoint(authority: &Authority, address: SocketAddr) -> Endpoint {
+    let identity = Identity::issue(authority, Role::Scheduler, "scheduler").unwrap();
+    Endpoint::bind(address, &identity, &[Plane::Worker]).unwrap()
+}
+
+impl Scheduler {
+    fn new() -> Self {
+        let authority = Authority::throw_away().unwrap();
+        let endpoint = scheduler_endpoint(&authority, ([127, 0, 0, 1], 0).into());
+        Self { authority, endpoint }
+    }
+
+    fn start_worker(&self, name: &str) -> Process {
+        let mut config = WorkerConfig::new(self.endpoint.local_addr().unwrap(), 1);
+        config.patience = LONG;
+        config.status_interval = Duration::from_secs(60);
+        config.drain_limit = Duration::from_millis(300);
+        let identity = Identity::issue(&self.authority, Role::Worker, name).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            let shutdown = async {
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            run(config, identity, Arc::new(Registry::new()), shutdown).await
+        });
+        Process { stop: Some(stop), ended }
+    }
+
+    async fn guest(&self) -> Guest {
+        let incoming = timeout(LONG, self.endpoint.accept()).await.unwrap().unwrap();
+        let Incoming::Peer { connection, plane: Plane::Worker, .. } = incoming else { panic!("no worker: {incoming:?}") };
+        let (sender, mut receiver) = connection.accept_control().await.unwrap();
+        let hello = receiver.recv_hello().await.unwrap();
+        Guest { connection, hello, sender, receiver, waiting: Vec::new() }
+    }
+
+    async fn welcome(&self, id: u32) -> Guest {
+        let mut guest = self.guest().await;
+        let body = Body::single("core.part_list", 1, "{}");
+        let body = ToWorker::Body { id: BodyId { graph: GRAPH, idx: 0 }, body, label: "parts".to_owned() };
+        guest.say(vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1) }, body]).await;
+        guest
+    }
+}
+
+impl Guest {
+    async fn say(&mut self, messages: Vec<ToWorker>) {
+        self.sender.send(&messages).await.unwrap();
+    }
+
+    /// The next message that is not about the worker's state.
+    async fn hear(&mut self) -> FromWorker {
+        loop {
+            if !self.waiting.is_empty() {
+                return self.waiting.remove(0);
+            }
+            let frame = timeout(LONG, self.receiver.recv()).await.unwrap().unwrap().unwrap();
+            self.waiting.extend(frame.into_iter().filter(|message| !matches!(message, FromWorker::Status(_))));
+        }
+    }
+}
+
+impl Process {
+    fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    async fn end(self) -> Result<Exit, WorkerError> {
+        timeout(LONG, self.ended).await.unwrap().unwrap()
+    }
+}
+
+fn id(idx: u32) -> TaskId {
+    TaskId::new(GRAPH, TaskIdx(idx))
+}
+
+fn run_message(idx: u32, inputs: Vec<RunInput>) -> ToWorker {
+    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body: 0, priority: 0, inputs, spread: Vec::new() })
+}
+
+fn input(idx: u32, part: Part, holder: u32) -> RunInput {
+    RunInput { task: id(idx), attempt: Attempt(1), part, nbytes: 8, holders: vec![WorkerId(holder)] }
+}
+
+#[tokio::test]
+async fn two_workers_run_and_fetch_from_each_other() {
+    let scheduler = Scheduler::new();
+    let (first, second) = (scheduler.start_worker("one"), scheduler.start_worker("two"));
+    let (mut one, mut two) = (scheduler.welcome(0).await, scheduler.welcome(1).await);
+    if one.hello.name == "two" {
+        std::mem::swap(&mut one, &mut two);
+    }
+    assert_eq!((one.hello.n_slots, one.hello.name.as_str()), (1, "one"));
+    one.say(vec![run_message(0, vec![])]).await;
+    assert!(matches!(one.hear().await, FromWorker::Finished { task, n_parts: 0, .. } if task == id(0)));
+    one.say(vec![run_message(1, vec![input(0, Part::WHOLE, 0)])]).await;
+    assert!(matches!(one.hear().await, FromWorker::Finished { task, n_parts: 1, .. } if task == id(1)));
+    let address = one.hello.data_address;
+    // Which of the two was accepted first is open; "one" is worker 0 or 1 to itself, and worker 5 to the other.
+    two.say(vec![
+        ToWorker::Peer { worker: WorkerId(5), address, name: "one".to_owned() },
+        run_message(2, vec![input(0, Part::WHOLE, 5), input(1, Part::WHOLE, 5)]),
+        run_message(3, vec![input(7, Part::WHOLE, 5)]),
+    ])
+    .await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(two.hear().await);
+    }
+    let n_fetched = told.iter().filter(|message| matches!(message, FromWorker::Fetched { from: WorkerId(5), .. })).count();
+    assert_eq!(n_fetched, 2, "{told:?}");
+    assert!(told.iter().any(|message| matches!(message, FromWorker::Finished { task, n_parts: 2, .. } if *task == id(2))));
+    assert!(told.iter().any(|message| matches!(message, FromWorker::InputLost { input, .. } if *input == id(7))), "{told:?}");
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn a_worker_asked_to_stop_waits_until_it_is_let_go() {
+    let scheduler = Scheduler::new();
+    let mut process = scheduler.start_worker("one");
+    let mut guest = scheduler.welcome(0).await;
+    process.stop();
+    assert_eq!(guest.hear().await, FromWorker::Retiring);
+    guest.say(vec![ToWorker::Leave]).await;
+    assert_eq!(process.end().await.unwrap(), Exit::Left);
+    assert!(timeout(LONG, guest.receiver.recv()).await.unwrap().is_ok_and(|frame| frame.is_none()), "it ends the conversation");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_not_let_go_leaves_in_a_hurry() {
+    let scheduler = Scheduler::new();
+    let mut process = scheduler.start_worker("one");
+    let mut guest = scheduler.welcome(0).await;
+    process.stop();
+    assert_eq!(guest.hear().await, FromWorker::Retiring);
+    assert_eq!(process.end().await.unwrap(), Exit::Hurried);
+}
+
+#[tokio::test]
+async fn refusals_carry_the_schedulers_words() {
+    let scheduler = Scheduler::new();
+    let process = scheduler.start_worker("one");
+    let mut guest = scheduler.guest().await;
+    guest.say(vec![ToWorker::Close { reason: "other operators".to_owned() }]).await;
+    let error = process.end().await.unwrap_err();
+    assert!(error.to_string().contains("refused this worker: other operators"), "{error}");
+
+    let process = scheduler.start_worker("two");
+    let guest = scheduler.guest().await;
+    guest.connection.close("the name is taken");
+    let error = process.end().await.unwrap_err();
+    assert!(error.to_string().contains("refused this worker: the name is taken"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_at_once() {
+    let scheduler = Scheduler::new();
+    let stranger = Authority::throw_away().unwrap();
+    let mut config = WorkerConfig::new(scheduler.endpoint.local_addr().unwrap(), 1);
+    config.patience = LONG * 6;
+    let identity = Identity::issue(&stranger, Role::Worker, "stranger").unwrap();
+    let ended = timeout(LONG, run(config, identity, Arc::new(Registry::new()), std::future::pending())).await.unwrap();
+    assert!(matches!(ended, Err(WorkerError::Refused { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_lost_scheduler_is_looked_for_and_registered_with_afresh() {
+    let mut scheduler = Scheduler::new();
+    let address = scheduler.endpoint.local_addr().unwrap();
+    let mut process = scheduler.start_worker("one");
+    let mut guest = scheduler.welcome(0).await;
+    guest.say(vec![run_message(0, vec![])]).await;
+    assert!(matches!(guest.hear().await, FromWorker::Finished { .. }));
+    let data_address = guest.hello.data_address;
+    scheduler.endpoint.shut_down("gone for a while").await;
+    drop(guest);
+    // The port is free once the last handle of the old endpoint has gone.
+    let placeholder = scheduler_endpoint(&scheduler.authority, ([127, 0, 0, 1], 0).into());
+    drop(std::mem::replace(&mut scheduler.endpoint, placeholder));
+    let until = Instant::now() + LONG;
+    scheduler.endpoint = loop {
+        let identity = Identity::issue(&scheduler.authority, Role::Scheduler, "scheduler").unwrap();
+        match Endpoint::bind(address, &identity, &[Plane::Worker]) {
+            Ok(endpoint) => break endpoint,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let mut guest = scheduler.welcome(8).await;
+    assert_eq!(guest.hello.data_address, data_address, "the socket stays");
+    guest.say(vec![run_message(1, vec![input(0, Part::WHOLE, 8)])]).await;
+    let answer = guest.hear().await;
+    assert!(matches!(answer, FromWorker::InputLost { input, .. } if input == id(0)), "the store is empty: {answer:?}");
+    process.stop();
+    assert_eq!(guest.hear().await, FromWorker::Retiring);
+    drop(guest);
+    assert_eq!(process.end().await.unwrap(), Exit::Hurried);
+}
+
+#[tokio::test]
+async fn a_scheduler_that_never_comes_is_an_error_in_time() {
+    let authority = Authority::throw_away().unwrap();
+    let mut config = WorkerConfig::new(([127, 0, 0, 1], 9).into(), 1);
+    config.patience = Duration::ZERO;
+    let identity = Identity::issue(&authority, Role::Worker, "early").unwrap();
+    let ended = run(config, identity, Arc::new(Registry::new()), std::future::pending());
+    let ended = pin!(timeout(LONG, ended)).await.unwrap();
+    assert!(matches!(ended, Err(WorkerError::NoScheduler { .. })), "{ended:?}");
+}
