@@ -1,0 +1,173 @@
+//! Files that nobody writes by hand: deep, huge, random. Reading them may fail but not panic, and not take long.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::super::{Format, GraphFile};
+use super::{Words, good, parse, shown};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap_or(0) % bound
+    }
+}
+
+const SEED: &str = r#"
+rask = 1
+[params]
+n = 4
+[frame.f]
+path = "a.csv"
+[frame.g]
+sql = """SELECT a
+FROM f"""
+[array.x]
+random = "normal"
+shape = ["${n}", 2]
+chunks = [[1, 3], -1]
+[array.y]
+expr = "x[1:, None] @ sum(x, axis=(0, 1)) ** -2"
+[task."t-{i}-é"]
+for = { i = "${n}" }
+op = "core.noop"
+inputs = ["x", "s[2]"]
+args = { a = "{i * ${n}}", b = [1, 2.5, true] }
+[task.s]
+op = "core.noop"
+[output.o]
+of = "y + 1"
+write = "o.npy"
+"#;
+
+const SEED_JSON: &str = r#"{"rask": 1, "params": {"n": 2}, "array": {"x": {"create": "eye", "n": "${n}"}},
+ "task": {"t\u00e9-{i}": {"op": "core.noop", "for": {"i": 2}, "args": {"a": ["{i}", null, -1.5e3]}}}, "output": {"o": {"of": "x \ud83d\ude00"}}}"#;
+
+#[test]
+fn mutated_files_never_panic() {
+    let pieces = [
+        "\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        "=",
+        "${n}",
+        "${",
+        "*",
+        "-",
+        "9999999999",
+        "\n",
+        "é",
+        "'",
+        "x",
+        "\\",
+        "\\u00",
+        "1e400",
+        "for",
+        ",",
+        "{i}",
+        "\u{0}",
+    ];
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for (seed, format) in [(SEED, Format::Toml), (SEED_JSON, Format::Json)] {
+        for _ in 0..6_000 {
+            let mut text: Vec<char> = seed.chars().collect();
+            for _ in 0..=random.below(3) {
+                let at = random.below(text.len());
+                match random.below(3) {
+                    0 => drop(text.drain(at..(at + 1 + random.below(8)).min(text.len()))),
+                    1 => drop(text.splice(at..at, pieces[random.below(pieces.len())].chars())),
+                    _ => text[at] = pieces[random.below(pieces.len())].chars().next().unwrap_or('?'),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            match GraphFile::parse("f", &text, format, &[], &Words) {
+                Ok(file) => assert!(!file.outputs.is_empty()),
+                Err(mistakes) => {
+                    let n_lines = text.matches('\n').count() + 1;
+                    assert!(!mistakes.is_empty(), "refused without a reason:\n{text}");
+                    assert!(
+                        mistakes.iter().all(|it| (1..=n_lines).contains(&it.line) && it.column > 0),
+                        "{text}\n{}",
+                        shown(&mistakes)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let mut random = Random(7);
+    for _ in 0..3_000 {
+        let bytes: Vec<u8> = (0..random.below(60)).map(|_| u8::try_from(random.below(256)).unwrap_or(0)).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        for format in [Format::Toml, Format::Json] {
+            assert!(GraphFile::parse("f", &text, format, &[], &Words).is_err(), "{text}");
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_is_a_mistake() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let text = format!("{{\"rask\": {}1{}}}", open.repeat(100_000), close.repeat(100_000));
+        let mistakes = parse(&text).expect_err("far too deep");
+        assert!(mistakes[0].message.contains("nest deeper than 80"), "{}", shown(&mistakes));
+    }
+    assert!(parse(&format!("rask = {}1{}", "[".repeat(50_000), "]".repeat(50_000))).is_err());
+    let formula = format!("rask = 1\n[task.'t-{{{}i}}']\nfor = {{ i = 1 }}\nop = 'core.noop'", "(".repeat(50_000));
+    assert!(parse(&formula).is_err());
+}
+
+#[test]
+fn families_beyond_memory_are_refused_before_they_are_made() {
+    let text = "rask = 1\n[task.'t-{i}-{j}']\nfor = { i = 100000, j = 100000 }\nop = 'core.noop'";
+    assert_eq!(
+        shown(&parse(text).expect_err("too many")),
+        "2:7: the families have 10000000000 members together, at most 20000000 are possible"
+    );
+}
+
+/// A hundred thousand explicit tasks, in chains and bundles, as a program would write them.
+pub(super) fn big(n_tasks: usize) -> String {
+    let mut text = String::from("{\"rask\": 1, \"task\": {\n");
+    for task in 0..n_tasks {
+        let comma = if task == 0 { "" } else { ",\n" };
+        let input = if task < 10 { String::new() } else { format!("\"task-{}\", \"task-{}\"", task - 10, task / 2) };
+        let _ = write!(
+            text,
+            "{comma}\"task-{task}\": {{\"op\": \"core.sleep\", \"inputs\": [{input}], \"args\": {{\"seconds\": 0.{task}}}}}"
+        );
+    }
+    text.push_str("\n}}");
+    text
+}
+
+#[test]
+fn a_hundred_thousand_tasks_are_read_quickly() {
+    let text = big(100_000);
+    let start = Instant::now();
+    let file = good(&text);
+    let mistakes = file.check_operators(&crate::Registry::new());
+    let elapsed = start.elapsed();
+    println!("100,000 tasks, {} MB of JSON: {elapsed:?}", text.len() / 1_000_000);
+    assert!(mistakes.is_empty(), "{}", shown(&mistakes));
+    assert_eq!(file.declarations.len(), 100_000);
+    // Far above what it takes, so that a busy machine does not fail it, far below what a quadratic step would take.
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+}
+
+#[test]
+fn a_thousand_mistakes_end_in_a_hundred_messages() {
+    let text = big(2_000).replace("\"op\"", "\"opp\"");
+    let start = Instant::now();
+    assert_eq!(parse(&text).expect_err("all wrong").len(), 100);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
