@@ -26,7 +26,7 @@ mod workers;
 
 use rask_comm::message::{FailureKind, StatusReport};
 use rask_comm::time::Time;
-use rask_graphs::{GraphId, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 
 pub use self::config::{Config, Fault};
 use self::core::Core;
@@ -134,6 +134,12 @@ impl Machine {
     #[must_use]
     pub fn processing_on(&self, task: TaskId) -> Option<WorkerId> {
         self.core.task(task).filter(|entry| entry.state == TaskState::Processing).map(|entry| entry.worker)
+    }
+
+    /// The number of the last run of a task; 0 before the first.
+    #[must_use]
+    pub fn attempt(&self, task: TaskId) -> Attempt {
+        self.core.task(task).map_or(Attempt(0), |entry| entry.attempt)
     }
 
     /// Bytes of memory held for a graph's tasks, edges and names.

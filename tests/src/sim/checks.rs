@@ -1,0 +1,271 @@
+//! What must hold: while messages are sent and runs begin, when everything is quiet, and when everything is released.
+//!
+//! Whatever the machines count, this file counts anew from what it saw. A broken rule panics; the caller has the trace.
+
+use std::collections::BTreeSet;
+
+use rask_comm::message::{FailureKind, FromClient, TaskFailure, ToClient, ToWorker};
+use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
+use rask_scheduler::machine::TaskState;
+
+use super::oracle::Behaviour;
+use super::process::failure_message;
+use super::session::JobState;
+use super::world::World;
+
+impl World {
+    /// What the scheduler sends to a worker is allowed.
+    pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
+        for message in messages {
+            let ToWorker::Run(run) = message else { continue };
+            let before = self.last_run.insert(run.task, run.attempt);
+            assert!(before.is_none_or(|before| before < run.attempt), "attempts of {} do not rise: {before:?}", run.task);
+            let info = &self.graphs[&run.task.graph];
+            assert!(info.plan.is_needed[run.task.idx.index()], "{} is run, but no output needs it", run.task);
+            let n_failures = self.n_heard_failures.get(&run.task).copied().unwrap_or(0);
+            assert!(n_failures <= info.plan.retries(run.task.idx), "{} is run again after {n_failures} failures", run.task);
+            let n_deaths = self.n_suspect_deaths.get(&run.task).copied().unwrap_or(0);
+            assert!(n_deaths <= self.config.allowed_failures, "{} is run again after {n_deaths} deaths", run.task);
+            let is_current = self.scheduler.attempt(run.task) == run.attempt;
+            for holder in run.inputs.iter().flat_map(|input| &input.holders) {
+                let conn = self.conn_of.get(holder).map(|conn| &self.conns[*conn]);
+                // With turns, a holder may have been lost after the message was made.
+                let is_there = conn.is_some_and(|conn| !conn.is_lost) || self.profile.turn_us > 0 || !is_current;
+                assert!(is_there, "{worker} is told to fetch from {holder}, which the scheduler knows to be gone");
+            }
+        }
+    }
+
+    /// A run begins on a slot: it is wanted, it is the first of its attempt, and resources suffice.
+    pub(super) fn check_may_begin(&mut self, conn: usize, task: TaskId, attempt: Attempt) {
+        assert!(self.begun.insert((task, attempt)), "{task} {attempt} begins twice");
+        let Some(worker) = self.conns[conn].worker else { return };
+        let state = &self.conns[conn];
+        let is_news_on_its_way = state.n_down_in_air > 0 || state.is_cut || self.actions.to_workers.contains_key(&worker);
+        if is_news_on_its_way {
+            return;
+        }
+        assert!(self.is_current(worker, task, attempt), "{task} {attempt} begins on {worker}, but nobody wants it");
+        let process = &self.processes[state.process];
+        for (name, total) in &process.resources {
+            let runs = process.running.iter().filter(|run| self.is_current(worker, run.task, run.attempt));
+            let held = runs.map(|run| run.task).chain([task]).map(|task| self.amount_of(task, name)).sum::<f64>();
+            assert!(held <= total + 1e-9, "{held} of {total} {name} used on {worker}");
+        }
+    }
+
+    fn is_current(&self, worker: WorkerId, task: TaskId, attempt: Attempt) -> bool {
+        self.scheduler.processing_on(task) == Some(worker) && self.scheduler.attempt(task) == attempt
+    }
+
+    fn amount_of(&self, task: TaskId, resource: &str) -> f64 {
+        let options = self.graphs[&task.graph].plan.graph.options_of(task.idx);
+        let amounts = options.into_iter().flat_map(|options| &options.resources);
+        amounts.filter(|(name, _)| name == resource).map(|(_, amount)| amount).sum()
+    }
+
+    /// What the scheduler tells a client is true.
+    pub(super) fn check_told_client(&mut self, link: usize, messages: &[ToClient]) {
+        let session = self.links[link].session;
+        for message in messages {
+            match message {
+                ToClient::TaskDone { task, nbytes } => {
+                    self.check_owner(session, task.graph);
+                    let plan = &self.graphs[&task.graph].plan;
+                    assert!(!plan.is_doomed[task.idx.index()], "{task} must fail, but is said to be done");
+                    assert_eq!(*nbytes, plan.tasks[task.idx.index()].nbytes, "size of {task}");
+                }
+                ToClient::TaskFailed { task, failure } => {
+                    self.check_owner(session, task.graph);
+                    self.check_failure(*task, failure);
+                }
+                ToClient::GraphEnded { graph, stats } => {
+                    self.check_owner(session, *graph);
+                    if let Some(info) = self.graphs.get_mut(graph) {
+                        info.n_ended += 1;
+                        assert_eq!(stats.n_tasks as usize, info.plan.graph.n_tasks());
+                    }
+                }
+                ToClient::Located { task, holders, .. } => {
+                    self.check_owner(session, task.graph);
+                    assert!(!holders.is_empty(), "{task} is located nowhere");
+                }
+                ToClient::Progress { graph, counts } => {
+                    self.check_owner(session, *graph);
+                    let n_placed = counts.n_waiting + counts.n_queued + counts.n_processing + counts.n_erred;
+                    assert!(n_placed <= counts.n_tasks && counts.n_finished <= counts.n_tasks, "{graph}: {counts:?}");
+                }
+                ToClient::Welcome { .. }
+                | ToClient::Accepted { .. }
+                | ToClient::Rejected { .. }
+                | ToClient::Cancelled { .. }
+                | ToClient::Status { .. }
+                | ToClient::Close { .. } => {}
+            }
+        }
+    }
+
+    fn check_owner(&self, session: usize, graph: GraphId) {
+        let owner = self.graphs.get(&graph).map(|info| info.session);
+        assert!(owner.is_none_or(|owner| owner == session), "client {session} hears of {graph}, which is not its own");
+    }
+
+    /// A failure has its reason in the plan or in what has happened.
+    fn check_failure(&self, output: TaskId, failure: &TaskFailure) {
+        let task = failure.task;
+        let Some(info) = self.graphs.get(&task.graph) else { return };
+        let behaviour = info.plan.tasks[task.idx.index()].behaviour;
+        let count = |table: &std::collections::BTreeMap<TaskId, u32>| table.get(&task).copied().unwrap_or(0);
+        let is_reasonable = match failure.kind {
+            FailureKind::Operator | FailureKind::Panicked => {
+                assert_eq!(failure.message, failure_message(task), "the original message");
+                assert_eq!(failure.key, info.plan.graph.keys.name(task.idx.0), "the name of {task}");
+                assert!(count(&self.n_heard_failures) > info.plan.retries(task.idx), "{task} failed before its last retry");
+                (behaviour == Behaviour::Panics) == (failure.kind == FailureKind::Panicked)
+            }
+            FailureKind::KilledWorkers => {
+                assert!(!failure.worker.is_empty() && failure.message.contains(&failure.worker), "no worker is named");
+                count(&self.n_suspect_deaths) > self.config.allowed_failures
+            }
+            FailureKind::NoWorkers => {
+                let grace = self.config.no_worker_grace;
+                self.no_workers_since.is_some_and(|since| self.now.since(since) >= grace)
+            }
+            FailureKind::Unsatisfiable => !self.could_run_somewhere(task),
+            FailureKind::Cancelled | FailureKind::NoSuchResult => {
+                let owner = &self.sessions[info.session].jobs[info.job];
+                info.is_cancel_sent || owner.state == JobState::Over
+            }
+            FailureKind::Unprepared | FailureKind::TooLarge => false,
+        };
+        assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
+        let depends = failure.kind == FailureKind::NoSuchResult || self.depends_on(output, task);
+        assert!(depends, "{output} is said to have failed for {task}, on which it does not depend");
+    }
+
+    /// Whether some connected worker could run `task` one day.
+    fn could_run_somewhere(&self, task: TaskId) -> bool {
+        let Some(options) = self.graphs[&task.graph].plan.graph.options_of(task.idx) else { return true };
+        let report = self.scheduler.status();
+        let there = report.workers.iter().filter(|worker| !worker.is_retiring);
+        let there: Vec<_> = there.map(|worker| &self.processes[self.conns[self.conn_of[&worker.worker]].process]).collect();
+        let is_named_there = report.workers.iter().any(|worker| options.workers.contains(&worker.name));
+        there.into_iter().any(|process| {
+            let name_fits = options.workers.is_empty()
+                || options.workers.contains(&process.name)
+                || (options.allow_other_workers && !is_named_there);
+            let amount = |name: &str| process.resources.iter().find(|(own, _)| own == name).map_or(0.0, |(_, amount)| *amount);
+            name_fits && options.resources.iter().all(|(name, wanted)| amount(name) >= *wanted)
+        })
+    }
+
+    /// Whether `from` is `on` or needs it, through other graphs too.
+    fn depends_on(&self, from: TaskId, on: TaskId) -> bool {
+        let (mut stack, mut seen) = (vec![from], BTreeSet::new());
+        while let Some(task) = stack.pop() {
+            if task == on {
+                return true;
+            }
+            if !seen.insert(task) {
+                continue;
+            }
+            let info = &self.graphs[&task.graph];
+            for input in info.plan.graph.inputs_of(task.idx) {
+                match input.source() {
+                    Source::Task(idx) => stack.push(TaskId::new(task.graph, idx)),
+                    Source::Group(group) => {
+                        stack.extend(info.plan.graph.members_of(group).iter().map(|idx| TaskId::new(task.graph, *idx)));
+                    }
+                    Source::External(external) => stack.push(info.externals[external as usize]),
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether nothing is on its way and nothing runs.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.n_pending == 0 && self.processes.iter().all(|process| process.running.is_empty())
+    }
+
+    /// Quiet: the scheduler and the workers agree on who holds what, and nobody holds anything else.
+    pub(super) fn check_honest(&self) {
+        let mut n_held = 0;
+        for process in self.processes.iter().filter(|process| process.is_up) {
+            let (Some(conn), Some(machine)) = (process.conn, &process.machine) else { continue };
+            let Some(worker) = self.conns[conn].worker else { continue };
+            assert_eq!(machine.n_waiting() + machine.n_executing(), 0, "{worker} has runs left over");
+            assert_eq!(machine.n_held(), process.store.len(), "{worker}: machine and store differ: {:?}", process.store);
+            for ((task, part), stored) in &process.store {
+                assert_eq!(*part, Part::WHOLE, "{worker} keeps part {part:?} of {task}");
+                assert_eq!(machine.held(*task), Some(stored.attempt), "{worker}: {task} in machine and store");
+                let attempt = self.scheduler.attempt(*task);
+                let is_known = self.scheduler.who_has(*task).contains(&worker) && attempt == stored.attempt;
+                assert!(is_known, "{worker} holds {task} {}, which the scheduler does not know of ({attempt})", stored.attempt);
+                n_held += 1;
+            }
+        }
+        let mut n_known = 0;
+        for (graph, info) in &self.graphs {
+            for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
+                let task = TaskId::new(*graph, idx);
+                n_known += self.scheduler.who_has(task).len();
+                let state = self.scheduler.task_state(task);
+                let is_active = matches!(state, Some(TaskState::Waiting | TaskState::Queued | TaskState::Processing));
+                assert!(!is_active, "{task} is {state:?} although everything is over");
+            }
+        }
+        assert_eq!(n_held, n_known, "results held, and results the scheduler believes to be held");
+    }
+
+    /// No faults, or only harmless ones: every task was done exactly as often as needed.
+    pub(super) fn check_no_work_repeated(&self) {
+        if self.may_repeat_work {
+            return;
+        }
+        for (task, n) in &self.n_successes {
+            assert!(*n <= 1, "{task} was done {n} times although nothing was lost");
+        }
+    }
+
+    /// Every session has what it wanted; say which has not.
+    pub(super) fn check_sessions_done(&self) {
+        for (at, session) in self.sessions.iter().enumerate() {
+            for (number, job) in session.jobs.iter().enumerate() {
+                let is_done = matches!(job.state, JobState::Held(_) | JobState::Over);
+                let report = self.scheduler.status();
+                assert!(is_done, "client {at} waits for job {number}: {:?} {:?}\n{report:#?}", job.state, job.outputs);
+            }
+        }
+    }
+
+    /// Have everything released that anybody still holds: the clients' own, and graphs nobody follows.
+    pub(super) fn release_everything(&mut self) {
+        for session in 0..self.sessions.len() {
+            for job in 0..self.sessions[session].jobs.len() {
+                self.release_job(session, job);
+            }
+        }
+    }
+
+    /// Cancel the graphs that outlived their clients.
+    pub(super) fn cancel_orphans(&mut self) {
+        for report in self.scheduler.status().graphs {
+            let Some(session) = (0..self.sessions.len()).find(|session| self.sessions[*session].link.is_some()) else { return };
+            self.say(session, FromClient::Cancel { request: 3_000, graph: report.graph });
+        }
+    }
+
+    /// Quiet and everything released: nothing is left anywhere.
+    pub(super) fn check_empty(&self) {
+        let report = self.scheduler.status();
+        assert_eq!(self.scheduler.n_graphs(), 0, "graphs left over: {:#?}", report.graphs);
+        for worker in &report.workers {
+            assert_eq!((worker.n_processing, worker.n_results), (0, 0), "left over at {}", worker.name);
+        }
+        for process in self.processes.iter().filter(|process| process.is_up && process.machine.is_some()) {
+            assert!(process.store.is_empty(), "{} still stores {:?}", process.name, process.store);
+            assert!(process.bodies.is_empty(), "{} still knows bodies {:?}", process.name, process.bodies.keys());
+        }
+    }
+}

@@ -1,0 +1,609 @@
+//! The world: virtual time, a heap of deliveries, the scheduler's shell, and who is connected to whom.
+//!
+//! A connection keeps each direction in order and loses what is in the air when it is cut; nothing orders one connection
+//! against another. What a node does with a delivery is told in `process` (workers) and `session` (clients).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
+use rask_comm::time::Time;
+use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
+use rask_scheduler::machine::{Actions, Config, Event, Machine};
+use rask_worker::machine::{FetchId, FetchItem};
+
+use super::entropy::Dice;
+use super::faults::{Fault, Profile};
+use super::oracle::Plan;
+use super::process::Process;
+use super::session::Session;
+use super::trace::Trace;
+
+/// Something that reaches a node at a time.
+#[derive(Clone, Debug)]
+pub(super) enum Delivery {
+    /// The scheduler meets a worker.
+    WorkerHello { conn: usize },
+    FromWorker { conn: usize, messages: Vec<FromWorker> },
+    /// The scheduler notices that a worker's connection has ended.
+    WorkerGone { conn: usize },
+    ClientHello { link: usize },
+    FromClient { link: usize, message: FromClient },
+    ClientGone { link: usize },
+    SchedulerTimer,
+    /// The scheduler's shell writes out the actions gathered.
+    Flush,
+    ToWorker { conn: usize, messages: Vec<ToWorker> },
+    /// A worker notices that its connection has ended.
+    SchedulerGone { conn: usize },
+    /// A worker process (re)starts or tries to register again.
+    Connect { process: usize },
+    Executed { conn: usize, task: TaskId, attempt: Attempt },
+    InputGone { conn: usize, task: TaskId, attempt: Attempt, input: FetchItem },
+    WorkerTimer { conn: usize },
+    Status { conn: usize },
+    /// A fetch reaches the peer that is asked.
+    FetchAsked { conn: usize, fetch: FetchId, peer: usize, items: Vec<FetchItem>, asked_at: Time },
+    /// An item reaches the worker that asked, or fails to; `source` is the serving process and its life.
+    FetchEnded { conn: usize, fetch: FetchId, item: FetchItem, stored: Option<Stored>, source: (usize, u32), asked_at: Time },
+    ToClient { link: usize, messages: Vec<ToClient> },
+    /// A client looks at what it could do next.
+    SessionWakes { session: usize },
+    /// A client's fetch of a result reaches a worker process.
+    ClientAsks { link: usize, item: FetchItem, holder: WorkerId, process: usize },
+    ClientGets { link: usize, item: FetchItem, holder: WorkerId, value: Option<u64> },
+    Fault(Fault),
+}
+
+impl Delivery {
+    /// Whether it comes again and again whatever happens, so that a quiet world still has some.
+    fn is_periodic(&self) -> bool {
+        match self {
+            Self::SchedulerTimer | Self::Status { .. } | Self::WorkerTimer { .. } => true,
+            Self::WorkerHello { .. }
+            | Self::FromWorker { .. }
+            | Self::WorkerGone { .. }
+            | Self::ClientHello { .. }
+            | Self::FromClient { .. }
+            | Self::ClientGone { .. }
+            | Self::Flush
+            | Self::ToWorker { .. }
+            | Self::SchedulerGone { .. }
+            | Self::Connect { .. }
+            | Self::Executed { .. }
+            | Self::InputGone { .. }
+            | Self::FetchAsked { .. }
+            | Self::FetchEnded { .. }
+            | Self::ToClient { .. }
+            | Self::SessionWakes { .. }
+            | Self::ClientAsks { .. }
+            | Self::ClientGets { .. }
+            | Self::Fault(_) => false,
+        }
+    }
+}
+
+/// A result, or a part of one, in a simulated store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stored {
+    pub(super) attempt: Attempt,
+    pub(super) value: u64,
+    pub(super) nbytes: u64,
+    pub(super) n_parts: u32,
+}
+
+struct Entry {
+    at: Time,
+    sequence: u64,
+    delivery: Delivery,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// A control connection of a worker: one registration.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) process: usize,
+    pub(super) worker: Option<WorkerId>,
+    /// Nothing sent arrives any more.
+    pub(super) is_cut: bool,
+    /// The worker was told to leave and has done so.
+    pub(super) is_graceful: bool,
+    pub(super) is_lost: bool,
+    pub(super) last_up: Time,
+    pub(super) last_down: Time,
+    pub(super) n_down_in_air: u32,
+    pub(super) n_up_in_air: u32,
+    /// Extra delay of each direction, while a fault lasts: until when, and how much.
+    pub(super) slow_up: (Time, Duration),
+    pub(super) slow_down: (Time, Duration),
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) session: usize,
+    pub(super) client: Option<ClientId>,
+    pub(super) is_cut: bool,
+    pub(super) last_up: Time,
+    pub(super) last_down: Time,
+}
+
+/// What the world knows of a graph that the scheduler has accepted.
+pub(super) struct GraphInfo {
+    pub(super) plan: Rc<Plan>,
+    pub(super) session: usize,
+    pub(super) job: usize,
+    pub(super) priority: i32,
+    /// The graph's externals, as submitted.
+    pub(super) externals: Vec<TaskId>,
+    /// Whether anybody has asked for it to be cancelled.
+    pub(super) is_cancel_sent: bool,
+    pub(super) n_ended: u32,
+}
+
+/// Everything that exists.
+pub(super) struct World {
+    pub(super) now: Time,
+    pub(super) dice: Dice,
+    pub(super) trace: Trace,
+    heap: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    /// Deliveries in the heap that are not periodic.
+    pub(super) n_pending: u64,
+    pub(super) profile: Profile,
+    pub(super) config: Config,
+    pub(super) scheduler: Machine,
+    pub(super) actions: Actions,
+    is_flush_due: bool,
+    timer_at: Option<Time>,
+    pub(super) conns: Vec<Conn>,
+    pub(super) conn_of: BTreeMap<WorkerId, usize>,
+    pub(super) links: Vec<Link>,
+    pub(super) link_of: BTreeMap<ClientId, usize>,
+    pub(super) processes: Vec<Process>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) graphs: BTreeMap<GraphId, GraphInfo>,
+    /// The last run of each task that was sent.
+    pub(super) last_run: BTreeMap<TaskId, Attempt>,
+    /// Runs that have begun, anywhere.
+    pub(super) begun: BTreeSet<(TaskId, Attempt)>,
+    /// Runs the scheduler has been told of as executing, while they were its present ones.
+    pub(super) told_executing: BTreeSet<(TaskId, Attempt)>,
+    /// Worker deaths each task may be blamed for.
+    pub(super) n_suspect_deaths: BTreeMap<TaskId, u32>,
+    /// Failed runs of each task, and those of them the scheduler has heard of while they were its present ones.
+    pub(super) n_failed_runs: BTreeMap<TaskId, u32>,
+    pub(super) n_heard_failures: BTreeMap<TaskId, u32>,
+    pub(super) n_successes: BTreeMap<TaskId, u32>,
+    /// Since when the scheduler has known no worker.
+    pub(super) no_workers_since: Option<Time>,
+    pub(super) is_healed: bool,
+    /// Whether anything has happened that may force work to be done twice.
+    pub(super) may_repeat_work: bool,
+    pub(super) cut_peers: BTreeSet<(usize, usize)>,
+    pub(super) slow_until: Time,
+}
+
+impl World {
+    pub(super) fn new(dice: Dice, trace: Trace, profile: Profile, config: Config) -> Self {
+        Self {
+            now: Time::default(),
+            dice,
+            trace,
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            n_pending: 0,
+            profile,
+            scheduler: Machine::new(config.clone()),
+            config,
+            actions: Actions::default(),
+            is_flush_due: false,
+            timer_at: None,
+            conns: Vec::new(),
+            conn_of: BTreeMap::new(),
+            links: Vec::new(),
+            link_of: BTreeMap::new(),
+            processes: Vec::new(),
+            sessions: Vec::new(),
+            graphs: BTreeMap::new(),
+            last_run: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            told_executing: BTreeSet::new(),
+            n_suspect_deaths: BTreeMap::new(),
+            n_failed_runs: BTreeMap::new(),
+            n_heard_failures: BTreeMap::new(),
+            n_successes: BTreeMap::new(),
+            no_workers_since: Some(Time::default()),
+            is_healed: false,
+            may_repeat_work: false,
+            cut_peers: BTreeSet::new(),
+            slow_until: Time::default(),
+        }
+    }
+
+    /// Have `delivery` happen at `at`.
+    pub(super) fn push(&mut self, at: Time, delivery: Delivery) {
+        self.sequence += 1;
+        self.push_as(at, self.sequence, delivery);
+    }
+
+    fn push_as(&mut self, at: Time, sequence: u64, delivery: Delivery) {
+        self.n_pending += u64::from(!delivery.is_periodic());
+        self.heap.push(Reverse(Entry { at: at.max(self.now), sequence, delivery }));
+    }
+
+    pub(super) fn push_in(&mut self, micros: u64, delivery: Delivery) {
+        self.push(self.now.after(Duration::from_micros(micros)), delivery);
+    }
+
+    /// The time a message takes on its way, in microseconds.
+    pub(super) fn draw_latency(&mut self) -> u64 {
+        let (low, high) = self.profile.latency_us;
+        self.dice.between(low, high)
+    }
+
+    /// The time of the next delivery.
+    pub(super) fn next_at(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse(entry)| entry.at)
+    }
+
+    /// Let the next delivery happen.
+    pub(super) fn step(&mut self) {
+        let Some(Reverse(Entry { at, sequence, delivery })) = self.heap.pop() else { return };
+        self.n_pending -= u64::from(!delivery.is_periodic());
+        self.now = self.now.max(at);
+        if let Some(until) = self.process_of(&delivery).map(|process| self.processes[process].paused_until) {
+            if until > self.now {
+                // A stopped process: everything that reaches it waits, in the order in which it came.
+                self.push_as(until, sequence, delivery);
+                return;
+            }
+        }
+        self.trace.counts.n_events += 1;
+        self.deliver(delivery);
+    }
+
+    /// The worker process that a delivery is for.
+    fn process_of(&self, delivery: &Delivery) -> Option<usize> {
+        match delivery {
+            Delivery::ToWorker { conn, .. }
+            | Delivery::SchedulerGone { conn }
+            | Delivery::Executed { conn, .. }
+            | Delivery::InputGone { conn, .. }
+            | Delivery::WorkerTimer { conn }
+            | Delivery::Status { conn }
+            | Delivery::FetchEnded { conn, .. } => Some(self.conns[*conn].process),
+            Delivery::FetchAsked { peer, .. } => Some(*peer),
+            Delivery::ClientAsks { process, .. } | Delivery::Connect { process } => Some(*process),
+            Delivery::WorkerHello { .. }
+            | Delivery::FromWorker { .. }
+            | Delivery::WorkerGone { .. }
+            | Delivery::ClientHello { .. }
+            | Delivery::FromClient { .. }
+            | Delivery::ClientGone { .. }
+            | Delivery::SchedulerTimer
+            | Delivery::Flush
+            | Delivery::ToClient { .. }
+            | Delivery::SessionWakes { .. }
+            | Delivery::ClientGets { .. }
+            | Delivery::Fault(_) => None,
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        self.trace.note(self.now, "", &delivery);
+        match delivery {
+            Delivery::WorkerHello { conn } => self.meet_worker(conn),
+            Delivery::FromWorker { conn, messages } => self.hear_worker(conn, messages),
+            Delivery::WorkerGone { conn } => self.lose_worker(conn),
+            Delivery::ClientHello { link } => self.meet_client(link),
+            Delivery::FromClient { link, message } => self.hear_client(link, message),
+            Delivery::ClientGone { link } => self.lose_client(link),
+            Delivery::SchedulerTimer => self.scheduler_timer(),
+            Delivery::Flush => self.flush(),
+            Delivery::ToWorker { conn, messages } => self.worker_hears(conn, messages),
+            Delivery::SchedulerGone { conn } => self.worker_loses_scheduler(conn),
+            Delivery::Connect { process } => self.connect(process),
+            Delivery::Executed { conn, task, attempt } => self.end_execution(conn, task, attempt),
+            Delivery::InputGone { conn, task, attempt, input } => self.input_gone(conn, task, attempt, input),
+            Delivery::WorkerTimer { conn } => self.worker_timer(conn),
+            Delivery::Status { conn } => self.worker_status(conn),
+            Delivery::FetchAsked { conn, fetch, peer, items, asked_at } => self.serve_fetch(conn, fetch, peer, items, asked_at),
+            Delivery::FetchEnded { conn, fetch, item, stored, source, asked_at } => {
+                self.end_fetch(conn, fetch, item, stored, source, asked_at);
+            }
+            Delivery::ToClient { link, messages } => self.client_hears(link, messages),
+            Delivery::SessionWakes { session } => self.session_wakes(session),
+            Delivery::ClientAsks { link, item, holder, process } => self.serve_client(link, item, holder, process),
+            Delivery::ClientGets { link, item, holder, value } => self.client_gets(link, item, holder, value),
+            Delivery::Fault(fault) => self.inject(fault),
+        }
+    }
+
+    // The scheduler's shell.
+
+    fn meet_worker(&mut self, conn: usize) {
+        if self.conns[conn].is_cut {
+            return;
+        }
+        let worker = WorkerId(self.conn_of.len() as u32);
+        self.conns[conn].worker = Some(worker);
+        self.conn_of.insert(worker, conn);
+        let process = &self.processes[self.conns[conn].process];
+        let hello = WorkerHello {
+            version: PROTOCOL_VERSION,
+            name: process.name.clone(),
+            n_slots: process.n_slots,
+            memory_limit: 1 << 30,
+            resources: process.resources.clone(),
+            data_address: address_of(self.conns[conn].process),
+            host: "one".to_owned(),
+            registry_fingerprint: 0,
+        };
+        self.no_workers_since = None;
+        self.tell_scheduler(Event::WorkerJoined { worker, hello });
+    }
+
+    fn hear_worker(&mut self, conn: usize, messages: Vec<FromWorker>) {
+        self.conns[conn].n_up_in_air -= 1;
+        let Some(worker) = self.conns[conn].worker else { return };
+        if (self.conns[conn].is_cut && !self.conns[conn].is_graceful) || self.conns[conn].is_lost {
+            return;
+        }
+        for message in messages {
+            self.count_news(worker, &message);
+            self.tell_scheduler(Event::WorkerSaid { worker, message });
+        }
+    }
+
+    /// Keep count of the news that the scheduler must act on, independently of what it does with it.
+    fn count_news(&mut self, worker: WorkerId, message: &FromWorker) {
+        let is_present = |world: &Self, task: TaskId, attempt: Attempt| {
+            world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt
+        };
+        if let FromWorker::Executing { task, attempt } = message {
+            if is_present(self, *task, *attempt) {
+                self.told_executing.insert((*task, *attempt));
+            }
+        }
+        if let FromWorker::Failed { task, attempt, .. } = message {
+            if is_present(self, *task, *attempt) {
+                *self.n_heard_failures.entry(*task).or_default() += 1;
+            }
+        }
+    }
+
+    fn lose_worker(&mut self, conn: usize) {
+        let Some(worker) = self.conns[conn].worker else { return };
+        if std::mem::replace(&mut self.conns[conn].is_lost, true) {
+            return;
+        }
+        self.conns[conn].is_cut = true;
+        let was_graceful = self.conns[conn].is_graceful;
+        if !was_graceful {
+            self.count_suspects(worker, self.processes[self.conns[conn].process].n_slots);
+        }
+        self.tell_scheduler(Event::WorkerLost { worker, was_graceful });
+        if self.conns.iter().all(|conn| conn.worker.is_none() || conn.is_lost) {
+            self.no_workers_since = Some(self.now);
+        }
+    }
+
+    /// Count independently whom the scheduler may blame for a death: what it knows to be executing, and of the others the
+    /// first in line for the remaining slots.
+    fn count_suspects(&mut self, worker: WorkerId, n_slots: u32) {
+        let (mut executing, mut others) = (Vec::new(), Vec::new());
+        for (graph, info) in &self.graphs {
+            for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
+                let task = TaskId::new(*graph, idx);
+                if self.scheduler.processing_on(task) == Some(worker) {
+                    let is_told = self.told_executing.contains(&(task, self.scheduler.attempt(task)));
+                    if is_told { &mut executing } else { &mut others }.push((Reverse(info.priority), task));
+                }
+            }
+        }
+        others.sort_unstable();
+        let n_others = (n_slots as usize).saturating_sub(executing.len());
+        for (_, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
+            *self.n_suspect_deaths.entry(task).or_default() += 1;
+        }
+    }
+
+    fn meet_client(&mut self, link: usize) {
+        if self.links[link].is_cut {
+            return;
+        }
+        let client = ClientId(self.link_of.len() as u32);
+        self.links[link].client = Some(client);
+        self.link_of.insert(client, link);
+        let hello = ClientHello { version: PROTOCOL_VERSION, name: format!("client {}", self.links[link].session) };
+        self.tell_scheduler(Event::ClientJoined { client, hello });
+    }
+
+    fn hear_client(&mut self, link: usize, message: FromClient) {
+        let Some(client) = self.links[link].client else { return };
+        if self.links[link].is_cut {
+            return;
+        }
+        let submitted = match &message {
+            FromClient::Submit { request, graph, options } => Some((*request, graph.externals.clone(), options.priority)),
+            FromClient::Cancel { graph, .. } => {
+                if let Some(info) = self.graphs.get_mut(graph) {
+                    info.is_cancel_sent = true;
+                }
+                None
+            }
+            FromClient::Release { .. }
+            | FromClient::Locate { .. }
+            | FromClient::FetchFailed { .. }
+            | FromClient::Status { .. }
+            | FromClient::Attach { .. } => None,
+        };
+        self.scheduler.handle(self.now, Event::ClientSaid { client, message }, &mut self.actions);
+        // Known before anything of it is written out.
+        if let Some((request, externals, priority)) = submitted {
+            self.note_accepted(link, request, externals, priority);
+        }
+        self.scheduler.validate();
+        self.after_scheduler();
+    }
+
+    /// Note the graph that the scheduler has just accepted, if it has.
+    fn note_accepted(&mut self, link: usize, request: u32, externals: Vec<TaskId>, priority: i32) {
+        let Some(client) = self.links[link].client else { return };
+        let answers = self.actions.to_clients.get(&client);
+        let graph = answers.into_iter().flatten().find_map(|answer| match answer {
+            ToClient::Accepted { request: of, graph } if *of == request => Some(*graph),
+            ToClient::Welcome { .. }
+            | ToClient::Accepted { .. }
+            | ToClient::Rejected { .. }
+            | ToClient::Cancelled { .. }
+            | ToClient::Progress { .. }
+            | ToClient::TaskDone { .. }
+            | ToClient::TaskFailed { .. }
+            | ToClient::GraphEnded { .. }
+            | ToClient::Located { .. }
+            | ToClient::Status { .. }
+            | ToClient::Close { .. } => None,
+        });
+        let Some(graph) = graph else { return };
+        let (session, job) = (self.links[link].session, request as usize);
+        let plan = Rc::clone(&self.sessions[session].jobs[job].plan);
+        self.trace.counts.n_tasks += plan.graph.n_tasks() as u64;
+        let info = GraphInfo { plan, session, job, priority, externals, is_cancel_sent: false, n_ended: 0 };
+        self.graphs.insert(graph, info);
+    }
+
+    fn lose_client(&mut self, link: usize) {
+        let Some(client) = self.links[link].client else { return };
+        self.tell_scheduler(Event::ClientLost { client });
+    }
+
+    fn tell_scheduler(&mut self, event: Event) {
+        self.scheduler.handle(self.now, event, &mut self.actions);
+        self.scheduler.validate();
+        self.after_scheduler();
+    }
+
+    fn scheduler_timer(&mut self) {
+        self.timer_at = None;
+        if self.scheduler.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+            self.scheduler.handle_timeout(self.now, &mut self.actions);
+            self.scheduler.validate();
+            let again = self.scheduler.poll_timeout().is_some_and(|(at, _)| at <= self.now);
+            assert!(!again, "the scheduler's timer is due again at once: {:?}", self.scheduler.poll_timeout());
+        }
+        self.after_scheduler();
+    }
+
+    fn after_scheduler(&mut self) {
+        if let Some((at, _)) = self.scheduler.poll_timeout() {
+            let at = at.max(self.now);
+            if self.timer_at.is_none_or(|timer| at < timer) {
+                self.timer_at = Some(at);
+                self.push(at, Delivery::SchedulerTimer);
+            }
+        }
+        if self.actions.is_empty() || self.is_flush_due {
+            return;
+        }
+        if self.profile.turn_us == 0 {
+            self.flush();
+        } else {
+            self.is_flush_due = true;
+            self.push_in(self.profile.turn_us, Delivery::Flush);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.is_flush_due = false;
+        let actions = std::mem::take(&mut self.actions);
+        assert!(actions.close_workers.is_empty(), "the scheduler closes a worker that kept the contract");
+        assert!(actions.close_clients.is_empty(), "the scheduler closes a client that kept the contract");
+        for (worker, messages) in actions.to_workers {
+            let conn = self.conn_of[&worker];
+            assert!(!self.conns[conn].is_lost, "the scheduler speaks to {worker}, which it knows to be gone: {messages:?}");
+            self.check_sent(worker, &messages);
+            self.trace.counts.n_messages += messages.len() as u64;
+            if self.profile.splits_frames {
+                for message in messages {
+                    self.send_down(conn, vec![message]);
+                }
+            } else {
+                self.send_down(conn, messages);
+            }
+        }
+        for (client, messages) in actions.to_clients {
+            let link = self.link_of[&client];
+            self.check_told_client(link, &messages);
+            self.trace.counts.n_messages += messages.len() as u64;
+            let latency = self.draw_latency();
+            let at = self.now.after(Duration::from_micros(latency)).max(self.links[link].last_down);
+            self.links[link].last_down = at;
+            self.push(at, Delivery::ToClient { link, messages });
+        }
+    }
+
+    fn send_down(&mut self, conn: usize, messages: Vec<ToWorker>) {
+        let latency = self.draw_latency();
+        let state = &mut self.conns[conn];
+        let slow = if state.slow_down.0 > self.now { state.slow_down.1 } else { Duration::ZERO };
+        let at = self.now.after(Duration::from_micros(latency)).after(slow).max(state.last_down);
+        state.last_down = at;
+        state.n_down_in_air += 1;
+        self.push(at, Delivery::ToWorker { conn, messages });
+    }
+
+    pub(super) fn send_up(&mut self, conn: usize, messages: Vec<FromWorker>) {
+        let latency = self.draw_latency();
+        self.trace.counts.n_messages += messages.len() as u64;
+        let batches: Vec<Vec<FromWorker>> =
+            if self.profile.splits_frames { messages.into_iter().map(|message| vec![message]).collect() } else { vec![messages] };
+        for messages in batches {
+            let state = &mut self.conns[conn];
+            let slow = if state.slow_up.0 > self.now { state.slow_up.1 } else { Duration::ZERO };
+            let at = self.now.after(Duration::from_micros(latency)).after(slow).max(state.last_up);
+            state.last_up = at;
+            state.n_up_in_air += 1;
+            self.push(at, Delivery::FromWorker { conn, messages });
+        }
+    }
+
+    /// The connection dies: what is in the air is lost, and each side notices at its own time.
+    pub(super) fn cut(&mut self, conn: usize) {
+        if std::mem::replace(&mut self.conns[conn].is_cut, true) {
+            return;
+        }
+        let (low, high) = self.profile.notice_us;
+        let (up, down) = (self.dice.between(low, high), self.dice.between(low, high));
+        self.push_in(up, Delivery::WorkerGone { conn });
+        self.push_in(down, Delivery::SchedulerGone { conn });
+    }
+}
+
+/// Where the data plane of a process listens; it stays the same when the process starts anew.
+pub(super) fn address_of(process: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 9_000 + process as u16))
+}
