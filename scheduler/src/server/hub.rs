@@ -129,18 +129,16 @@ impl Hub {
             if messages.contains(&ToWorker::Leave) {
                 self.leaving.insert(worker);
             }
-            if let Some(peer) = self.workers.get(&worker) {
-                if let Err(error) = peer.outbox.push(messages) {
+            if let Some(peer) = self.workers.get(&worker)
+                && let Err(error) = peer.outbox.push(messages) {
                     tracing::warn!(%worker, %error, "cannot reach a worker");
                 }
-            }
         }
         for (client, messages) in std::mem::take(&mut out.to_clients) {
-            if let Some(peer) = self.clients.get(&client) {
-                if let Err(error) = peer.outbox.push(messages) {
+            if let Some(peer) = self.clients.get(&client)
+                && let Err(error) = peer.outbox.push(messages) {
                     tracing::warn!(%client, %error, "cannot reach a client");
                 }
-            }
         }
         for worker in out.close_workers.drain(..) {
             if let Some(peer) = self.workers.get(&worker) {

@@ -1,0 +1,192 @@
+//! A cluster of real processes on this machine: one scheduler and some workers as children, on loopback, with an
+//! authority of their own that is thrown away with them.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rask_comm::StateDir;
+use rask_graphs::Registry;
+
+use crate::client::Client;
+use crate::remote::{ConnectError, ConnectOptions};
+use crate::session::Disconnected;
+
+/// What a cluster of processes consists of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Workers.
+    pub n_workers: u32,
+    /// Slots of each worker.
+    pub n_slots: u32,
+    /// Memory limit of each worker in bytes, 0 for none.
+    pub memory_limit: u64,
+    /// The `rask` program.
+    pub binary: PathBuf,
+    /// Log level of the children, to this process's stderr; `None` for silence.
+    pub log: Option<String>,
+}
+
+impl ClusterOptions {
+    /// `n_workers` workers of one slot, from the program at `binary`.
+    #[must_use]
+    pub fn new(binary: PathBuf, n_workers: u32) -> Self {
+        Self { n_workers, n_slots: 1, memory_limit: 0, binary, log: None }
+    }
+}
+
+/// Why a cluster of processes could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// A child could not be started.
+    #[error("cannot start {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The scheduler ended, or said nothing of its address.
+    #[error("the scheduler did not start")]
+    NoScheduler,
+    /// Not all workers were there in time.
+    #[error("{n_there} of {n_wanted} workers joined within {waited:?}")]
+    TooFewWorkers {
+        /// Workers that joined.
+        n_there: usize,
+        /// Workers asked for.
+        n_wanted: usize,
+        /// How long they had.
+        waited: Duration,
+    },
+    /// The scheduler cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The scheduler has gone.
+    #[error(transparent)]
+    Disconnected(#[from] Disconnected),
+}
+
+/// How long children may take to be there.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running child. The open pipe tells it that this process lives; when it closes, however this process ends, the child
+/// ends too.
+struct Process {
+    child: Child,
+    _leash: Option<ChildStdin>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One scheduler and some workers as processes of this machine. Dropping it ends them.
+pub struct LocalCluster {
+    // Workers first: fields are dropped in order.
+    workers: Vec<Process>,
+    scheduler: Process,
+    address: SocketAddr,
+    state_dir: tempfile::TempDir,
+}
+
+impl LocalCluster {
+    /// Start a cluster and wait until every worker is there.
+    ///
+    /// # Errors
+    /// When a process cannot be started or does not come up.
+    pub async fn processes(options: ClusterOptions) -> Result<Self, ClusterError> {
+        let spawn_error = |source| ClusterError::Spawn { program: options.binary.display().to_string(), source };
+        let state_dir = tempfile::Builder::new().prefix("rask-cluster-").tempdir().map_err(spawn_error)?;
+        let mut command = command(&options, &state_dir);
+        command.args(["scheduler", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(spawn_error)?;
+        let stdout = child.stdout.take();
+        let leash = child.stdin.take();
+        let scheduler = Process { child, _leash: leash };
+        let address = stdout.and_then(read_address).ok_or(ClusterError::NoScheduler)?;
+        let mut cluster = Self { workers: Vec::new(), scheduler, address, state_dir };
+        for idx in 0..options.n_workers {
+            cluster.add_worker(&options, &format!("worker-{idx}")).map_err(spawn_error)?;
+        }
+        Ok(cluster)
+    }
+
+    fn add_worker(&mut self, options: &ClusterOptions, name: &str) -> std::io::Result<()> {
+        let mut command = command(options, &self.state_dir);
+        command.args(["worker", "--scheduler", &self.address.to_string(), "--name", name]);
+        command.args(["--threads", &options.n_slots.to_string()]).stdout(Stdio::null());
+        if options.memory_limit > 0 {
+            command.args(["--memory", &options.memory_limit.to_string()]);
+        }
+        let mut child = command.spawn()?;
+        let leash = child.stdin.take();
+        self.workers.push(Process { child, _leash: leash });
+        Ok(())
+    }
+
+    /// The scheduler's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Process ids: the scheduler's first, then the workers'.
+    #[must_use]
+    pub fn process_ids(&self) -> Vec<u32> {
+        std::iter::once(&self.scheduler).chain(&self.workers).map(|process| process.child.id()).collect()
+    }
+
+    /// A client of this cluster, once every worker has joined.
+    ///
+    /// # Errors
+    /// When the scheduler or a worker does not come up in time.
+    pub async fn client(&self, registry: Arc<Registry>) -> Result<Client, ClusterError> {
+        let options = ConnectOptions {
+            scheduler: self.address.to_string(),
+            state_dir: StateDir::at(self.state_dir.path()),
+            token: None,
+            registry,
+        };
+        let client = Client::connect(options).await?;
+        let begun = Instant::now();
+        loop {
+            let n_there = client.status().await?.workers.len();
+            if n_there >= self.workers.len() {
+                return Ok(client);
+            }
+            if begun.elapsed() > START_LIMIT {
+                return Err(ClusterError::TooFewWorkers { n_there, n_wanted: self.workers.len(), waited: START_LIMIT });
+            }
+            // Asking again is the wait: this future may run on any executor, so it has no timer of its own.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn command(options: &ClusterOptions, state_dir: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(&options.binary);
+    command.env("RASK_STATE_DIR", state_dir.path()).env("RASK_LEASH", "stdin").env_remove("RASK_TOKEN_FILE");
+    command.stdin(Stdio::piped());
+    match &options.log {
+        Some(level) => command.args(["--log", level]),
+        None => command.stderr(Stdio::null()),
+    };
+    command
+}
+
+/// The first address in what the scheduler prints.
+fn read_address(stdout: std::process::ChildStdout) -> Option<SocketAddr> {
+    let mut lines = BufReader::new(stdout).lines();
+    let address =
+        lines.by_ref().map_while(Result::ok).find_map(|line| line.split_whitespace().find_map(|word| word.parse().ok()));
+    // What it prints later must not fill the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    address
+}

@@ -1,0 +1,287 @@
+//! A whole cluster in this process: the scheduler machine, workers with slots, and no network.
+//!
+//! There is no scheduler thread. Whoever has news for the machine, a slot that finished a run or a client with a question,
+//! puts it into the inbox, and unless somebody is at it already, drives the machine and delivers what it says, on the
+//! spot (flat combining, Hendler et al. 2010). So between two links of a chain no thread waits for another.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, WorkerHello};
+use rask_comm::time::Time;
+use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, WorkerId};
+use rask_scheduler::machine::{Actions, Config, Event, Machine};
+use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WorkerCore};
+use rask_worker::machine::{FetchFailure, FetchItem};
+
+use crate::client::Client;
+use crate::gather::{Fetching, PartSource};
+use crate::session::{Link, Session};
+
+/// The only client of an embedded cluster.
+const CLIENT: ClientId = ClientId(0);
+
+/// What an embedded cluster consists of.
+#[derive(Clone)]
+pub struct LocalOptions {
+    /// Workers; more than one only to see what moves between them.
+    pub n_workers: u32,
+    /// Slots of each worker.
+    pub n_slots: u32,
+    /// Memory limit of each worker in bytes, 0 for none.
+    pub memory_limit: u64,
+    /// Directories that file operators may touch; `None` for all that this process's user may.
+    pub data_roots: Option<Vec<PathBuf>>,
+    /// Operators.
+    pub registry: Arc<Registry>,
+}
+
+impl LocalOptions {
+    /// One worker with a slot a core.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Self {
+        let n_slots = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        Self { n_workers: 1, n_slots, memory_limit: 0, data_roots: None, registry }
+    }
+}
+
+/// Why an embedded cluster could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start an embedded cluster: {0}")]
+pub struct LocalError(#[from] std::io::Error);
+
+#[derive(Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    /// Whether a thread is driving; it will see to what is added meanwhile.
+    is_driven: bool,
+}
+
+/// The machine and everyone it speaks to.
+struct Hub {
+    inbox: Mutex<Inbox>,
+    machine: Mutex<Machine>,
+    workers: OnceLock<Vec<WorkerCore>>,
+    session: OnceLock<Weak<Session>>,
+    begun: Instant,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Hub {
+    fn now(&self) -> Time {
+        Time(self.begun.elapsed())
+    }
+
+    fn post(&self, events: impl Iterator<Item = Event>) {
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.events.extend(events);
+            if inbox.is_driven {
+                return;
+            }
+            inbox.is_driven = true;
+        }
+        self.drive();
+    }
+
+    /// Take turns of the machine until the inbox is empty. Only the thread that set `is_driven` is here.
+    fn drive(&self) {
+        let mut events = VecDeque::new();
+        loop {
+            {
+                let mut inbox = self.inbox.lock();
+                if inbox.events.is_empty() {
+                    inbox.is_driven = false;
+                    return;
+                }
+                std::mem::swap(&mut inbox.events, &mut events);
+            }
+            let mut out = Actions::default();
+            let now = self.now();
+            {
+                let mut machine = self.machine.lock();
+                for event in events.drain(..) {
+                    machine.handle(now, event, &mut out);
+                }
+            }
+            self.deliver(out);
+        }
+    }
+
+    fn deliver(&self, out: Actions) {
+        let workers = self.workers.get().map(Vec::as_slice).unwrap_or_default();
+        for (worker, messages) in out.to_workers {
+            if let Some(core) = workers.get(worker.index()) {
+                core.deliver(messages);
+            }
+        }
+        let session = self.session.get().and_then(Weak::upgrade);
+        for (_, messages) in out.to_clients {
+            if let Some(session) = &session {
+                session.deliver(messages);
+            }
+        }
+    }
+
+    /// The machine's timeouts and the workers' measurements, on a thread of their own, until the cluster stops.
+    fn keep_time(&self) {
+        let mut last_measured = Instant::now();
+        let mut stop = self.stop.lock();
+        while !*stop {
+            self.stopped.wait_for(&mut stop, Duration::from_millis(50));
+            parking_lot::MutexGuard::unlocked(&mut stop, || {
+                self.call_timeouts();
+                if last_measured.elapsed() >= Duration::from_secs(1) {
+                    last_measured = Instant::now();
+                    self.workers.get().into_iter().flatten().for_each(WorkerCore::measure);
+                }
+            });
+        }
+    }
+
+    fn call_timeouts(&self) {
+        // Being the driver keeps the order of what the machine says.
+        {
+            let mut inbox = self.inbox.lock();
+            if inbox.is_driven {
+                return;
+            }
+            inbox.is_driven = true;
+        }
+        let mut out = Actions::default();
+        {
+            let now = self.now();
+            let mut machine = self.machine.lock();
+            if machine.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                machine.handle_timeout(now, &mut out);
+            }
+        }
+        self.deliver(out);
+        self.drive();
+    }
+}
+
+/// A worker's way to the machine, and to its peers' stores.
+struct Port {
+    hub: Weak<Hub>,
+    worker: WorkerId,
+}
+
+impl Uplink for Port {
+    fn tell(&self, messages: &mut Vec<FromWorker>) {
+        if let Some(hub) = self.hub.upgrade() {
+            let worker = self.worker;
+            hub.post(messages.drain(..).map(|message| Event::WorkerSaid { worker, message }));
+        }
+    }
+
+    fn end(&self, _ending: Ending) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.post(std::iter::once(Event::WorkerLost { worker: self.worker, was_graceful: true }));
+        }
+    }
+}
+
+impl Fetcher for Port {
+    fn fetch(&self, core: &WorkerCore, order: FetchOrder) {
+        let begun = Instant::now();
+        let hub = self.hub.upgrade();
+        let peer = hub.as_ref().and_then(|hub| hub.workers.get()?.get(order.from.index()));
+        for item in order.items {
+            match peer.and_then(|peer| peer.store().get(&item)) {
+                Some(value) => core.fetch_arrived(order.fetch, item, value, begun.elapsed()),
+                None => core.fetch_failed(order.fetch, item, FetchFailure::NotThere),
+            }
+        }
+    }
+}
+
+struct ClientPort {
+    hub: Weak<Hub>,
+}
+
+impl Link for ClientPort {
+    fn send(&self, messages: Vec<FromClient>) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.post(messages.into_iter().map(|message| Event::ClientSaid { client: CLIENT, message }));
+        }
+    }
+}
+
+struct Stores {
+    hub: Weak<Hub>,
+}
+
+impl PartSource for Stores {
+    fn fetch<'a>(&'a self, holder: &'a Holder, task: TaskId, attempt: Attempt, part: Part) -> Fetching<'a> {
+        Box::pin(async move {
+            let hub = self.hub.upgrade().ok_or("the cluster has stopped")?;
+            let core = hub.workers.get().and_then(|workers| workers.get(holder.worker.index()));
+            let item = FetchItem { task, attempt, part };
+            core.and_then(|core| core.store().get(&item)).ok_or_else(|| "it does not hold the result".to_owned())
+        })
+    }
+}
+
+/// Stops the cluster when the client goes.
+struct Cluster {
+    hub: Arc<Hub>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        *self.hub.stop.lock() = true;
+        self.hub.stopped.notify_all();
+        self.hub.workers.get().into_iter().flatten().for_each(WorkerCore::shutdown);
+    }
+}
+
+pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
+    let hub = Arc::new(Hub {
+        inbox: Mutex::default(),
+        machine: Mutex::new(Machine::new(Config::default())),
+        workers: OnceLock::new(),
+        session: OnceLock::new(),
+        begun: Instant::now(),
+        stop: Mutex::new(false),
+        stopped: Condvar::new(),
+    });
+    let cluster = Cluster { hub: Arc::clone(&hub) };
+    let mut cores = Vec::new();
+    for idx in 0..options.n_workers.max(1) {
+        let mut config = CoreConfig::new(&format!("local-{idx}"), options.n_slots);
+        config.memory_limit = options.memory_limit;
+        config.data_roots = options.data_roots.clone().map(Arc::from);
+        let port = Arc::new(Port { hub: Arc::downgrade(&hub), worker: WorkerId(idx) });
+        cores.push(WorkerCore::start(&config, Arc::clone(&options.registry), Arc::clone(&port) as _, port)?);
+    }
+    let _ = hub.workers.set(cores);
+    let timekeeper = Arc::clone(&hub);
+    std::thread::Builder::new().name("local-clock".to_owned()).spawn(move || timekeeper.keep_time())?;
+
+    let session = Arc::new(Session::new(Arc::new(ClientPort { hub: Arc::downgrade(&hub) })));
+    let _ = hub.session.set(Arc::downgrade(&session));
+    let client_hello = ClientHello { version: PROTOCOL_VERSION, name: "local".to_owned() };
+    let joins =
+        (0..options.n_workers.max(1)).map(|idx| Event::WorkerJoined { worker: WorkerId(idx), hello: hello(idx, &options) });
+    hub.post(joins.chain(std::iter::once(Event::ClientJoined { client: CLIENT, hello: client_hello })));
+    let source = Arc::new(Stores { hub: Arc::downgrade(&hub) });
+    Ok(Client::new(session, source, Box::new(cluster)))
+}
+
+fn hello(idx: u32, options: &LocalOptions) -> WorkerHello {
+    WorkerHello {
+        version: PROTOCOL_VERSION,
+        name: format!("local-{idx}"),
+        n_slots: options.n_slots.max(1),
+        memory_limit: options.memory_limit,
+        resources: Vec::new(),
+        data_address: ([127, 0, 0, 1], 0).into(),
+        host: "local".to_owned(),
+        registry_fingerprint: options.registry.fingerprint(),
+    }
+}

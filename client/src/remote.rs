@@ -1,0 +1,229 @@
+//! A client of a scheduler elsewhere: QUIC on a thread of its own.
+//!
+//! The network runs on a current-thread runtime, so a message's way in never changes threads twice, and callers may use
+//! any executor. Results are fetched and decoded on that thread, straight from the workers.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rask_comm::endpoint::Endpoint;
+use rask_comm::identity::Role;
+use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
+use rask_comm::{ExpectedPeer, Outbox, PartRequest, Peers, Plane, StateDir};
+use rask_graphs::{Attempt, Part, Registry, TaskId, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::client::Client;
+use crate::gather::{Fetching, PartSource};
+use crate::session::{Link, Session};
+
+/// Where the scheduler is, and how to prove who one is.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// `HOST:PORT` of the scheduler.
+    pub scheduler: String,
+    /// The state directory; being able to read the authority in it is the proof on the scheduler's own host.
+    pub state_dir: StateDir,
+    /// A join token, on other hosts.
+    pub token: Option<String>,
+    /// Operators; results are decoded with their kinds.
+    pub registry: Arc<Registry>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The scheduler's name cannot be resolved.
+    #[error("cannot find scheduler \"{scheduler}\": {reason}")]
+    Address {
+        /// As it was given.
+        scheduler: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no way to prove who this client is.
+    #[error("cannot join the cluster: {0}")]
+    Identity(String),
+    /// Nobody answers, or the one who does is not the scheduler of this cluster, or refuses.
+    #[error("{0}")]
+    Connection(String),
+    /// The system refused a socket or a thread.
+    #[error("cannot start the network: {0}")]
+    System(String),
+}
+
+/// What the network thread is asked to fetch.
+struct FetchJob {
+    address: SocketAddr,
+    name: String,
+    request: PartRequest,
+    reply: oneshot::Sender<Result<Value, String>>,
+}
+
+struct RemoteLink {
+    outbox: Outbox<FromClient>,
+}
+
+impl Link for RemoteLink {
+    fn send(&self, messages: Vec<FromClient>) {
+        // A conversation that is over is reported by the reader, with the reason.
+        let _ = self.outbox.push(messages);
+    }
+}
+
+impl Drop for RemoteLink {
+    fn drop(&mut self) {
+        self.outbox.finish();
+    }
+}
+
+struct RemoteSource {
+    jobs: mpsc::UnboundedSender<FetchJob>,
+}
+
+impl PartSource for RemoteSource {
+    fn fetch<'a>(&'a self, holder: &'a Holder, task: TaskId, attempt: Attempt, part: Part) -> Fetching<'a> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let request = PartRequest { task, attempt, part };
+            let job = FetchJob { address: holder.address, name: holder.name.clone(), request, reply };
+            let gone = || "the connection has ended".to_owned();
+            self.jobs.send(job).map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+}
+
+/// Ends the network thread when the client goes, after what was said last has arrived.
+struct Network {
+    outbox: Outbox<FromClient>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.outbox.finish();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(crate) async fn connect(options: ConnectOptions) -> Result<Client, ConnectError> {
+    let outbox = Outbox::default();
+    let (jobs_in, jobs) = mpsc::unbounded_channel();
+    let session = Arc::new(Session::new(Arc::new(RemoteLink { outbox: outbox.clone() })));
+    let (ready_in, ready) = oneshot::channel();
+    let (weak, network_outbox) = (Arc::downgrade(&session), outbox.clone());
+    let thread = thread::Builder::new().name("rask-client-io".to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready_in.send(Err(ConnectError::System(error.to_string())));
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            match open(&options).await {
+                Ok((endpoint, connection)) => {
+                    let _ = ready_in.send(Ok(()));
+                    let reason = converse(&endpoint, &connection, &network_outbox, jobs, &options, &weak).await;
+                    if let Some(session) = weak.upgrade() {
+                        session.close(&reason);
+                    }
+                    endpoint.shut_down("the client is done").await;
+                }
+                Err(error) => {
+                    let _ = ready_in.send(Err(error));
+                }
+            }
+        });
+    });
+    let thread = Some(thread.map_err(|error| ConnectError::System(error.to_string()))?);
+    let network = Network { outbox, thread };
+    ready.await.map_err(|_| ConnectError::System("the network thread ended".to_owned()))??;
+    Ok(Client::new(session, Arc::new(RemoteSource { jobs: jobs_in }), Box::new(network)))
+}
+
+async fn open(options: &ConnectOptions) -> Result<(Endpoint, rask_comm::Connection), ConnectError> {
+    let resolve = |reason: String| ConnectError::Address { scheduler: options.scheduler.clone(), reason };
+    let mut addresses = options.scheduler.to_socket_addrs().map_err(|error| resolve(error.to_string()))?;
+    let address = addresses.next().ok_or_else(|| resolve("it has no address".to_owned()))?;
+    let name = format!("client-{}", std::process::id());
+    let identity = rask_comm::obtain_identity(Role::Client, &name, address, &options.state_dir, options.token.as_deref())
+        .await
+        .map_err(|error| ConnectError::Identity(error.to_string()))?;
+    let endpoint = Endpoint::for_connecting_to(address, &identity).map_err(|error| ConnectError::System(error.to_string()))?;
+    let connection = endpoint
+        .connect(address, Plane::Client, ExpectedPeer::any(Role::Scheduler))
+        .await
+        .map_err(|error| ConnectError::Connection(error.to_string()))?;
+    Ok((endpoint, connection))
+}
+
+/// Carry messages both ways until one side ends it; why it ended.
+async fn converse(
+    endpoint: &Endpoint,
+    connection: &rask_comm::Connection,
+    outbox: &Outbox<FromClient>,
+    mut jobs: mpsc::UnboundedReceiver<FetchJob>,
+    options: &ConnectOptions,
+    session: &std::sync::Weak<Session>,
+) -> String {
+    let (mut sender, mut receiver) = match connection.open_control::<FromClient, ToClient>().await {
+        Ok(halves) => halves,
+        Err(error) => return error.to_string(),
+    };
+    let hello = ClientHello { version: PROTOCOL_VERSION, name: rask_comm::host_name() };
+    if let Err(error) = sender.send_hello(&hello).await {
+        return error.to_string();
+    }
+    let reader = async {
+        loop {
+            match receiver.recv().await {
+                Ok(Some(messages)) => match session.upgrade() {
+                    Some(session) => session.deliver(messages),
+                    None => std::future::pending().await,
+                },
+                Ok(None) => return "the scheduler ended the conversation".to_owned(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    let peers = Peers::new(endpoint.clone());
+    let fetcher = async {
+        while let Some(job) = jobs.recv().await {
+            tokio::spawn(fetch_one(peers.clone(), Arc::clone(&options.registry), job));
+        }
+        std::future::pending::<String>().await
+    };
+    tokio::select! {
+        reason = reader => connection.close_reason().map_or(reason, |end| end.to_string()),
+        reason = fetcher => reason,
+        written = outbox.run(sender) => {
+            written.err().map_or_else(|| "closed by this client".to_owned(), |error| error.to_string())
+        }
+    }
+}
+
+/// How long a connection to a worker may take before another holder is tried.
+const FETCH_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+async fn fetch_one(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
+    let connecting = tokio::time::timeout(FETCH_CONNECT_LIMIT, peers.get(job.address, &job.name));
+    let outcome = match connecting.await {
+        Err(_elapsed) => Err("no answer".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(connection)) => {
+            let mut outcome = Err("no answer".to_owned());
+            rask_comm::fetch(&connection, &[job.request], &registry, |_, result| {
+                outcome = result.map(|fetched| fetched.value).map_err(|error| error.to_string());
+            })
+            .await;
+            outcome
+        }
+    };
+    let _ = job.reply.send(outcome);
+}
