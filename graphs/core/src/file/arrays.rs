@@ -75,7 +75,7 @@ fn source(fields: &Fields<'_, '_>, problems: &mut Problems) -> Option<ArraySourc
 }
 
 fn load_format(path: &Text, problems: &mut Problems) -> Option<ArrayFormat> {
-    let ending = extension(&path.value.trim_end_matches('/')).map(str::to_ascii_lowercase);
+    let ending = extension(path.value.trim_end_matches('/')).map(str::to_ascii_lowercase);
     match ending.as_deref() {
         Some("npy") => Some(ArrayFormat::Npy),
         Some("npz") => Some(ArrayFormat::Npz),

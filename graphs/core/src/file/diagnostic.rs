@@ -2,6 +2,7 @@
 //!
 //! Checks collect their findings in [`Problems`] and go on, so that one run shows all mistakes.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::source::Source;
@@ -45,11 +46,14 @@ pub(super) struct Problems {
     pub(super) source: Source,
     found: Vec<(Span, String, Option<String>)>,
     elsewhere: Vec<Diagnostic>,
+    /// Where strings begin whose parameters could not be put in: what they would be is not known, so what is wrong with
+    /// them as they stand is not worth saying.
+    broken_strings: HashSet<u32>,
 }
 
 impl Problems {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, found: Vec::new(), elsewhere: Vec::new() }
+        Self { source, found: Vec::new(), elsewhere: Vec::new(), broken_strings: HashSet::new() }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -90,6 +94,15 @@ impl Problems {
         }
     }
 
+    /// Remember that the string at `span` is not what it would be.
+    pub(super) fn mark_broken(&mut self, span: Span) {
+        self.broken_strings.insert(span.start);
+    }
+
+    pub(super) fn is_broken(&self, span: Span) -> bool {
+        self.broken_strings.contains(&span.start)
+    }
+
     /// A mistake on the command line.
     pub(super) fn on_command_line(&mut self, argument: String, message: String, hint: Option<String>) {
         self.elsewhere.push(Diagnostic { file: argument, line: 0, column: 0, message, hint });
@@ -97,8 +110,7 @@ impl Problems {
 
     /// All of them by position, each once.
     pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
-        let mut all = self.elsewhere;
-        let Self { source, mut found, .. } = Self { elsewhere: Vec::new(), ..self };
+        let Self { source, mut found, elsewhere: mut all, .. } = self;
         found.sort();
         found.dedup();
         all.extend(found.into_iter().map(|(span, message, hint)| diagnostic(&source, span, message, hint)));

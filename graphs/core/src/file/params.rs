@@ -90,11 +90,10 @@ fn known_parameters(params: &[(String, Json)]) -> String {
 /// Put the values of `params` into every string below `node`.
 pub(super) fn substitute(node: &mut Node<'_>, params: &[(String, Json)], problems: &mut Problems) {
     match &mut node.value {
-        Raw::Text(text) if text.contains("${") => {
-            if let Some(value) = substitute_text(text, node.span, params, problems) {
-                node.value = value;
-            }
-        }
+        Raw::Text(text) if text.contains("${") => match substitute_text(text, node.span, params, problems) {
+            Some(value) => node.value = value,
+            None => problems.mark_broken(node.span),
+        },
         Raw::List(items) => items.iter_mut().for_each(|item| substitute(item, params, problems)),
         Raw::Table(entries) => entries.iter_mut().for_each(|entry| substitute(&mut entry.node, params, problems)),
         Raw::Text(_) | Raw::Null | Raw::Boolean(_) | Raw::Integer(_) | Raw::Float(_) => {}

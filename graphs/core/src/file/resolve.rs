@@ -48,6 +48,10 @@ pub(super) fn file(
     let mut outputs: Vec<OutputDeclaration> =
         section(&entries, "output").iter().filter_map(|entry| outputs::read(entry, &names, &mut written, problems)).collect();
     let order = order(&drafts, &resolved, problems);
+    if let (true, Some(at)) = (problems.is_empty(), resolved.iter().position(Option::is_none)) {
+        // Whatever spoils a declaration reports it; should that ever be forgotten, the file must still not pass without it.
+        problems.error(drafts[at].span, format!("\"{}\" cannot be read", drafts[at].name));
+    }
     if !problems.is_empty() {
         return None;
     }

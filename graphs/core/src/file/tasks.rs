@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
         }
         let loops = Loops::read(table);
         let scope = Scope { loops: &loops, params: self.params };
-        let Some(name) = Template::compile(&entry.key, entry.key_span, &scope, problems) else { return None };
+        let name = Template::compile(&entry.key, entry.key_span, &scope, problems)?;
         let used = name.variables();
         if let Some(missing) = (0..loops.0.len()).find(|variable| !used.contains(variable)) {
             let variable = &loops.0[missing].0;
@@ -125,19 +125,15 @@ impl<'a> Reader<'a> {
             return None;
         }
         let args = match fields.node("args") {
-            Some(node) => match Pattern::compile(node, &scope, problems) {
-                Some(pattern) => pattern,
-                None => return None,
-            },
+            Some(node) => Pattern::compile(node, &scope, problems)?,
             None => Pattern::Fixed(Json::Object(serde_json::Map::new())),
         };
         let texts = fields.texts("inputs").unwrap_or_default();
         let mut inputs = Vec::with_capacity(texts.len());
         for text in &texts {
-            let Some(template) = Template::compile(&text.value, text.span, &scope, problems) else { return None };
-            inputs.push((template, text.span));
+            inputs.push((Template::compile(&text.value, text.span, &scope, problems)?, text.span));
         }
-        let Some(task) = self.task(fields, args.fixed().as_ref(), problems) else { return None };
+        let task = self.task(fields, args.fixed().as_ref(), problems)?;
         let members = Members { name: &name, name_span: entry.key_span, args: &args, inputs: &inputs, task: &task };
         for values in loops.members() {
             match members.draft(&values, self) {

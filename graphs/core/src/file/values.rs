@@ -30,8 +30,10 @@ pub(super) fn fields<'n, 'a>(section: &'static Section, entry: &'n Entry<'a>, pr
     let mut fields = Fields { entries: Vec::with_capacity(entries.len()), variant, is_good: true };
     for entry in entries {
         match variant.keys().find(|key| key.name == entry.key) {
+            Some(_) if problems.is_broken(entry.node.span) => fields.is_good = false,
             Some(key) => match misfit(key.kind, &entry.node) {
                 None => fields.entries.push(entry),
+                Some((span, ..)) if problems.is_broken(span) => fields.is_good = false,
                 Some((span, expected, found)) => {
                     let hint = value_hint(key.kind, &entry.node);
                     problems.error_with(span, format!("\"{}\" must be {expected}, found {found}", key.name), hint);

@@ -66,7 +66,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "a key of another function",
         "rask = 1\n[array.x]\ncreate = 'zeros'\nshape = 3\nstop = 4",
-        "5:1: unknown key \"stop\" in [array.x] (did you mean \"shape\"?)",
+        "5:1: unknown key \"stop\" in [array.x] (create = \"zeros\" goes with chunks, dtype, shape)",
     ),
     (
         "shape of another type",
@@ -430,7 +430,7 @@ op = "nothing.like.it"
         13:20: operator \"core.sleep\": invalid type: string \"long\", expected f64\n\
         16:10: unknown argument \"x\" of operator \"core.noop\" (it takes no arguments)\n\
         19:10: operator \"test.one\" takes 1 input, got 2\n\
-        20:31: operator \"test.one\": invalid type: string \"x\", expected i64\n\
+        20:30: operator \"test.one\": invalid type: string \"x\", expected i64\n\
         22:6: unknown operator \"nothing.like.it\" (`rask ops` lists them)";
     assert_eq!(shown(&file.check_operators(&registry)), expected);
 }
