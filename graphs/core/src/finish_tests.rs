@@ -121,7 +121,7 @@ fn a_shuffle_through_a_group_stays_small() {
 }
 
 #[test]
-#[ignore = "a measurement: run with --release -- --ignored --nocapture"]
+#[ignore = "a measurement: run with --ignored --nocapture"]
 fn measure_a_million_tasks() {
     const N_TASKS: u32 = 1_000_000;
     let report = |name: &str, graph: GraphBuilder, options: FinishOptions| {

@@ -259,12 +259,12 @@ impl Graph {
             return bad("group offsets do not fit the members");
         }
         let mut last_member = vec![0u32; n_groups];
-        for group in 0..n_groups {
+        for (group, last_member) in last_member.iter_mut().enumerate() {
             for member in self.members_of(u32::try_from(group).unwrap_or(u32::MAX)) {
                 if member.index() >= n_tasks {
                     return bad("a group names a task that is not there");
                 }
-                last_member[group] = last_member[group].max(member.0 + 1);
+                *last_member = (*last_member).max(member.0 + 1);
             }
         }
         for idx in 0..n_tasks {

@@ -186,10 +186,15 @@ impl Page {
             (1, Some(part)) => format!("[{part}]"),
             (count, _) => format!("\u{d7} {count}"),
         };
-        let (x, y) =
-            if is_backward { (start.0 - 4.0, start.1 - self.sizes[from].1 / 2.0 - 16.0) } else { (end.0 - 13.0, end.1 - 5.0) };
+        let (x, y) = if is_backward {
+            (start.0 - 10.0, start.1 - self.sizes[from].1 / 2.0 - 16.0)
+        } else {
+            // On the middle of the last bend: arrows that meet at a box are still apart there.
+            let bend = self.layout.passes[idx].last().map_or(start, |pass| (pass.1 + MARGIN, pass.2 + MARGIN + HEADER));
+            (f64::midpoint(bend.0, end.0), f64::midpoint(bend.1, end.1) + 3.0)
+        };
         self.line(format_args!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"9\" text-anchor=\"end\" fill=\"#55606b\" stroke=\"#ffffff\" \
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"9\" text-anchor=\"middle\" fill=\"#55606b\" stroke=\"#ffffff\" \
              stroke-width=\"3\" paint-order=\"stroke\">{note}</text>"
         ));
     }

@@ -93,7 +93,9 @@ fn bodies_and_options_that_do_not_fit() {
 
 #[test]
 fn names_taken_twice() {
-    let table: [(&[(&str, Option<u32>)], Option<&str>); 8] = [
+    /// Families and members, and the name that is there twice.
+    type Case<'a> = (&'a [(&'a str, Option<u32>)], Option<&'a str>);
+    let table: [Case<'_>; 8] = [
         (&[("a", None), ("a", None)], Some("a")),
         (&[("x", Some(3)), ("x", Some(4)), ("x", Some(3))], Some("x-3")),
         (&[("x", Some(3)), ("x", Some(2)), ("x", None)], None),
