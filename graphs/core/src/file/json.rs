@@ -218,12 +218,14 @@ impl<'a> Reader<'a> {
             Some(b't') => '\t',
             Some(b'u') => {
                 let first = self.hex(start)?;
-                let is_pair = (0xd800..0xdc00).contains(&first) && self.text[self.at..].starts_with("\\u");
                 let mut code = first;
-                if is_pair {
+                if (0xd800..0xdc00).contains(&first) && self.text[self.at..].starts_with("\\u") {
                     self.at += 2;
                     let second = self.hex(start)?;
-                    code = 0x1_0000 + ((first - 0xd800) << 10) + second.wrapping_sub(0xdc00);
+                    // A wrong second half leaves the first one alone, which is no character.
+                    if (0xdc00..0xe000).contains(&second) {
+                        code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                    }
                 }
                 return char::from_u32(code).ok_or_else(|| (Span::new(start, self.at), "half of a surrogate pair".to_owned()));
             }
@@ -237,5 +239,55 @@ impl<'a> Reader<'a> {
         self.at += 4;
         let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
         code.ok_or_else(|| (Span::new(escape, escape + 2), "\\u needs four hexadecimal digits".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_and_numbers_are_those_of_the_usual_reader() {
+        for text in
+            ["\"a\\u00e9\\n\\/\\ud83d\\ude00z\"", "\"\"", "-0.5e-3", "12", "1e3", "-0", "0.0", "[1 , 2]", " {\"a\" : null} "]
+        {
+            let usual: serde_json::Value = serde_json::from_str(text).expect("good JSON");
+            let ours = read(text).unwrap_or_else(|(_, message)| panic!("{text}: {message}"));
+            assert_eq!(format!("{:?}", plain(&ours)), format!("{usual:?}"), "{text}");
+        }
+        for text in [
+            "\"\\ud83d\"",
+            "\"\\ud83dx\"",
+            "\"\\ud83d\\u0041\"",
+            "\"\\u12\"",
+            "\"\\x\"",
+            "\"\\",
+            "1.",
+            ".5",
+            "1.e3",
+            "+1",
+            "- 1",
+            "01",
+            "tru",
+            "[1,]",
+            "\"\n\"",
+        ] {
+            assert!(serde_json::from_str::<serde_json::Value>(text).is_err(), "{text} is good after all");
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    fn plain(node: &Node<'_>) -> serde_json::Value {
+        match &node.value {
+            Raw::Null => serde_json::Value::Null,
+            Raw::Boolean(value) => (*value).into(),
+            // The usual reader keeps the sign of a zero by making it a float.
+            Raw::Integer(0) if node.span.end - node.span.start == 2 => (-0.0).into(),
+            Raw::Integer(value) => (*value).into(),
+            Raw::Float(value) => (*value).into(),
+            Raw::Text(text) => text.to_string().into(),
+            Raw::List(items) => items.iter().map(plain).collect(),
+            Raw::Table(entries) => entries.iter().map(|entry| (entry.key.to_string(), plain(&entry.node))).collect(),
+        }
     }
 }
