@@ -180,12 +180,14 @@ pub struct ControlReceiver<In> {
     /// Where the first frame that has not been handed out begins.
     start: usize,
     limit: usize,
+    /// The first error, repeated at every later call: a stream that broke would otherwise look finished the next time.
+    broken: Option<ReceiveError>,
     message: PhantomData<fn() -> In>,
 }
 
 impl<In> ControlReceiver<In> {
     pub(crate) fn new(stream: RecvStream, limit: usize) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, limit, message: PhantomData }
+        Self { stream, buffer: Vec::new(), start: 0, limit, broken: None, message: PhantomData }
     }
 
     /// Receive one message of another type in a frame of its own: the hello that begins a conversation. Cancel-safe.
@@ -193,12 +195,24 @@ impl<In> ControlReceiver<In> {
     /// # Errors
     /// When the stream ends, or what comes is not such a message.
     pub async fn recv_hello<M: DeserializeOwned>(&mut self) -> Result<M, ReceiveError> {
-        let Some(frame) = self.frame().await? else { return Err(StreamError::EndedEarly.into()) };
-        let mut messages = codec::decode_frame::<M>(&self.buffer[frame])?;
+        let Some(mut messages) = self.messages::<M>().await? else { return Err(StreamError::EndedEarly.into()) };
         match (messages.pop(), messages.is_empty()) {
             (Some(hello), true) => Ok(hello),
             (Some(_) | None, _) => Err(CodecError::Malformed("one hello expected".to_owned()).into()),
         }
+    }
+
+    async fn messages<M: DeserializeOwned>(&mut self) -> Result<Option<Vec<M>>, ReceiveError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let received = match self.frame().await {
+            Ok(Some(frame)) => codec::decode_frame(&self.buffer[frame]).map(Some).map_err(ReceiveError::from),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.broken = received.as_ref().err().cloned();
+        received
     }
 
     /// The place of the next frame in the buffer; `None` once the stream has finished.
@@ -245,9 +259,6 @@ impl<In: DeserializeOwned> ControlReceiver<In> {
     /// # Errors
     /// When the connection ends, or the peer sends garbage; close the connection then.
     pub async fn recv(&mut self) -> Result<Option<Vec<In>>, ReceiveError> {
-        match self.frame().await? {
-            Some(frame) => Ok(Some(codec::decode_frame(&self.buffer[frame])?)),
-            None => Ok(None),
-        }
+        self.messages().await
     }
 }

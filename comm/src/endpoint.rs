@@ -223,6 +223,15 @@ impl Endpoint {
         }
     }
 
+    /// A connection whose greeting is left to the test.
+    #[cfg(test)]
+    pub(crate) async fn test_connect_without_greeting(&self, address: SocketAddr, plane: Plane) -> quinn::Connection {
+        let identity = self.inner.identity.as_ref().unwrap();
+        let mut config = quinn::ClientConfig::new(tls::client(identity, plane).unwrap());
+        config.transport_config(Arc::new(self.inner.tuning.transport(true)));
+        self.inner.quinn.connect_with(config, address, crate::identity::TLS_NAME).unwrap().await.unwrap()
+    }
+
     /// Close all connections, tell their peers `reason`, and wait (at most a second) until they know.
     pub async fn shut_down(&self, reason: &str) {
         self.inner.quinn.close(VarInt::from_u32(CloseCode::Done as u32), reason.as_bytes());

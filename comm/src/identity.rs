@@ -155,6 +155,13 @@ impl Identity {
         &self.authority
     }
 
+    /// This certificate beside another authority, as no honest node has it.
+    #[cfg(test)]
+    pub(crate) fn with_authority_of(mut self, other: &Identity) -> Self {
+        self.authority = other.authority.clone();
+        self
+    }
+
     pub(crate) fn key(&self) -> PrivatePkcs8KeyDer<'static> {
         self.key.clone_key()
     }

@@ -40,3 +40,6 @@ pub use peers::Peers;
 pub use plane::Plane;
 pub use token::{BadToken, Token, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};
+
+#[cfg(test)]
+mod tests;

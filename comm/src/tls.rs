@@ -138,3 +138,14 @@ impl ServerCertVerifier for PinnedAuthority {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// A client that trusts the authority and shows nothing: what a stranger with a copy of the certificate could run.
+#[cfg(test)]
+pub(crate) fn test_client_without_certificate(authority: &crate::Authority, plane: Plane) -> Arc<QuicClientConfig> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots(authority.certificate()).unwrap())
+        .with_no_client_auth();
+    finish_client(config, plane).unwrap()
+}

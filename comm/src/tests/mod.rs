@@ -1,0 +1,58 @@
+//! The crate as its users see it, over real QUIC on loopback, and with peers that do not keep to the rules.
+
+mod control;
+mod data;
+mod membership;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::{Authority, Connection, Endpoint, ExpectedPeer, Identity, Incoming, Plane, Role, Tuning};
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
+    Identity::issue(authority, role, name).unwrap()
+}
+
+/// Settings that notice a dead peer within a test's patience.
+fn impatient() -> Tuning {
+    Tuning {
+        idle_timeout: Duration::from_millis(600),
+        keep_alive: Duration::from_millis(150),
+        connect_timeout: Duration::from_millis(800),
+        ..Tuning::default()
+    }
+}
+
+/// A server and a client of one cluster, connected on `plane`: endpoints first, because dropping them closes.
+struct Pair {
+    server_endpoint: Endpoint,
+    client_endpoint: Endpoint,
+    server: Connection,
+    client: Connection,
+}
+
+async fn pair(plane: Plane, server_role: Role, client_role: Role, tuning: Tuning) -> Pair {
+    let authority = Authority::throw_away().unwrap();
+    let server_endpoint =
+        Endpoint::bind_with(loopback(), &identity(&authority, server_role, "server"), &[plane], tuning.clone()).unwrap();
+    let client_endpoint = Endpoint::bind_with(loopback(), &identity(&authority, client_role, "client"), &[], tuning).unwrap();
+    let address = server_endpoint.local_addr().unwrap();
+    let (client, incoming) = tokio::join!(
+        client_endpoint.connect(address, plane, ExpectedPeer::named(server_role, "server")),
+        server_endpoint.accept()
+    );
+    let Some(Incoming::Peer { connection: server, .. }) = incoming else { panic!("{incoming:?}") };
+    Pair { server_endpoint, client_endpoint, server, client: client.unwrap() }
+}
+
+async fn data_pair() -> Pair {
+    pair(Plane::Data, Role::Worker, Role::Worker, Tuning::default()).await
+}
+
+async fn worker_pair() -> Pair {
+    pair(Plane::Worker, Role::Scheduler, Role::Worker, Tuning::default()).await
+}
