@@ -1,0 +1,245 @@
+//! Expressions over arrays: a parsed formula and the arrays it names become one lazy array.
+//!
+//! [`rask_graphs::expression`] knows the syntax; here is what the names mean. One loop over the flat tree, children before
+//! parents; every mistake is reported at the place in the text where it stands.
+
+mod arguments;
+mod functions;
+
+use rask_graphs::expression::{BinaryOp, Callee, Expression, IndexItem, NodeKind, Span, UnaryOp};
+
+use crate::array::{Array, Index, Operand};
+use crate::dtype::{DType, Scalar};
+use crate::error::ArrayError;
+use crate::function::Function;
+
+/// A mistake in an expression, with its place in the text.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExpressionError {
+    /// Where, in bytes of the text.
+    pub span: Span,
+    /// What is wrong.
+    pub message: String,
+    /// What might be meant.
+    pub hint: Option<String>,
+}
+
+/// What a node stands for.
+#[derive(Clone, Debug)]
+enum Meaning {
+    Array(Array),
+    Scalar(Scalar),
+    Nothing,
+    Text(String),
+    List(Vec<Meaning>),
+}
+
+impl Meaning {
+    fn operand(&self) -> Option<Operand> {
+        match self {
+            Meaning::Array(array) => Some(Operand::Array(array.clone())),
+            Meaning::Scalar(scalar) => Some(Operand::Scalar(*scalar)),
+            Meaning::Nothing | Meaning::Text(_) | Meaning::List(_) => None,
+        }
+    }
+
+    fn describe(&self) -> &'static str {
+        match self {
+            Meaning::Array(_) => "an array",
+            Meaning::Scalar(_) => "a number",
+            Meaning::Nothing => "None",
+            Meaning::Text(_) => "a text",
+            Meaning::List(_) => "a list",
+        }
+    }
+}
+
+/// Why a node has no meaning: text and hint; the place is the node's unless said otherwise.
+struct Mistake {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Mistake {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+}
+
+impl From<ArrayError> for Mistake {
+    fn from(error: ArrayError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// Evaluate a parsed expression; `env` knows the arrays by name.
+///
+/// # Errors
+/// The first mistake: an unknown name or function, wrong arguments, shapes that do not fit.
+pub fn evaluate_expression(expression: &Expression, env: &dyn Fn(&str) -> Option<Array>) -> Result<Array, ExpressionError> {
+    let mut meanings: Vec<Meaning> = Vec::with_capacity(expression.nodes().len());
+    for (idx, node) in expression.nodes().iter().enumerate() {
+        let id = rask_graphs::expression::NodeId(u32::try_from(idx).unwrap_or(u32::MAX));
+        let meaning = evaluate(node, &meanings, env).map_err(|mistake| ExpressionError {
+            span: expression.span(id),
+            message: mistake.message,
+            hint: mistake.hint,
+        })?;
+        meanings.push(meaning);
+    }
+    let span = expression.span(expression.root());
+    let fail = |message: String| ExpressionError { span, message, hint: None };
+    match meanings.pop() {
+        Some(Meaning::Array(array)) => Ok(array),
+        Some(Meaning::Scalar(scalar)) => {
+            Array::full(&[], scalar, None, &crate::ChunkSpec::default()).map_err(|error| fail(error.to_string()))
+        }
+        Some(meaning) => functions::to_array(&meaning).map_err(|mistake| fail(mistake.message)),
+        None => Err(fail("an empty expression".to_owned())),
+    }
+}
+
+fn evaluate(node: &NodeKind, meanings: &[Meaning], env: &dyn Fn(&str) -> Option<Array>) -> Result<Meaning, Mistake> {
+    let meaning = |id: rask_graphs::expression::NodeId| &meanings[id.index()];
+    match node {
+        NodeKind::Integer(value) => Ok(Meaning::Scalar(Scalar::Int(*value))),
+        NodeKind::Float(value) => Ok(Meaning::Scalar(Scalar::Float(*value))),
+        NodeKind::Boolean(value) => Ok(Meaning::Scalar(Scalar::Bool(*value))),
+        NodeKind::None => Ok(Meaning::Nothing),
+        NodeKind::Text(text) => Ok(Meaning::Text(text.clone())),
+        NodeKind::Constant(constant) => Ok(Meaning::Scalar(Scalar::Float(constant.value()))),
+        // A type's name may stand where a type is asked for, as in `astype(float32)`.
+        NodeKind::Name(name) => match env(name) {
+            Some(array) => Ok(Meaning::Array(array)),
+            None if name.parse::<DType>().is_ok() => Ok(Meaning::Text(name.clone())),
+            None => Err(Mistake::new(format!("unknown array \"{name}\""))),
+        },
+        NodeKind::Unary(op, operand) => unary(*op, meaning(*operand)),
+        NodeKind::Binary(op, left, right) => binary(*op, meaning(*left), meaning(*right)),
+        NodeKind::Attribute(of, name) => attribute(meaning(*of), name),
+        NodeKind::Call { callee, arguments, keywords } => {
+            let mut positional: Vec<Meaning> = arguments.iter().map(|id| meaning(*id).clone()).collect();
+            let named: Vec<(String, Meaning)> = keywords.iter().map(|(name, id)| (name.clone(), meaning(*id).clone())).collect();
+            match callee {
+                Callee::Function(name) => functions::call(name, positional, named, false),
+                Callee::Method(of, name) => {
+                    positional.insert(0, meaning(*of).clone());
+                    functions::call(name, positional, named, true)
+                }
+            }
+        }
+        NodeKind::Index(of, items) => index(meaning(*of), items, meanings),
+        NodeKind::Tuple(items) | NodeKind::List(items) => {
+            Ok(Meaning::List(items.iter().map(|id| meaning(*id).clone()).collect()))
+        }
+    }
+}
+
+/// Apply an elementwise function; numbers alone are computed at once.
+fn apply(function: Function, operands: &[&Meaning]) -> Result<Meaning, Mistake> {
+    let operands = operands
+        .iter()
+        .map(|meaning| match meaning {
+            Meaning::List(_) => functions::to_array(meaning).map(Operand::Array),
+            other => other.operand().ok_or_else(|| Mistake::new(format!("{} cannot take {}", function.name(), other.describe()))),
+        })
+        .collect::<Result<Vec<Operand>, Mistake>>()?;
+    let has_array = operands.iter().any(|operand| matches!(operand, Operand::Array(_)));
+    if has_array {
+        return Ok(Meaning::Array(Array::apply(function, &operands)?));
+    }
+    functions::fold_constants(function, &operands)
+}
+
+fn unary(op: UnaryOp, operand: &Meaning) -> Result<Meaning, Mistake> {
+    match op {
+        UnaryOp::Positive => Ok(operand.clone()),
+        UnaryOp::Negative => apply(Function::Negative, &[operand]),
+        UnaryOp::Invert => apply(Function::Invert, &[operand]),
+    }
+}
+
+fn binary(op: BinaryOp, left: &Meaning, right: &Meaning) -> Result<Meaning, Mistake> {
+    let function = match op {
+        BinaryOp::Add => Function::Add,
+        BinaryOp::Subtract => Function::Subtract,
+        BinaryOp::Multiply => Function::Multiply,
+        BinaryOp::Divide => Function::Divide,
+        BinaryOp::FloorDivide => Function::FloorDivide,
+        BinaryOp::Remainder => Function::Remainder,
+        BinaryOp::Power => Function::Power,
+        BinaryOp::MatrixMultiply => return Ok(Meaning::Array(functions::to_array(left)?.matmul(&functions::to_array(right)?)?)),
+        BinaryOp::And => Function::BitwiseAnd,
+        BinaryOp::Or => Function::BitwiseOr,
+        BinaryOp::Xor => Function::BitwiseXor,
+        BinaryOp::ShiftLeft => Function::LeftShift,
+        BinaryOp::ShiftRight => Function::RightShift,
+        BinaryOp::Equal => Function::Equal,
+        BinaryOp::NotEqual => Function::NotEqual,
+        BinaryOp::Less => Function::Less,
+        BinaryOp::LessEqual => Function::LessEqual,
+        BinaryOp::Greater => Function::Greater,
+        BinaryOp::GreaterEqual => Function::GreaterEqual,
+    };
+    apply(function, &[left, right])
+}
+
+fn attribute(of: &Meaning, name: &str) -> Result<Meaning, Mistake> {
+    let Meaning::Array(array) = of else { return Err(Mistake::new(format!("{} has no attribute \"{name}\"", of.describe()))) };
+    let int = |n: usize| Meaning::Scalar(Scalar::Int(i64::try_from(n).unwrap_or(i64::MAX)));
+    match name {
+        "T" => Ok(Meaning::Array(array.transpose(None)?)),
+        "ndim" => Ok(int(array.n_axes())),
+        "shape" | "size" => {
+            ArrayError::check_known(&array.shape(), "shape")?;
+            Ok(if name == "size" { int(array.size()) } else { Meaning::List(array.shape().into_iter().map(int).collect()) })
+        }
+        "dtype" => Ok(Meaning::Text(array.dtype().name().to_owned())),
+        _ => Err(functions::unknown("attribute", name, &["T", "shape", "size", "ndim", "dtype"])),
+    }
+}
+
+fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Meaning, Mistake> {
+    let integer = |id: rask_graphs::expression::NodeId| match &meanings[id.index()] {
+        Meaning::Scalar(Scalar::Int(value)) => Ok(Some(*value)),
+        Meaning::Nothing => Ok(None),
+        other => Err(Mistake::new(format!("a slice takes integers, got {}", other.describe()))),
+    };
+    if let Meaning::List(list) = of {
+        let [IndexItem::At(id)] = items else { return Err(Mistake::new("a list takes one integer index")) };
+        let at = integer(*id)?.unwrap_or(0);
+        let own = if at < 0 { at + list.len() as i64 } else { at };
+        return usize::try_from(own)
+            .ok()
+            .and_then(|own| list.get(own))
+            .cloned()
+            .ok_or_else(|| Mistake::new(format!("index {at} is out of bounds for a list of {}", list.len())));
+    }
+    let array = functions::to_array(of)?;
+    let items = items
+        .iter()
+        .map(|item| {
+            Ok(match item {
+                IndexItem::NewAxis => Index::NewAxis,
+                IndexItem::Ellipsis => Index::Ellipsis,
+                IndexItem::Slice(start, stop, step) => {
+                    let part = |id: &Option<rask_graphs::expression::NodeId>| id.map_or(Ok(None), integer);
+                    Index::Slice(part(start)?, part(stop)?, part(step)?.unwrap_or(1))
+                }
+                IndexItem::At(id) => match &meanings[id.index()] {
+                    Meaning::Scalar(Scalar::Int(value)) => Index::At(*value),
+                    Meaning::Nothing => Index::NewAxis,
+                    Meaning::Array(_) | Meaning::List(_) => {
+                        return Err(Mistake::new("indexing with an array or a list is not supported yet; use slices, or where"));
+                    }
+                    other => return Err(Mistake::new(format!("an index is an integer or a slice, got {}", other.describe()))),
+                },
+            })
+        })
+        .collect::<Result<Vec<Index>, Mistake>>()?;
+    Ok(Meaning::Array(array.index(&items)?))
+}
+
+#[cfg(test)]
+mod tests;

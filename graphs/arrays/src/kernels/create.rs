@@ -1,0 +1,147 @@
+//! Chunks from nothing: constants, ranges, the identity, and literal data small enough to travel in the graph.
+
+use rask_graphs::KernelError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::Buffer;
+use crate::chunk::Chunk;
+use crate::chunking::check_size;
+use crate::dtype::{DType, Scalar, with_type};
+
+/// Arguments of `array.create`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateArgs {
+    /// What the elements are.
+    pub fill: Fill,
+    /// Shape of this chunk.
+    pub shape: Vec<usize>,
+    /// Element type.
+    #[serde(default = "float")]
+    pub dtype: DType,
+    /// Where this chunk begins in the whole array; at its origin unless given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offset: Vec<usize>,
+}
+
+fn float() -> DType {
+    DType::F64
+}
+
+/// Contents of a created array.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// The same number everywhere; 0 makes zeros, 1 ones.
+    Full(Scalar),
+    /// `start + i * step` along the only axis.
+    Range {
+        /// First element.
+        start: Scalar,
+        /// From one element to the next.
+        step: Scalar,
+    },
+    /// `n` numbers from `start` to `stop`, as `linspace` rounds them.
+    Linspace {
+        /// First element.
+        start: f64,
+        /// Last element, if `endpoint`.
+        stop: f64,
+        /// Number of elements of the whole array.
+        n: usize,
+        /// Whether the last element is `stop`.
+        endpoint: bool,
+    },
+    /// Ones on diagonal `k`, zeros elsewhere; two axes.
+    Eye {
+        /// 0 is the main diagonal, positive lie above.
+        k: i64,
+    },
+}
+
+/// Arguments of `array.literal`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LiteralArgs {
+    /// Shape of the chunk.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: DType,
+    /// The elements' bytes (little endian, C order) in base64.
+    pub base64: String,
+}
+
+pub(crate) fn create(args: &CreateArgs) -> Result<Chunk, KernelError> {
+    check_size(&args.shape, args.dtype)?;
+    let n: usize = args.shape.iter().product();
+    let offset = |axis: usize| args.offset.get(axis).copied().unwrap_or(0);
+    let mut buffer = Buffer::zeroed(n * args.dtype.size());
+    match args.fill {
+        Fill::Full(value) => {
+            let element = value.to_bytes(args.dtype);
+            if element.iter().any(|&byte| byte != 0) {
+                for place in buffer.bytes_mut().chunks_exact_mut(element.len()) {
+                    place.copy_from_slice(&element);
+                }
+            }
+        }
+        Fill::Range { start, step } => {
+            one_axis(args)?;
+            let value = |at: usize| match (start, step) {
+                // Integers are exact however long the range is.
+                (Scalar::Int(start), Scalar::Int(step)) => Scalar::Int(start.wrapping_add(step.wrapping_mul(at as i64))),
+                _ => Scalar::Float((at as f64).mul_add(step.to_f64(), start.to_f64())),
+            };
+            each(&mut buffer, args.dtype, |idx| value(offset(0) + idx));
+        }
+        Fill::Linspace { start, stop, n, endpoint } => {
+            one_axis(args)?;
+            let n_steps = if endpoint { n.saturating_sub(1) } else { n };
+            let step = if n_steps == 0 { 0.0 } else { (stop - start) / n_steps as f64 };
+            let value = |at: usize| if endpoint && n > 1 && at + 1 == n { stop } else { (at as f64) * step + start };
+            each(&mut buffer, args.dtype, |idx| Scalar::Float(value(offset(0) + idx)));
+        }
+        Fill::Eye { k } => {
+            let [_, n_columns] = args.shape[..] else { return Err(KernelError("eye needs two axes".to_owned())) };
+            let one = Scalar::Int(1).to_bytes(args.dtype);
+            for (row, place) in buffer.bytes_mut().chunks_exact_mut((n_columns * one.len()).max(1)).enumerate() {
+                let column = (offset(0) + row) as i64 + k - offset(1) as i64;
+                if let Ok(column) = usize::try_from(column)
+                    && column < n_columns
+                {
+                    place[column * one.len()..(column + 1) * one.len()].copy_from_slice(&one);
+                }
+            }
+        }
+    }
+    Ok(Chunk::from_buffer(args.dtype, args.shape.clone(), buffer))
+}
+
+fn one_axis(args: &CreateArgs) -> Result<(), KernelError> {
+    if args.shape.len() == 1 { Ok(()) } else { Err(KernelError("a range has one axis".to_owned())) }
+}
+
+fn each(buffer: &mut Buffer, dtype: DType, value: impl Fn(usize) -> Scalar) {
+    with_type!(dtype, T => {
+        for (idx, place) in buffer.typed_mut::<T>().iter_mut().enumerate() {
+            *place = match value(idx) {
+                Scalar::Bool(value) => u8::from(value) as T,
+                Scalar::Int(value) => value as T,
+                Scalar::Float(value) => value as T,
+            };
+        }
+    });
+}
+
+pub(crate) fn literal(args: &LiteralArgs) -> Result<Chunk, KernelError> {
+    let bytes = data_encoding::BASE64.decode(args.base64.as_bytes())?;
+    Chunk::from_bytes(args.dtype, args.shape.clone(), Buffer::copy_of(&bytes).freeze()).map_err(KernelError)
+}
+
+impl LiteralArgs {
+    /// The arguments that make `chunk` again.
+    pub(crate) fn of(chunk: &Chunk) -> Self {
+        Self { shape: chunk.shape().to_vec(), dtype: chunk.dtype(), base64: data_encoding::BASE64.encode(chunk.bytes()) }
+    }
+}

@@ -1,0 +1,737 @@
+//! Reductions: per chunk, merged in a tree, finished once, so that the result does not depend on who computed what.
+//!
+//! Sums are pairwise and, for floats, in double precision; variances merge by Chan, Golub and LeVeque, "Updating formulae
+//! and a pairwise algorithm for computing sample variances" (1979). What travels between the levels of the tree is a
+//! [`Partial`]: the accumulators, each an array with the reduced axes kept at length 1.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use rask_graphs::{Data, EncodeError, Encoded, KernelError, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::Buffer;
+use crate::chunk::{Chunk, Element};
+use crate::chunking::{ravel, shape_text, unravel};
+use crate::dtype::{DType, with_type};
+use crate::kernels::layout::{TransposeArgs, transpose};
+use crate::kernels::number::Number;
+
+/// A reduction by NumPy's name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reduction {
+    /// Sum.
+    Sum,
+    /// Product.
+    Prod,
+    /// Arithmetic mean.
+    Mean,
+    /// Variance.
+    Var,
+    /// Standard deviation.
+    Std,
+    /// Smallest; NaN if any is.
+    Min,
+    /// Largest; NaN if any is.
+    Max,
+    /// Whether any is nonzero.
+    Any,
+    /// Whether all are nonzero.
+    All,
+    /// Position of the first smallest; of the first NaN if there is one.
+    Argmin,
+    /// Position of the first largest; of the first NaN if there is one.
+    Argmax,
+    /// How many are nonzero.
+    CountNonzero,
+}
+
+/// Arguments of the reductions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReduceArgs {
+    /// The axis or axes to reduce; all unless given. Negative counts from the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis: Option<Axes>,
+    /// Keep reduced axes with length 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keepdims: bool,
+    /// For var and std: the divisor is n - ddof.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ddof: i64,
+    /// Do not finish: the result is merged with others later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// For argmin and argmax: where the input begins in the whole array.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offset: Vec<usize>,
+    /// For argmin and argmax over all axes: the shape of the whole array.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<usize>,
+}
+
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+/// One axis or several.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Axes {
+    /// One.
+    One(i64),
+    /// Several.
+    Many(Vec<i64>),
+}
+
+impl Reduction {
+    /// Every reduction.
+    pub const ALL: [Reduction; 12] = [
+        Reduction::Sum,
+        Reduction::Prod,
+        Reduction::Mean,
+        Reduction::Var,
+        Reduction::Std,
+        Reduction::Min,
+        Reduction::Max,
+        Reduction::Any,
+        Reduction::All,
+        Reduction::Argmin,
+        Reduction::Argmax,
+        Reduction::CountNonzero,
+    ];
+
+    /// NumPy's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        &self.operator()["array.".len()..]
+    }
+
+    /// The operator.
+    #[must_use]
+    pub fn operator(self) -> &'static str {
+        match self {
+            Reduction::Sum => "array.sum",
+            Reduction::Prod => "array.prod",
+            Reduction::Mean => "array.mean",
+            Reduction::Var => "array.var",
+            Reduction::Std => "array.std",
+            Reduction::Min => "array.min",
+            Reduction::Max => "array.max",
+            Reduction::Any => "array.any",
+            Reduction::All => "array.all",
+            Reduction::Argmin => "array.argmin",
+            Reduction::Argmax => "array.argmax",
+            Reduction::CountNonzero => "array.count_nonzero",
+        }
+    }
+
+    /// What it computes, one sentence.
+    #[must_use]
+    pub fn doc(self) -> &'static str {
+        match self {
+            Reduction::Sum => "Sum over axes of one array, or of several as if they were one.",
+            Reduction::Prod => "Product over axes of one array, or of several as if they were one.",
+            Reduction::Mean => "Arithmetic mean over axes of one array, or of several as if they were one.",
+            Reduction::Var => "Variance over axes of one array, or of several as if they were one.",
+            Reduction::Std => "Standard deviation over axes of one array, or of several as if they were one.",
+            Reduction::Min => "Smallest element over axes of one array, or of several as if they were one.",
+            Reduction::Max => "Largest element over axes of one array, or of several as if they were one.",
+            Reduction::Any => "Whether any element is nonzero, over axes.",
+            Reduction::All => "Whether all elements are nonzero, over axes.",
+            Reduction::Argmin => "Position of the first smallest element, over one axis or all.",
+            Reduction::Argmax => "Position of the first largest element, over one axis or all.",
+            Reduction::CountNonzero => "Number of nonzero elements, over axes.",
+        }
+    }
+
+    /// The element type of the result.
+    #[must_use]
+    pub fn result_type(self, dtype: DType) -> DType {
+        match self {
+            Reduction::Sum | Reduction::Prod => dtype.to_sum(),
+            Reduction::Mean | Reduction::Var | Reduction::Std => {
+                if dtype == DType::F32 {
+                    DType::F32
+                } else {
+                    DType::F64
+                }
+            }
+            Reduction::Min | Reduction::Max => dtype,
+            Reduction::Any | Reduction::All => DType::Bool,
+            Reduction::Argmin | Reduction::Argmax | Reduction::CountNonzero => DType::I64,
+        }
+    }
+
+    /// Whether an empty array has no result.
+    #[must_use]
+    pub fn needs_elements(self) -> bool {
+        matches!(self, Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax)
+    }
+}
+
+/// The accumulators of an unfinished reduction.
+#[derive(Clone)]
+pub(crate) struct Partial {
+    /// The type of the elements that were reduced.
+    dtype: DType,
+    /// Which axes are reduced.
+    axes: Vec<usize>,
+    parts: Vec<Chunk>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PartialHeader {
+    dtype: DType,
+    axes: Vec<usize>,
+    parts: Vec<(DType, Vec<usize>)>,
+}
+
+/// The wire name of unfinished reductions.
+pub(crate) const PARTIAL_KIND: &str = "array_partial";
+
+impl Data for Partial {
+    fn kind(&self) -> &'static str {
+        PARTIAL_KIND
+    }
+
+    fn nbytes(&self) -> u64 {
+        self.parts.iter().map(Data::nbytes).sum()
+    }
+
+    fn encode(&self) -> Result<Encoded, EncodeError> {
+        let parts = self.parts.iter().map(|part| (part.dtype(), part.shape().to_vec())).collect();
+        let header = PartialHeader { dtype: self.dtype, axes: self.axes.clone(), parts };
+        let header = serde_json::to_vec(&header).map_err(|error| EncodeError(error.to_string()))?;
+        Ok(Encoded {
+            kind: PARTIAL_KIND,
+            header: Bytes::from(header),
+            buffers: self.parts.iter().map(|part| part.bytes().clone()).collect(),
+        })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+pub(crate) fn decode_partial(header: &[u8], buffers: Vec<Bytes>) -> Result<Value, String> {
+    let header: PartialHeader = serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    if header.parts.len() != buffers.len() {
+        return Err(format!("{} buffers expected, got {}", header.parts.len(), buffers.len()));
+    }
+    let parts = header
+        .parts
+        .into_iter()
+        .zip(buffers)
+        .map(|((dtype, shape), data)| Chunk::from_bytes(dtype, shape, data))
+        .collect::<Result<Vec<Chunk>, String>>()?;
+    Ok(Value::new(Partial { dtype: header.dtype, axes: header.axes, parts }))
+}
+
+/// The axes meant by `axis`, ascending.
+pub(crate) fn axes_of(axis: Option<&Axes>, n_axes: usize) -> Result<Vec<usize>, KernelError> {
+    let given = match axis {
+        None => return Ok((0..n_axes).collect()),
+        Some(Axes::One(axis)) => vec![*axis],
+        Some(Axes::Many(axes)) => axes.clone(),
+    };
+    let mut axes = Vec::with_capacity(given.len());
+    for axis in given {
+        let own = if axis < 0 { axis + n_axes as i64 } else { axis };
+        match usize::try_from(own) {
+            Ok(own) if own < n_axes && !axes.contains(&own) => axes.push(own),
+            Ok(_) | Err(_) => {
+                return Err(KernelError(format!("axis {axis} is out of bounds for {n_axes} dimensions, or named twice")));
+            }
+        }
+    }
+    axes.sort_unstable();
+    Ok(axes)
+}
+
+/// Reduce the inputs (chunks, or partials of earlier levels), merge them in order, and finish unless asked not to.
+pub(crate) fn reduce(reduction: Reduction, args: &ReduceArgs, inputs: &[Value]) -> Result<Value, KernelError> {
+    let mut partials = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        partials.push(match input.downcast::<Partial>() {
+            Some(partial) => partial.clone(),
+            None => reduce_chunk(reduction, args, input.expect::<Chunk>("an array")?)?,
+        });
+    }
+    // Pairs of neighbours, then pairs of pairs: the order is fixed by the inputs alone.
+    while partials.len() > 1 {
+        let mut next = Vec::with_capacity(partials.len().div_ceil(2));
+        let mut left = partials.into_iter();
+        while let Some(first) = left.next() {
+            next.push(match left.next() {
+                Some(second) => merge(reduction, &first, &second)?,
+                None => first,
+            });
+        }
+        partials = next;
+    }
+    let Some(partial) = partials.pop() else { return Err(KernelError("nothing to reduce".to_owned())) };
+    if args.partial { Ok(Value::new(partial)) } else { Ok(Value::new(finish(reduction, args, &partial)?)) }
+}
+
+/// The chunk seen as `outer` blocks of `n` rows of `inner` elements, of which the rows are reduced.
+struct View {
+    outer: usize,
+    n: usize,
+    inner: usize,
+}
+
+fn reduce_chunk(reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Result<Partial, KernelError> {
+    let axes = axes_of(args.axis.as_ref(), chunk.shape().len())?;
+    let kept: Vec<usize> = (0..chunk.shape().len()).filter(|axis| !axes.contains(axis)).collect();
+    let mut shape = chunk.shape().to_vec();
+    for &axis in &axes {
+        shape[axis] = 1;
+    }
+    let adjacent = axes.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    let is_positional = matches!(reduction, Reduction::Argmin | Reduction::Argmax);
+    if is_positional && axes.len() > 1 && !kept.is_empty() {
+        return Err(KernelError(format!("{} takes one axis, or all", reduction.name())));
+    }
+    let moved;
+    let (chunk, view) = if adjacent {
+        let (first, past) = (axes.first().copied().unwrap_or(0), axes.last().map_or(0, |last| last + 1));
+        let size = |range: std::ops::Range<usize>| chunk.shape()[range].iter().product::<usize>();
+        (chunk, View { outer: size(0..first), n: size(first..past), inner: size(past..chunk.shape().len()) })
+    } else {
+        let order: Vec<Option<usize>> = kept.iter().chain(&axes).copied().map(Some).collect();
+        moved = transpose(&TransposeArgs { axes: Some(order) }, chunk)?;
+        let size = |axes: &[usize]| axes.iter().map(|&axis| chunk.shape()[axis]).product::<usize>();
+        (&moved, View { outer: size(&kept), n: size(&axes), inner: 1 })
+    };
+    let parts = accumulate(reduction, chunk, &view, &shape)?;
+    let mut partial = Partial { dtype: chunk.dtype(), axes, parts };
+    if is_positional && view.n > 0 {
+        make_global(args, chunk, &mut partial)?;
+    }
+    Ok(partial)
+}
+
+/// Turn positions within the chunk into positions within the whole array.
+fn make_global(args: &ReduceArgs, chunk: &Chunk, partial: &mut Partial) -> Result<(), KernelError> {
+    if args.offset.is_empty() {
+        return Ok(());
+    }
+    if args.offset.len() != chunk.shape().len() {
+        return Err(KernelError("offset has another number of axes than the array".to_owned()));
+    }
+    let over_all = partial.axes.len() == chunk.shape().len() && args.whole.len() == chunk.shape().len();
+    let positions: Vec<i64> = partial.parts[1]
+        .typed::<i64>()
+        .iter()
+        .map(|&position| {
+            let local = usize::try_from(position).unwrap_or(0);
+            let global = if over_all {
+                let place: Vec<usize> =
+                    unravel(local, chunk.shape()).iter().zip(&args.offset).map(|(place, offset)| place + offset).collect();
+                ravel(&place, &args.whole)
+            } else {
+                local + partial.axes.first().map_or(0, |&axis| args.offset[axis])
+            };
+            global as i64
+        })
+        .collect();
+    partial.parts[1] = Chunk::from_slice(partial.parts[1].shape().to_vec(), &positions).map_err(KernelError)?;
+    Ok(())
+}
+
+fn accumulate(reduction: Reduction, chunk: &Chunk, view: &View, shape: &[usize]) -> Result<Vec<Chunk>, KernelError> {
+    let dtype = chunk.dtype();
+    let make_f64 = |numbers: &[f64]| Chunk::from_slice(shape.to_vec(), numbers).map_err(KernelError);
+    let make_i64 = |numbers: &[i64]| Chunk::from_slice(shape.to_vec(), numbers).map_err(KernelError);
+    Ok(match reduction {
+        Reduction::Sum if !dtype.is_float() => {
+            vec![make_i64(&with_type!(dtype, T => fold(chunk.typed::<T>(), view, 0i64, |x| x as i64, i64::wrapping_add)))?]
+        }
+        Reduction::Prod if !dtype.is_float() => {
+            vec![make_i64(&with_type!(dtype, T => fold(chunk.typed::<T>(), view, 1i64, |x| x as i64, i64::wrapping_mul)))?]
+        }
+        Reduction::Sum => vec![make_f64(&sums(chunk, view))?],
+        Reduction::Prod => {
+            vec![make_f64(&with_type!(dtype, T => fold(chunk.typed::<T>(), view, 1.0, Number::to_f64, |a: f64, b| a * b)))?]
+        }
+        Reduction::Mean => vec![make_f64(&sums(chunk, view))?, Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?],
+        Reduction::Var | Reduction::Std => {
+            let (means, squares) = with_type!(dtype, T => moments(chunk.typed::<T>(), &sums(chunk, view), view));
+            vec![make_f64(&means)?, make_f64(&squares)?, Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?]
+        }
+        Reduction::Any => vec![bools(
+            shape,
+            &with_type!(dtype, T => fold(chunk.typed::<T>(), view, 0u8, |x| u8::from(x != T::ZERO), |a, b| a | b)),
+        )?],
+        Reduction::All => vec![bools(
+            shape,
+            &with_type!(dtype, T => fold(chunk.typed::<T>(), view, 1u8, |x| u8::from(x != T::ZERO), |a, b| a & b)),
+        )?],
+        Reduction::CountNonzero => vec![make_i64(
+            &with_type!(dtype, T => fold(chunk.typed::<T>(), view, 0i64, |x| i64::from(x != T::ZERO), i64::wrapping_add)),
+        )?],
+        Reduction::Min | Reduction::Max => {
+            let count = Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?;
+            vec![with_type!(dtype, T => extremes::<T>(reduction, chunk, view, shape))?, count]
+        }
+        Reduction::Argmin | Reduction::Argmax => {
+            let (values, positions) = with_type!(dtype, T => positions::<T>(reduction, chunk, view, shape))?;
+            vec![values, make_i64(&positions)?, Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?]
+        }
+    })
+}
+
+fn bools(shape: &[usize], bytes: &[u8]) -> Result<Chunk, KernelError> {
+    Chunk::from_bytes(DType::Bool, shape.to_vec(), Buffer::copy_of(bytes).freeze()).map_err(KernelError)
+}
+
+/// Pairwise sums in double precision.
+fn sums(chunk: &Chunk, view: &View) -> Vec<f64> {
+    with_type!(chunk.dtype(), T => fold(chunk.typed::<T>(), view, 0.0, Number::to_f64, |a: f64, b| a + b))
+}
+
+/// Elements summed straight on before halves are added up.
+const LEAF: usize = 1024;
+/// Rows added straight on before halves are added up.
+const LEAF_ROWS: usize = 32;
+/// Columns of a strip of rows, so that accumulators stay in the nearest cache.
+const STRIP: usize = 1024;
+/// Independent accumulators in a leaf.
+const LANES: usize = 16;
+
+/// Map every element and combine along the rows, in a fixed pairwise order.
+fn fold<T: Number, A: Copy>(
+    elements: &[T],
+    view: &View,
+    identity: A,
+    map: impl Fn(T) -> A + Copy,
+    combine: impl Fn(A, A) -> A + Copy,
+) -> Vec<A> {
+    let arch = pulp::Arch::new();
+    let mut out = vec![identity; view.outer * view.inner];
+    if out.is_empty() || view.n == 0 {
+        return out;
+    }
+    arch.dispatch(
+        #[inline(always)]
+        || {
+            for (block, place) in elements.chunks_exact(view.n * view.inner).zip(out.chunks_exact_mut(view.inner)) {
+                if view.inner == 1 {
+                    place[0] = fold_line(block, identity, map, combine);
+                } else {
+                    for column in (0..view.inner).step_by(STRIP) {
+                        let width = STRIP.min(view.inner - column);
+                        fold_rows(
+                            &block[column..],
+                            view.inner,
+                            view.n,
+                            &mut place[column..column + width],
+                            identity,
+                            map,
+                            combine,
+                        );
+                    }
+                }
+            }
+        },
+    );
+    out
+}
+
+#[inline(always)]
+fn fold_line<T: Number, A: Copy>(line: &[T], identity: A, map: impl Fn(T) -> A + Copy, combine: impl Fn(A, A) -> A + Copy) -> A {
+    // A stack of results, one per level, as a binary counter: the same tree as halving, without recursion.
+    let mut levels = [identity; 64];
+    let mut n_leaves = 0usize;
+    for leaf in line.chunks(LEAF) {
+        let mut result = fold_leaf(leaf, identity, map, combine);
+        let mut level = 0;
+        while n_leaves >> level & 1 == 1 {
+            result = combine(levels[level], result);
+            level += 1;
+        }
+        levels[level] = result;
+        n_leaves += 1;
+    }
+    let mut total = identity;
+    for (level, result) in levels.iter().enumerate() {
+        if n_leaves >> level & 1 == 1 {
+            total = combine(*result, total);
+        }
+    }
+    total
+}
+
+#[inline(always)]
+fn fold_leaf<T: Number, A: Copy>(leaf: &[T], identity: A, map: impl Fn(T) -> A + Copy, combine: impl Fn(A, A) -> A + Copy) -> A {
+    let mut lanes = [identity; LANES];
+    let (body, tail) = leaf.as_chunks::<LANES>();
+    for group in body {
+        for (lane, &element) in lanes.iter_mut().zip(group) {
+            *lane = combine(*lane, map(element));
+        }
+    }
+    for (lane, &element) in lanes.iter_mut().zip(tail) {
+        *lane = combine(*lane, map(element));
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for idx in 0..width {
+            lanes[idx] = combine(lanes[idx], lanes[idx + width]);
+        }
+    }
+    lanes[0]
+}
+
+/// Combine rows of a strip into `place`; groups of rows are combined on their own first.
+#[inline(always)]
+fn fold_rows<T: Number, A: Copy>(
+    block: &[T],
+    stride: usize,
+    n_rows: usize,
+    place: &mut [A],
+    identity: A,
+    map: impl Fn(T) -> A + Copy,
+    combine: impl Fn(A, A) -> A + Copy,
+) {
+    let mut group = [identity; STRIP];
+    for first in (0..n_rows).step_by(LEAF_ROWS) {
+        let group = &mut group[..place.len()];
+        group.fill(identity);
+        for row in first..(first + LEAF_ROWS).min(n_rows) {
+            let row = &block[row * stride..row * stride + group.len()];
+            for (total, &element) in group.iter_mut().zip(row) {
+                *total = combine(*total, map(element));
+            }
+        }
+        for (total, &part) in place.iter_mut().zip(group.iter()) {
+            *total = combine(*total, part);
+        }
+    }
+}
+
+/// Means, and sums of squared deviations from them.
+fn moments<T: Number>(elements: &[T], sums: &[f64], view: &View) -> (Vec<f64>, Vec<f64>) {
+    let means: Vec<f64> = sums.iter().map(|sum| sum / view.n as f64).collect();
+    let mut squares = vec![0.0; means.len()];
+    if view.n == 0 || means.is_empty() {
+        return (vec![0.0; means.len()], squares);
+    }
+    for (outer, block) in elements.chunks_exact(view.n * view.inner).enumerate() {
+        if view.inner == 1 {
+            let mean = means[outer];
+            let line = View { outer: 1, n: view.n, inner: 1 };
+            squares[outer] = fold_map(block, &line, |x: T| (x.to_f64() - mean).powi(2));
+        } else {
+            let own = outer * view.inner..(outer + 1) * view.inner;
+            let (means, squares) = (&means[own.clone()], &mut squares[own]);
+            for row in block.chunks_exact(view.inner) {
+                for ((square, mean), element) in squares.iter_mut().zip(means).zip(row) {
+                    *square += (element.to_f64() - mean).powi(2);
+                }
+            }
+        }
+    }
+    (means, squares)
+}
+
+fn fold_map<T: Number>(line: &[T], view: &View, map: impl Fn(T) -> f64 + Copy) -> f64 {
+    fold(line, view, 0.0, map, |a: f64, b| a + b)[0]
+}
+
+fn extremes<T: Number>(reduction: Reduction, chunk: &Chunk, view: &View, shape: &[usize]) -> Result<Chunk, KernelError> {
+    let elements = chunk.typed::<T>();
+    let mut buffer = Buffer::zeroed(view.outer * view.inner * size_of::<T>());
+    // An empty chunk has no extremes; it is told apart by its count when merged.
+    if !elements.is_empty() {
+        for (block, place) in elements.chunks_exact(view.n * view.inner).zip(buffer.typed_mut::<T>().chunks_exact_mut(view.inner))
+        {
+            place.copy_from_slice(&block[..view.inner]);
+            extreme_block(block, view.inner, place, reduction == Reduction::Min);
+        }
+    }
+    Chunk::from_bytes(chunk.dtype(), shape.to_vec(), buffer.freeze()).map_err(KernelError)
+}
+
+fn extreme_block<T: Number>(block: &[T], inner: usize, place: &mut [T], is_min: bool) {
+    let arch = pulp::Arch::new();
+    arch.dispatch(
+        #[inline(always)]
+        || {
+            if inner == 1 {
+                let first = place[0];
+                place[0] =
+                    if is_min { fold_line(block, first, |x| x, T::minimum) } else { fold_line(block, first, |x| x, T::maximum) };
+                return;
+            }
+            for row in block.chunks_exact(inner) {
+                for (best, &element) in place.iter_mut().zip(row) {
+                    *best = if is_min { best.minimum(element) } else { best.maximum(element) };
+                }
+            }
+        },
+    );
+}
+
+/// Whether an element takes the place of the best one so far; NaN beats everything, and the first of equals stays.
+fn beats<T: Number>(reduction: Reduction, element: T, best: T) -> bool {
+    if best.is_nan() {
+        false
+    } else if element.is_nan() {
+        true
+    } else if reduction == Reduction::Argmin {
+        element < best
+    } else {
+        element > best
+    }
+}
+
+fn positions<T: Number>(
+    reduction: Reduction,
+    chunk: &Chunk,
+    view: &View,
+    shape: &[usize],
+) -> Result<(Chunk, Vec<i64>), KernelError> {
+    let elements = chunk.typed::<T>();
+    let mut buffer = Buffer::zeroed(view.outer * view.inner * size_of::<T>());
+    let mut positions = vec![0i64; view.outer * view.inner];
+    if !elements.is_empty() {
+        let best = buffer.typed_mut::<T>();
+        for (outer, block) in elements.chunks_exact(view.n * view.inner).enumerate() {
+            let own = outer * view.inner;
+            best[own..own + view.inner].copy_from_slice(&block[..view.inner]);
+            for (number, row) in block.chunks_exact(view.inner).enumerate().skip(1) {
+                for (column, &element) in row.iter().enumerate() {
+                    if beats(reduction, element, best[own + column]) {
+                        best[own + column] = element;
+                        positions[own + column] = number as i64;
+                    }
+                }
+            }
+        }
+    }
+    let values = Chunk::from_bytes(chunk.dtype(), shape.to_vec(), buffer.freeze()).map_err(KernelError)?;
+    Ok((values, positions))
+}
+
+fn count(partial: &Partial) -> i64 {
+    partial.parts.last().and_then(|part| part.typed::<i64>().first()).copied().unwrap_or(0)
+}
+
+fn pair<T: Element>(a: &Chunk, b: &Chunk, combine: impl Fn(T, T) -> T) -> Result<Chunk, KernelError> {
+    let elements: Vec<T> = a.typed::<T>().iter().zip(b.typed::<T>()).map(|(&a, &b)| combine(a, b)).collect();
+    Chunk::from_bytes(a.dtype(), a.shape().to_vec(), Buffer::copy_of(bytemuck::cast_slice(&elements)).freeze())
+        .map_err(KernelError)
+}
+
+/// Merge two neighbours; `a` comes first.
+fn merge(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Partial, KernelError> {
+    let fits = a.dtype == b.dtype
+        && a.axes == b.axes
+        && a.parts.len() == b.parts.len()
+        && a.parts.iter().zip(&b.parts).all(|(a, b)| a.shape() == b.shape() && a.dtype() == b.dtype());
+    if !fits {
+        let shape = |partial: &Partial| partial.parts.first().map_or_else(String::new, |part| shape_text(part.shape()));
+        return Err(KernelError(format!("{}: shapes {} and {} do not match", reduction.name(), shape(a), shape(b))));
+    }
+    let (n_a, n_b) = (count(a), count(b));
+    let total = || Chunk::from_slice(vec![], &[n_a + n_b]).map_err(KernelError);
+    let parts = match reduction {
+        Reduction::Sum if a.dtype.is_float() => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a + b)?],
+        Reduction::Prod if a.dtype.is_float() => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a * b)?],
+        Reduction::Sum | Reduction::CountNonzero => vec![pair::<i64>(&a.parts[0], &b.parts[0], i64::wrapping_add)?],
+        Reduction::Prod => vec![pair::<i64>(&a.parts[0], &b.parts[0], i64::wrapping_mul)?],
+        Reduction::Mean => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a + b)?, total()?],
+        Reduction::Any => vec![pair::<u8>(&a.parts[0], &b.parts[0], |a, b| a | b)?],
+        Reduction::All => vec![pair::<u8>(&a.parts[0], &b.parts[0], |a, b| a & b)?],
+        Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax if n_a == 0 => b.parts.clone(),
+        Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax | Reduction::Var | Reduction::Std if n_b == 0 => {
+            a.parts.clone()
+        }
+        Reduction::Var | Reduction::Std if n_a == 0 => b.parts.clone(),
+        Reduction::Min => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], Number::minimum))?, total()?],
+        Reduction::Max => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], Number::maximum))?, total()?],
+        Reduction::Argmin | Reduction::Argmax => {
+            with_type!(a.dtype, T => merge_positions::<T>(reduction, a, b))?.into_iter().chain([total()?]).collect()
+        }
+        Reduction::Var | Reduction::Std => merge_moments(a, b)?.into_iter().chain([total()?]).collect(),
+    };
+    Ok(Partial { dtype: a.dtype, axes: a.axes.clone(), parts })
+}
+
+fn merge_positions<T: Number>(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Vec<Chunk>, KernelError> {
+    let (mut values, mut places) = (a.parts[0].typed::<T>().to_vec(), a.parts[1].typed::<i64>().to_vec());
+    for (idx, (&value, &place)) in b.parts[0].typed::<T>().iter().zip(b.parts[1].typed::<i64>()).enumerate() {
+        // Chunks of a grid do not come in the order of their elements: among equals the lower position wins.
+        let equal = value == values[idx] || (value.is_nan() && values[idx].is_nan());
+        if beats(reduction, value, values[idx]) || (equal && place < places[idx]) {
+            values[idx] = value;
+            places[idx] = place;
+        }
+    }
+    let shape = a.parts[0].shape().to_vec();
+    let values = Chunk::from_bytes(a.dtype, shape.clone(), Buffer::copy_of(bytemuck::cast_slice(&values)).freeze())
+        .map_err(KernelError)?;
+    Ok(vec![values, Chunk::from_slice(shape, &places).map_err(KernelError)?])
+}
+
+/// Chan's update of means and squared deviations.
+fn merge_moments(a: &Partial, b: &Partial) -> Result<Vec<Chunk>, KernelError> {
+    let (n_a, n_b) = (count(a) as f64, count(b) as f64);
+    let n = n_a + n_b;
+    let mut means = Vec::with_capacity(a.parts[0].len());
+    let mut squares = Vec::with_capacity(means.capacity());
+    let of_a = a.parts[0].typed::<f64>().iter().zip(a.parts[1].typed::<f64>());
+    let of_b = b.parts[0].typed::<f64>().iter().zip(b.parts[1].typed::<f64>());
+    for ((mean_a, square_a), (mean_b, square_b)) in of_a.zip(of_b) {
+        let delta = mean_b - mean_a;
+        means.push(mean_a + delta * (n_b / n));
+        squares.push(square_a + square_b + delta * delta * (n_a * n_b / n));
+    }
+    let shape = a.parts[0].shape().to_vec();
+    Ok(vec![
+        Chunk::from_slice(shape.clone(), &means).map_err(KernelError)?,
+        Chunk::from_slice(shape, &squares).map_err(KernelError)?,
+    ])
+}
+
+fn finish(reduction: Reduction, args: &ReduceArgs, partial: &Partial) -> Result<Chunk, KernelError> {
+    let first = &partial.parts[0];
+    if reduction.needs_elements() && count(partial) == 0 && !first.is_empty() {
+        return Err(KernelError(format!("{} of an empty array has no value", reduction.name())));
+    }
+    let result = reduction.result_type(partial.dtype);
+    let n = count(partial) as f64;
+    let numbers = |part: &Chunk, map: &dyn Fn(f64) -> f64| -> Result<Chunk, KernelError> {
+        let numbers = part.typed::<f64>().iter().map(|&x| map(x));
+        if result == DType::F32 {
+            #[expect(clippy::cast_possible_truncation, reason = "the result is single precision")]
+            let numbers: Vec<f32> = numbers.map(|x| x as f32).collect();
+            Chunk::from_slice(part.shape().to_vec(), &numbers).map_err(KernelError)
+        } else {
+            Chunk::from_slice(part.shape().to_vec(), &numbers.collect::<Vec<f64>>()).map_err(KernelError)
+        }
+    };
+    let freedom = (n - args.ddof as f64).max(0.0);
+    let chunk = match reduction {
+        Reduction::Sum | Reduction::Prod if partial.dtype.is_float() => numbers(first, &|x| x)?,
+        Reduction::Sum | Reduction::Prod => {
+            Chunk::from_bytes(result, first.shape().to_vec(), first.bytes().clone()).map_err(KernelError)?
+        }
+        Reduction::Mean => numbers(first, &|x| x / n)?,
+        Reduction::Var => numbers(&partial.parts[1], &|x| x / freedom)?,
+        Reduction::Std => numbers(&partial.parts[1], &|x| (x / freedom).sqrt())?,
+        Reduction::Argmin | Reduction::Argmax => partial.parts[1].clone(),
+        Reduction::Min | Reduction::Max | Reduction::Any | Reduction::All | Reduction::CountNonzero => first.clone(),
+    };
+    if args.keepdims {
+        return Ok(chunk);
+    }
+    let shape =
+        chunk.shape().iter().enumerate().filter(|(axis, _)| !partial.axes.contains(axis)).map(|(_, &size)| size).collect();
+    chunk.reshaped(shape).map_err(KernelError)
+}
