@@ -151,15 +151,11 @@ fn failure_of(message: &FromWorker) -> &RunFailure {
 fn results_are_held_and_told_in_the_order_of_the_machine() {
     let bench = bench(1);
     bench.core.deliver((0..100).map(|idx| run(idx, NOOP, Vec::new())));
-    let told: Vec<TaskId> = bench
-        .ear
-        .take(100)
-        .iter()
-        .map(|message| match message {
-            FromWorker::Finished { task, n_parts: 0, .. } => *task,
-            other => panic!("unexpected: {other:?}"),
-        })
-        .collect();
+    let finished = |message: &FromWorker| {
+        let FromWorker::Finished { task, n_parts: 0, .. } = message else { panic!("unexpected: {message:?}") };
+        *task
+    };
+    let told: Vec<TaskId> = bench.ear.take(100).iter().map(finished).collect();
     assert_eq!(told, (0..100).map(id).collect::<Vec<_>>(), "one slot runs in order of index");
     assert_eq!(bench.core.store().len(), 100);
     bench.core.deliver([ToWorker::Free { tasks: (0..100).map(id).collect() }]);

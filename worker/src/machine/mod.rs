@@ -445,15 +445,25 @@ impl Machine {
         if let Some(attempt) = self.results.remove(&task) {
             self.story.push(now, task, attempt, Stage::Freed);
             out.push(Action::Tell(FromWorker::Lost { task }));
+            self.give_back_users(now, task, attempt, out);
+        }
+    }
+
+    /// A result that was held here is gone although nobody freed it: runs that counted on it cannot start here. It happens
+    /// seldom enough for a look at every waiting run.
+    fn give_back_users(&mut self, now: Time, input: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        let me: Vec<WorkerId> = self.me.into_iter().collect();
+        for key in self.runs.users_of(input, attempt) {
+            self.give_back(now, key, input, &me, out);
         }
     }
 
     fn cancel(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
-        if let Some((key, run)) = self.runs.find(task) {
-            if run.attempt == attempt || self.config.has_fault(Fault::SkipAttemptCheckOnCancel) {
-                self.abandon(now, key, Stage::Cancelled, out);
-                return;
-            }
+        if let Some((key, run)) = self.runs.find(task)
+            && (run.attempt == attempt || self.config.has_fault(Fault::SkipAttemptCheckOnCancel))
+        {
+            self.abandon(now, key, Stage::Cancelled, out);
+            return;
         }
         if let Some(run) = self.executing.of(task).find(|run| run.attempt == attempt) {
             if !run.is_interrupted {
@@ -469,6 +479,7 @@ impl Machine {
             self.results.remove(&task);
             self.story.push(now, task, attempt, Stage::Freed);
             out.push(Action::Drop(FetchItem::whole(task, attempt)));
+            self.give_back_users(now, task, attempt, out);
         }
     }
 

@@ -74,6 +74,12 @@ impl Runs {
         Some((key, self.table.get(key)?))
     }
 
+    /// The runs, in a fixed order, that take run `attempt` of `input`, or a part of it, as an input.
+    pub(super) fn users_of(&self, input: TaskId, attempt: Attempt) -> Vec<Key> {
+        let uses_it = |run: &RunEntry| run.inputs.iter().any(|item| item.task == input && item.attempt == attempt);
+        self.table.iter().filter(|(_, run)| uses_it(run)).map(|(key, _)| key).collect()
+    }
+
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut RunEntry> {
         self.table.get_mut(key)
     }

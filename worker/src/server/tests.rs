@@ -72,9 +72,13 @@ impl Scheduler {
 
     async fn welcome(&self, id: u32) -> Guest {
         let mut guest = self.guest().await;
-        let body = Body::single("core.part_list", 1, "{}");
-        let body = ToWorker::Body { id: BodyId { graph: GRAPH, idx: 0 }, body, label: "parts".to_owned() };
-        guest.say(vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1) }, body]).await;
+        let mut messages = vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1) }];
+        messages.extend((0..).zip(["core.noop", "core.part_list"]).map(|(idx, operator)| ToWorker::Body {
+            id: BodyId { graph: GRAPH, idx },
+            body: Body::single(operator, 1, "{}"),
+            label: operator.to_owned(),
+        }));
+        guest.say(messages).await;
         guest
     }
 }
@@ -110,8 +114,10 @@ fn id(idx: u32) -> TaskId {
     TaskId::new(GRAPH, TaskIdx(idx))
 }
 
+/// A no-op without inputs, or the list of its inputs.
 fn run_message(idx: u32, inputs: Vec<RunInput>) -> ToWorker {
-    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body: 0, priority: 0, inputs, spread: Vec::new() })
+    let body = u32::from(!inputs.is_empty());
+    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, priority: 0, inputs, spread: Vec::new() })
 }
 
 fn input(idx: u32, part: Part, holder: u32) -> RunInput {
@@ -135,7 +141,7 @@ async fn two_workers_run_and_fetch_from_each_other() {
     // Which of the two was accepted first is open; "one" is worker 0 or 1 to itself, and worker 5 to the other.
     two.say(vec![
         ToWorker::Peer { worker: WorkerId(5), address, name: "one".to_owned() },
-        run_message(2, vec![input(0, Part::WHOLE, 5), input(1, Part::WHOLE, 5)]),
+        run_message(2, vec![input(0, Part::WHOLE, 5), input(1, Part(0), 5)]),
         run_message(3, vec![input(7, Part::WHOLE, 5)]),
     ])
     .await;

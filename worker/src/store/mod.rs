@@ -62,10 +62,10 @@ impl Store {
     /// The result, or the part of one, that exactly this run made: held as such, or a part of the whole that is held.
     #[must_use]
     pub fn get(&self, item: &FetchItem) -> Option<Value> {
-        if let Some(held) = self.results.get(&(item.task, item.part)) {
-            if held.attempt == item.attempt {
-                return Some(held.value.clone());
-            }
+        if let Some(held) = self.results.get(&(item.task, item.part))
+            && held.attempt == item.attempt
+        {
+            return Some(held.value.clone());
         }
         if item.part.is_whole() {
             return None;
