@@ -62,9 +62,8 @@ pub fn f64_to_columns(names: &[String], values: &[f64]) -> Result<Partition, Ker
     }
     let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Float64, true)).collect();
     let schema: SchemaRef = Arc::new(Schema::new(fields));
-    let column = |at: usize| -> ArrayRef {
-        Arc::new(values.iter().skip(at).step_by(names.len()).copied().collect::<Float64Array>())
-    };
+    let column =
+        |at: usize| -> ArrayRef { Arc::new(values.iter().skip(at).step_by(names.len()).copied().collect::<Float64Array>()) };
     let batch = RecordBatch::try_new(Arc::clone(&schema), (0..names.len()).map(column).collect())?;
     Partition::try_new(schema, vec![batch])
 }

@@ -48,10 +48,11 @@ pub enum FrameError {
 
 impl FrameError {
     pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
-        let reason = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        let reason = if error.kind() == std::io::ErrorKind::NotFound {
+            "no such file".to_owned()
+        } else {
             // The raw text carries "(os error 13)", which tells people nothing.
-            _ => error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase(),
+            error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
         };
         Self::Io { path: path.to_owned(), reason }
     }
@@ -70,14 +71,11 @@ impl From<DataFusionError> for FrameError {
 impl From<DataFusionError> for SqlError {
     /// The position is that of the diagnostic when the planner attached one, else the one the parser put into its text.
     fn from(error: DataFusionError) -> Self {
-        if let Some(diagnostic) = error.diagnostic()
-            && let Some(span) = diagnostic.span
-        {
-            let narrow = |n: u64| u32::try_from(n).ok().filter(|&n| n > 0);
-            let message = plain_message(&error);
-            return Self { message, line: narrow(span.start.line), column: narrow(span.start.column) };
-        }
-        let (message, position) = split_position(&plain_message(&error));
+        let (message, in_text) = split_position(&plain_message(&error));
+        let narrow = |n: u64| u32::try_from(n).ok().filter(|&n| n > 0);
+        let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
+        let in_span = span.and_then(|span| narrow(span.start.line).zip(narrow(span.start.column)));
+        let position = in_span.or(in_text);
         Self { message, line: position.map(|(line, _)| line), column: position.map(|(_, column)| column) }
     }
 }

@@ -36,11 +36,7 @@ impl Frame {
     /// # Errors
     /// [`FrameError::Io`] when a pattern matches nothing or a file cannot be read, [`FrameError::Data`] when files are not
     /// of the format or disagree on their columns, [`FrameError::Plan`] when the options make no sense.
-    pub fn read(
-        format: Option<Format>,
-        paths: &[impl Into<PathBuf> + Clone],
-        options: ReadOptions,
-    ) -> Result<Self, FrameError> {
+    pub fn read(format: Option<Format>, paths: &[impl Into<PathBuf> + Clone], options: ReadOptions) -> Result<Self, FrameError> {
         let paths: Vec<PathBuf> = paths.iter().cloned().map(Into::into).collect();
         let source = FileSource::open(format, &paths, options)?;
         Ok(Self::new(Arc::clone(&source.schema), Node::Files(source)))

@@ -16,6 +16,9 @@ pub mod present;
 mod source;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use columns::{columns_to_f64, f64_to_columns};
 pub use error::{FrameError, SqlError};
 pub use frame::{Frame, sql_tables};

@@ -13,9 +13,10 @@ struct NoArgs {}
 
 pub(super) fn register(registry: &mut Registry) {
     let doc = "Put partitions with the same columns one after the other. Rows are shared with the inputs, not copied.";
-    registry.register(OperatorSpec::new::<NoArgs>("frame.concat", 1, Arity::at_least(1), KIND, doc), |_ctx, _args: &NoArgs, inputs| {
-        Ok(Value::new(concat(&partitions(inputs)?)?))
-    });
+    registry.register(
+        OperatorSpec::new::<NoArgs>("frame.concat", 1, Arity::at_least(1), KIND, doc),
+        |_ctx, _args: &NoArgs, inputs| Ok(Value::new(concat(&partitions(inputs)?)?)),
+    );
 }
 
 /// The rows of all partitions in order.

@@ -1,4 +1,8 @@
 //! Running a plan inside a task: one thread, rows from the inputs, stoppable.
+//!
+//! A cancelled plan stops at the next batch it produces or the next time it gives way to others. An operator that does
+//! neither (a join whose condition drops every pair, over inputs read already) runs to its end: nothing outside it can
+//! interrupt it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -41,6 +41,7 @@ fn query(ctx: &TaskContext, args: &QueryArgs, inputs: &[&Partition]) -> Result<P
         rest = others;
     }
     let state = session::fresh();
-    let plan = codec::decode_plan(&args.plan, tables, &Arc::clone(&state.task_ctx())).map_err(|e| KernelError(plain_message(&e)))?;
+    let plan =
+        codec::decode_plan(&args.plan, tables, &Arc::clone(&state.task_ctx())).map_err(|e| KernelError(plain_message(&e)))?;
     execute::run(ctx, &state, &plan)
 }

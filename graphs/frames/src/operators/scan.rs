@@ -175,13 +175,12 @@ fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<S
 
 fn unqualify(expr: Expr) -> datafusion::error::Result<datafusion::common::tree_node::Transformed<Expr>> {
     use datafusion::common::tree_node::Transformed;
-    Ok(match expr {
-        Expr::Column(column) if column.relation.is_some() => {
-            Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(column.name)))
-        }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "DataFusion's enum: only columns are touched")]
-        other => Transformed::no(other),
-    })
+    if let Expr::Column(column) = &expr
+        && column.relation.is_some()
+    {
+        return Ok(Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(column.name.clone()))));
+    }
+    Ok(Transformed::no(expr))
 }
 
 fn needed_columns(file: &Schema, output: &Schema, predicate_columns: &[String]) -> SchemaRef {

@@ -49,9 +49,11 @@ pub(super) fn parquet(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), 
 pub(crate) fn prune(request: &Request<'_>, metadata: &ParquetMetaData, file_schema: &SchemaRef, asked: Vec<usize>) -> Vec<usize> {
     let Some(predicate) = &request.predicate else { return asked };
     // Statistics are of the types in the file; where those differ from the planned ones the comparison would be wrong.
-    let is_as_planned = request.needed.fields().iter().all(|field| {
-        file_schema.field_with_name(field.name()).is_ok_and(|own| own.data_type() == field.data_type())
-    });
+    let is_as_planned = request
+        .needed
+        .fields()
+        .iter()
+        .all(|field| file_schema.field_with_name(field.name()).is_ok_and(|own| own.data_type() == field.data_type()));
     if !is_as_planned {
         return asked;
     }

@@ -31,8 +31,7 @@ fn open(request: &Request<'_>, check: impl Fn(&[u8]) -> Result<(), KernelError>)
     let Some((start, end)) = request.range else {
         return Ok(Text { reader: Box::new(BufReader::with_capacity(256 << 10, file)), first_byte: 0 });
     };
-    let (lines, first_byte) =
-        read_lines(&mut file, start, end).map_err(|error| FrameError::io(request.path, &error))?;
+    let (lines, first_byte) = read_lines(&mut file, start, end).map_err(|error| FrameError::io(request.path, &error))?;
     check(&lines)?;
     Ok(Text { reader: Box::new(Cursor::new(lines)), first_byte })
 }
@@ -42,7 +41,9 @@ pub(super) fn csv(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), Kern
     let options = request.options;
     let text = open(request, |lines| {
         if ends_inside_quotes(lines, options.delimiter_byte(), options.quote_byte()) {
-            return Err(request.fail("a quoted field contains a line end where the file is cut; read it with quoted_newlines = true"));
+            return Err(
+                request.fail("a quoted field contains a line end where the file is cut; read it with quoted_newlines = true")
+            );
         }
         Ok(())
     })?;
@@ -67,18 +68,20 @@ pub(super) fn csv(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), Kern
     Ok(())
 }
 
-/// Arrow counts lines from where it began to read; people count from the top of the file.
+/// Arrow counts records from where it began to read, values from 0 and ragged rows from 1; people count lines from the top
+/// of the file. The two differ by the blank lines and quoted line ends before the row, which few files have.
 fn csv_failure(request: &Request<'_>, first_byte: u64, error: &ArrowError) -> KernelError {
     let message = error.to_string();
     let message = message.strip_prefix("Parser error: ").or(message.strip_prefix("Csv error: ")).unwrap_or(&message);
-    let (before, after) = message.split_once("at line ").unwrap_or((message, ""));
+    let (before, after) = message.split_once(" at line ").or_else(|| message.split_once(" for line ")).unwrap_or((message, ""));
     let n_digits = after.bytes().take_while(u8::is_ascii_digit).count();
     let Ok(line) = after[..n_digits].parse::<u64>() else { return request.fail(message) };
+    let counts_from_zero = u64::from(message.starts_with("Error"));
     let n_before = request.open().ok().and_then(|mut file| n_lines_before(&mut file, first_byte).ok()).unwrap_or(0);
     // The offending row, which Arrow appends, may be a megabyte long.
     let rest: String = after[n_digits..].chars().take(200).collect();
     let before = name_column(request, before.trim_end());
-    KernelError(format!("{}:{}: {before}{rest}", request.path.display(), line + n_before))
+    KernelError(format!("{}:{}: {before}{rest}", request.path.display(), line + counts_from_zero + n_before))
 }
 
 /// Arrow names the column by its number.

@@ -54,7 +54,8 @@ fn sql(ctx: &TaskContext, args: &SqlArgs, inputs: &[&Partition]) -> Result<Parti
             TableInputs::Counted(counted) => (&counted.name, counted.n_inputs),
         };
         let own = rest.split_off(..n_inputs).filter(|own| !own.is_empty());
-        let own = own.ok_or_else(|| KernelError(format!("table \"{name}\" takes {n_inputs} of the inputs, {} are left", rest.len())))?;
+        let own =
+            own.ok_or_else(|| KernelError(format!("table \"{name}\" takes {n_inputs} of the inputs, {} are left", rest.len())))?;
         tables.push((name.clone(), execute::table(own)?));
     }
     if !rest.is_empty() {

@@ -115,7 +115,13 @@ impl Drop for Unfinished {
     }
 }
 
-fn write_rows(ctx: &TaskContext, args: &WriteArgs, format: Format, parts: &[&Partition], file: File) -> Result<File, KernelError> {
+fn write_rows(
+    ctx: &TaskContext,
+    args: &WriteArgs,
+    format: Format,
+    parts: &[&Partition],
+    file: File,
+) -> Result<File, KernelError> {
     let batches = || parts.iter().flat_map(|part| part.batches());
     let schema = parts[0].schema();
     match format {
@@ -131,14 +137,14 @@ fn write_rows(ctx: &TaskContext, args: &WriteArgs, format: Format, parts: &[&Par
             Ok(writer.into_inner()?)
         }
         Format::Csv => {
-            let delimiter = u8::try_from(args.delimiter).map_err(|_| KernelError("delimiter must be one ASCII character".to_owned()))?;
+            let delimiter =
+                u8::try_from(args.delimiter).map_err(|_| KernelError("delimiter must be one ASCII character".to_owned()))?;
             let mut out = BufWriter::with_capacity(256 << 10, file);
             if args.header && parts.iter().all(|part| part.n_rows() == 0) {
                 write_csv_header(&mut out, schema, delimiter)?;
             }
             let builder = arrow::csv::WriterBuilder::new();
-            let mut writer =
-                builder.with_header(args.header).with_delimiter(delimiter).with_null(args.null.clone()).build(out);
+            let mut writer = builder.with_header(args.header).with_delimiter(delimiter).with_null(args.null.clone()).build(out);
             for batch in batches() {
                 ctx.check_cancelled()?;
                 writer.write(batch)?;
@@ -146,7 +152,10 @@ fn write_rows(ctx: &TaskContext, args: &WriteArgs, format: Format, parts: &[&Par
             finish(writer.into_inner())
         }
         Format::Json => {
-            let mut writer = arrow::json::LineDelimitedWriter::new(BufWriter::with_capacity(256 << 10, file));
+            let out = BufWriter::with_capacity(256 << 10, file);
+            // With nulls spelled out every line has all columns, in order, and a reader finds them.
+            let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(out);
             for batch in batches() {
                 ctx.check_cancelled()?;
                 writer.write(batch)?;
@@ -174,7 +183,11 @@ fn finish(mut out: BufWriter<File>) -> Result<File, KernelError> {
 /// Arrow's writer writes the header with the first batch, and there is none: write an empty one.
 fn write_csv_header(out: &mut impl Write, schema: &arrow::datatypes::SchemaRef, delimiter: u8) -> Result<(), KernelError> {
     let names = arrow::datatypes::Schema::new(
-        schema.fields().iter().map(|f| arrow::datatypes::Field::new(f.name(), arrow::datatypes::DataType::Utf8, true)).collect::<Vec<_>>(),
+        schema
+            .fields()
+            .iter()
+            .map(|f| arrow::datatypes::Field::new(f.name(), arrow::datatypes::DataType::Utf8, true))
+            .collect::<Vec<_>>(),
     );
     let empty = arrow::array::RecordBatch::new_empty(std::sync::Arc::new(names));
     let mut writer = arrow::csv::WriterBuilder::new().with_header(true).with_delimiter(delimiter).build(out);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use data_encoding::BASE64;
 use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
-use datafusion::common::TableReference;
 use datafusion_proto::bytes::{
     Serializeable, logical_plan_from_bytes_with_extension_codec, logical_plan_to_bytes_with_extension_codec,
 };

@@ -96,13 +96,11 @@ fn with_source(scan: TableScanBuilder, source: Arc<dyn datafusion::logical_expr:
 /// Cut an optimised plan at its scans.
 pub(crate) fn cut(plan: LogicalPlan) -> Result<CutPlan> {
     let mut slots = Vec::new();
-    let rest = plan.transform_down_with_subqueries(|node| match node {
-        LogicalPlan::TableScan(scan) => {
-            let (slot, scan) = cut_scan(scan, slots.len())?;
-            slots.push(slot);
-            Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Jump))
-        }
-        other => Ok(Transformed::no(other)),
+    let rest = plan.transform_down_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        let (slot, scan) = cut_scan(scan, slots.len())?;
+        slots.push(slot);
+        Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Jump))
     })?;
     let rest = rest.data;
     let cut = kind_of(&rest, &slots);
@@ -114,9 +112,8 @@ fn cut_scan(scan: TableScan, slot: usize) -> Result<(Slot, TableScan)> {
     let provider = source_as_provider(&scan.source)?;
     let table = scan.table_name.table().to_owned();
     let slot_number = u32::try_from(slot).map_err(|_| DataFusionError::Plan("too many tables".to_owned()))?;
-    let placed = |schema: &SchemaRef| -> Arc<dyn TableProvider> {
-        Arc::new(SlotTable { schema: Arc::clone(schema), slot: slot_number })
-    };
+    let placed =
+        |schema: &SchemaRef| -> Arc<dyn TableProvider> { Arc::new(SlotTable { schema: Arc::clone(schema), slot: slot_number }) };
     if let Some(tasks) = downcast::<TasksTable>(&provider) {
         let source = provider_as_source(placed(&tasks.schema));
         let rows = Rows::Tasks(tasks.tasks.clone());

@@ -72,7 +72,9 @@ impl FrameLowering {
                 let body = query_body(&rest, vec![1])?;
                 let (body, family) = (graph.body(body), graph.family(name));
                 let tasks = inputs.concat().into_iter().zip(0..);
-                Ok(tasks.map(|(input, member)| graph.task_with(KeyRef { family, member: Some(member) }, body).input(input).add()).collect())
+                Ok(tasks
+                    .map(|(input, member)| graph.task_with(KeyRef { family, member: Some(member) }, body).input(input).add())
+                    .collect())
             }
             Cut::Whole => {
                 let body = query_body(&rest, inputs.iter().map(Vec::len).collect())?;

@@ -25,7 +25,10 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
 
 /// A session with all functions and no tables, whose clock (`now()`) has been read.
 pub(crate) fn fresh() -> SessionState {
+    // A catalog of its own: tables of one query are none of another's business.
+    let config = BASE.config().clone().with_create_default_catalog_and_schema(true);
     let mut state = SessionStateBuilder::new_from_existing(BASE.clone())
+        .with_config(config)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
         .build();
     state.mark_start_execution();

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, visit_relations};
@@ -128,18 +128,14 @@ mod tests {
         let names = tables(sql).unwrap();
         assert_eq!(
             names,
-            [
-                ("flights".to_owned(), Some((1, 29))),
-                ("Air Lines".to_owned(), Some((2, 25))),
-                ("other".to_owned(), Some((3, 27))),
-            ]
+            [("flights".to_owned(), Some((1, 29))), ("Air Lines".to_owned(), Some((2, 25))), ("other".to_owned(), Some((3, 27))),]
         );
         assert!(tables("SELECT 1").unwrap().is_empty());
     }
 
     #[test]
     fn syntax_errors_have_places() {
-        for (sql, place) in [("SELECT * FORM t", (1, 15)), ("SELECT a,\n  FROM t WHERE", (2, 15)), ("SELECT 'open", (1, 8))] {
+        for (sql, place) in [("SELECT * FORM t", (1, 10)), ("SELECT a,\n  FROM t WHERE", (2, 15)), ("SELECT 'open", (1, 8))] {
             let error = tables(sql).unwrap_err();
             assert_eq!(error.line.zip(error.column), Some(place), "{sql}: {error}");
             assert!(!error.message.contains("Line:"), "{error}");

@@ -72,7 +72,14 @@ impl TableProvider for FrameTable {
 fn travels(expr: &Expr) -> bool {
     use datafusion::common::tree_node::TreeNode;
     let has_subquery = expr.exists(|e| {
-        Ok(matches!(e, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)))
+        Ok(matches!(
+            e,
+            Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::SetComparison(_)
+                | Expr::OuterReferenceColumn(..)
+        ))
     });
     !expr.is_volatile() && !has_subquery.unwrap_or(true)
 }

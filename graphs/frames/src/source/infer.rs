@@ -60,9 +60,8 @@ fn merge(
 fn csv_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
     let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
     let format = options.csv_format(options.header).map_err(FrameError::Plan)?;
-    let (schema, _) = format
-        .infer_schema(BufReader::new(file), Some(options.infer_rows))
-        .map_err(|error| FrameError::data(path, error))?;
+    let (schema, _) =
+        format.infer_schema(BufReader::new(file), Some(options.infer_rows)).map_err(|error| FrameError::data(path, error))?;
     if schema.fields().is_empty() {
         return Err(FrameError::data(path, "no columns: the file is empty"));
     }
@@ -108,7 +107,6 @@ fn merge_by_name(first: Schema, other: &Schema) -> Result<Schema, String> {
 /// The narrowest type that holds values of both.
 fn widen(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType::{Date32, Float32, Float64, Int8, Int16, Int32, Int64, Null, Timestamp, UInt8, UInt16, UInt32};
-    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: all other pairs have no common type")]
     match (a, b) {
         (a, b) if a == b => Some(a.clone()),
         (Null, other) | (other, Null) => Some(other.clone()),

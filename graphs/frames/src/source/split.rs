@@ -34,7 +34,8 @@ pub(super) fn slices(format: Format, path: &Path, options: &ReadOptions, out: &m
             }
             // Equal ranges rather than full ones and a rest: the last task should not be the small one.
             let n_slices = nbytes.div_ceil(options.partition_nbytes);
-            let boundary = |idx: u64| u64::try_from(u128::from(nbytes) * u128::from(idx) / u128::from(n_slices)).unwrap_or(nbytes);
+            let boundary =
+                |idx: u64| u64::try_from(u128::from(nbytes) * u128::from(idx) / u128::from(n_slices)).unwrap_or(nbytes);
             out.extend((0..n_slices).map(|idx| Slice { range: Some((boundary(idx), boundary(idx + 1))), ..whole.clone() }));
         }
         Format::Parquet => row_group_slices(whole, options.partition_nbytes, out)?,
