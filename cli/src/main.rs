@@ -1,2 +1,78 @@
-//! The one `rask` binary.
-fn main() {}
+//! The one `rask` binary: reads the command line, runs a command, and turns its end into an exit code.
+//!
+//! Commands live in files of their own. What they have in common (graph files, connections, failures, the terminal) is
+//! here beside them; what graphs are and how they run is in the crates below.
+
+mod arguments;
+mod bench;
+mod check;
+mod compute;
+mod configuration;
+mod connect;
+mod daemon;
+mod exit;
+mod files;
+mod logging;
+mod machine;
+mod operators;
+mod progress;
+mod report;
+mod run;
+mod settings;
+mod status;
+mod submit;
+mod terminal;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use exit::{Exit, Failure};
+use settings::Settings;
+
+/// Kernels allocate and free large buffers from many threads at once, which the system's allocator answers with memory it
+/// does not give back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => report_error(&error).into(),
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<Exit> {
+    let settings = Settings::load(&arguments.global)?;
+    logging::start(&settings)?;
+    match arguments.command {
+        Command::Run(arguments) => run::run(&arguments, &settings),
+        Command::Submit(arguments) => submit::run(&arguments, &settings),
+        Command::Status(arguments) => status::run(&arguments, &settings),
+        Command::Cancel(arguments) => status::cancel(&arguments, &settings),
+        Command::Scheduler(arguments) => daemon::run_scheduler(&arguments, &settings),
+        Command::Worker(arguments) => daemon::run_worker(&arguments, &settings),
+        Command::Token(arguments) => token::run(&arguments, &settings),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Ops(arguments) => operators::run(&arguments),
+        Command::Schema => operators::print_schema(),
+        Command::Graph(arguments) => check::draw(&arguments),
+        Command::Bench(arguments) => bench::run(arguments).map(|()| Exit::Done),
+    }
+}
+
+fn report_error(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => {
+            terminal::print_failure(failure);
+            failure.exit
+        }
+        None => {
+            terminal::print_error(&format!("{error:#}"), None);
+            Exit::Failed
+        }
+    }
+}

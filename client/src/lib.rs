@@ -58,6 +58,7 @@ pub fn registry() -> Arc<graphs::Registry> {
 /// As [`registry`], still open for registering your own operators.
 #[must_use]
 pub fn registry_builder() -> graphs::Registry {
+    #[cfg_attr(not(feature = "collections"), expect(unused_mut, reason = "only collections register more"))]
     let mut registry = graphs::Registry::new();
     rask_arrays::register(&mut registry);
     rask_frames::register(&mut registry);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::executor::block_on;
-use rask::graphs::builder::FinishOptions;
+use rask::graphs::FinishOptions;
 use rask::graphs::keys::KeyRef;
 use rask::graphs::{Body, Graph, GraphBuilder, TaskIdx, TaskOptions};
 use rask::{Client, ClusterOptions, LocalCluster, LocalOptions, SubmitOptions};

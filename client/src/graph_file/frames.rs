@@ -90,7 +90,7 @@ impl Lowerer<'_> {
 
     /// The tasks of a frame's partitions.
     pub(super) fn partitions(&mut self, frame: &Frame, name: &str, span: Span) -> Result<Vec<TaskIdx>, Made> {
-        let lowered: Result<Vec<TaskIdx>, FrameError> = self.frames.lower(frame, &mut self.graph, name);
+        let lowered: Result<Vec<TaskIdx>, FrameError> = self.frames.lower(frame, self.arrays.graph(), name);
         lowered.map_err(|error| self.frame_error(error, span, None))
     }
 
@@ -124,7 +124,7 @@ impl Lowerer<'_> {
             Ok(empty) => empty,
             Err(error) => return self.mistake(of.span, error.0, None),
         };
-        let tasks = bridge::arrays_to_frames(&mut self.graph, name, &rows, &names);
+        let tasks = bridge::arrays_to_frames(self.arrays.graph(), name, &rows, &names);
         Made::Frame(Frame::from_tasks(Arc::clone(empty.schema()), tasks))
     }
 }

@@ -4,12 +4,12 @@
 //! is kept as broken and breaks what uses it; what is a mistake of the author becomes a diagnostic, and what uses it is
 //! passed over in silence, because one mistake should be said once.
 
+use rask_arrays::{Array, Lowering};
 use rask_frames::{Frame, FrameError, FrameLowering};
 use rask_graphs::file::{DeclarationId, DeclarationKind, Diagnostic, FrameSource, GraphFile, OutputOf, Span, Text};
 use rask_graphs::{FinishOptions, GraphBuilder, Registry, TaskIdx};
 
-use super::arrays::{Array, Memo};
-use super::{Plan, PlannedOutput};
+use super::{Plan, PlannedOutput, Summary};
 
 /// What a declaration has become.
 #[derive(Clone)]
@@ -39,8 +39,8 @@ pub(super) struct DraftOutput {
 pub(super) struct Lowerer<'a> {
     pub(super) file: &'a GraphFile,
     pub(super) registry: &'a Registry,
-    pub(super) graph: GraphBuilder,
-    pub(super) arrays: Memo,
+    /// Holds the graph, too; see [`Lowerer::graph`].
+    pub(super) arrays: Lowering<'a>,
     pub(super) frames: FrameLowering,
     pub(super) made: Vec<Made>,
     /// By declaration, how many declarations and outputs use it.
@@ -54,11 +54,11 @@ pub(super) struct Lowerer<'a> {
 /// # Errors
 /// Mistakes that only show now: shapes that do not fit, unknown functions and columns, wrong SQL.
 pub fn plan(file: &GraphFile, registry: &Registry) -> Result<Plan, Vec<Diagnostic>> {
+    let mut graph = GraphBuilder::new();
     let mut lowerer = Lowerer {
         file,
         registry,
-        graph: GraphBuilder::new(),
-        arrays: Memo::default(),
+        arrays: Lowering::new(&mut graph),
         frames: FrameLowering::new(),
         made: vec![Made::Unneeded; file.declarations.len()],
         n_users: count_users(file),
@@ -76,7 +76,12 @@ pub fn plan(file: &GraphFile, registry: &Registry) -> Result<Plan, Vec<Diagnosti
         lowerer.mistakes.dedup();
         return Err(lowerer.mistakes);
     }
-    lowerer.finish(drafts)
+    for task in drafts.iter().flat_map(|draft| &draft.tasks) {
+        lowerer.graph().output(*task);
+    }
+    let summary = lowerer.summary();
+    let notes = lowerer.notes;
+    finish(file, graph, drafts, notes, summary)
 }
 
 /// By declaration the number of needed declarations and outputs that use it; 0 for what no output needs.
@@ -117,7 +122,7 @@ impl Lowerer<'_> {
                 // What several queries share is computed once; files are not, since each query reads what it needs of them.
                 match (&made, source) {
                     (Made::Frame(frame), FrameSource::Sql { .. }) if self.n_users[at] > 1 => {
-                        match self.frames.lower(frame, &mut self.graph, name) {
+                        match self.frames.lower(frame, self.arrays.graph(), name) {
                             Ok(_) => made,
                             Err(error) => self.frame_error(error, declaration.span, None),
                         }
@@ -153,23 +158,30 @@ impl Lowerer<'_> {
         }
     }
 
-    fn finish(mut self, drafts: Vec<DraftOutput>) -> Result<Plan, Vec<Diagnostic>> {
-        for task in drafts.iter().flat_map(|draft| &draft.tasks) {
-            self.graph.output(*task);
-        }
-        let has_work = drafts.iter().any(|draft| !draft.tasks.is_empty());
-        let summary = self.summary();
-        // Without an output a builder takes every result nobody uses for one; here nothing is wanted then.
-        let graph = if has_work { self.graph } else { GraphBuilder::new() };
-        let finished = graph.finish(&FinishOptions::default()).map_err(|error| {
-            let span = self.file.outputs.first().map_or(Span::new(0, 0), |output| output.span);
-            vec![self.file.diagnostic(span, error.to_string(), None)]
-        })?;
-        let renumbered = |task: &TaskIdx| finished.renumbering.get(task.index()).copied().flatten();
-        let outputs = drafts
-            .into_iter()
-            .map(|draft| PlannedOutput { tasks: draft.tasks.iter().filter_map(renumbered).collect(), ..draft.planned });
-        let outputs = outputs.collect();
-        Ok(Plan { graph: finished.graph, outputs, notes: self.notes, summary })
+    /// The graph under construction.
+    pub(super) fn graph(&mut self) -> &mut GraphBuilder {
+        self.arrays.graph()
     }
+}
+
+fn finish(
+    file: &GraphFile,
+    graph: GraphBuilder,
+    drafts: Vec<DraftOutput>,
+    notes: Vec<String>,
+    summary: Vec<Summary>,
+) -> Result<Plan, Vec<Diagnostic>> {
+    let has_work = drafts.iter().any(|draft| !draft.tasks.is_empty());
+    // Without an output a builder takes every result nobody uses for one; here nothing is wanted then.
+    let graph = if has_work { graph } else { GraphBuilder::new() };
+    let finished = graph.finish(&FinishOptions::default()).map_err(|error| {
+        let span = file.outputs.first().map_or(Span::new(0, 0), |output| output.span);
+        vec![file.diagnostic(span, error.to_string(), None)]
+    })?;
+    let renumbered = |task: &TaskIdx| finished.renumbering.get(task.index()).copied().flatten();
+    let outputs = drafts
+        .into_iter()
+        .map(|draft| PlannedOutput { tasks: draft.tasks.iter().filter_map(renumbered).collect(), ..draft.planned })
+        .collect();
+    Ok(Plan { graph: finished.graph, outputs, notes, summary })
 }

@@ -59,7 +59,7 @@ impl Lowerer<'_> {
         match self.made[at].clone() {
             Made::Task(idx) => {
                 let key = format!("{output}-part");
-                Made::Task(self.graph.task(&key, "core.same", 1, "{}").input_from(Source::Task(idx), part).add())
+                Made::Task(self.graph().task(&key, "core.same", 1, "{}").input_from(Source::Task(idx), part).add())
             }
             other => other,
         }
@@ -89,12 +89,12 @@ impl Lowerer<'_> {
                 let partitions = self.partitions(&frame, name, span)?;
                 self.write_frame(&key, text, &partitions)
             }
-            (Made::Array(array), WriteFormat::Npy) => self.write_npy(&array, &key, name, text, span)?,
+            (Made::Array(array), WriteFormat::Npy) => self.write_npy(&array, name, text),
             (Made::Array(array), WriteFormat::Csv | WriteFormat::Json) => {
                 let rows = self.row_blocks(&array, name, span)?;
                 let n_columns = array.shape().get(1).copied().unwrap_or(1);
                 let columns: Vec<String> = (0..n_columns).map(|column| format!("c{column}")).collect();
-                let partitions = bridge::arrays_to_frames(&mut self.graph, &format!("{name}-rows"), &rows, &columns);
+                let partitions = bridge::arrays_to_frames(self.arrays.graph(), &format!("{name}-rows"), &rows, &columns);
                 self.write_frame(&key, text, &partitions)
             }
             (Made::Array(_) | Made::Task(_), WriteFormat::Zarr) => {
@@ -106,7 +106,7 @@ impl Lowerer<'_> {
                 return Err(self.mistake(write.path.span, "an array is not written as .parquet", hint));
             }
             (Made::Task(task), WriteFormat::Npy) => {
-                self.graph.task(&key, "array.write", 1, &json!({ "path": text }).to_string()).input(task).add()
+                self.graph().task(&key, "array.write", 1, &json!({ "path": text }).to_string()).input(task).add()
             }
             (Made::Task(task), WriteFormat::Parquet | WriteFormat::Csv | WriteFormat::Json) => {
                 self.write_frame(&key, text, &[task])
@@ -118,6 +118,6 @@ impl Lowerer<'_> {
 
     fn write_frame(&mut self, key: &str, path: &str, partitions: &[TaskIdx]) -> TaskIdx {
         let args = json!({ "path": path }).to_string();
-        self.graph.task(key, "frame.write", 1, &args).inputs(partitions.iter().copied()).add()
+        self.graph().task(key, "frame.write", 1, &args).inputs(partitions.iter().copied()).add()
     }
 }

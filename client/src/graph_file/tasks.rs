@@ -17,10 +17,10 @@ impl Lowerer<'_> {
             }
         }
         let version = self.registry.spec(&task.op).map_or(1, |spec| spec.version);
-        let body = self.graph.body(Body::single(&task.op, version, &task.args));
+        let body = self.graph().body(Body::single(&task.op, version, &task.args));
         let (family, member) = declaration.family();
-        let family = self.graph.family(family);
-        let mut builder = self.graph.task_with(KeyRef { family, member }, body);
+        let family = self.graph().family(family);
+        let mut builder = self.graph().task_with(KeyRef { family, member }, body);
         for input in inputs {
             builder = builder.input_from(input.source(), input.part);
         }
@@ -40,7 +40,7 @@ impl Lowerer<'_> {
                 let partitions = self.partitions(&frame, name, span)?;
                 match partitions.as_slice() {
                     [only] => Ok(*only),
-                    _ => Ok(self.graph.task(&format!("{name}-all"), "frame.concat", 1, "{}").inputs(partitions).add()),
+                    _ => Ok(self.graph().task(&format!("{name}-all"), "frame.concat", 1, "{}").inputs(partitions).add()),
                 }
             }
             broken @ (Made::Broken(_) | Made::Mistaken | Made::Unneeded) => Err(broken),

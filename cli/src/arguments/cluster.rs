@@ -1,0 +1,130 @@
+//! Arguments of the commands that make a cluster or talk to one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::values::{parse_duration, parse_graph_id, parse_nbytes, parse_resource};
+
+/// How to reach a scheduler.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArguments {
+    /// Address of the scheduler [default: 127.0.0.1:8786]
+    #[arg(long, env = "RASK_SCHEDULER", value_name = "HOST:PORT")]
+    pub(crate) scheduler: Option<String>,
+    /// File with a join token; not needed by the scheduler's user on its own host. RASK_TOKEN may hold the token itself
+    #[arg(long, env = "RASK_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// `rask status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Print one JSON object on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rask cancel`
+#[derive(Debug, Args)]
+pub(crate) struct CancelArguments {
+    /// The graph's id, as `rask submit --detach` and `rask status` print it
+    #[arg(value_name = "GRAPH", value_parser = parse_graph_id)]
+    pub(crate) graph: u32,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+}
+
+/// `rask scheduler`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The scheduler listens on this machine only unless told otherwise. To take in workers from other hosts:
+  rask scheduler --listen 10.0.0.5:8786
+  rask token create --role worker > token
+and there, with the token copied over:
+  RASK_TOKEN_FILE=token rask worker --scheduler 10.0.0.5:8786")]
+pub(crate) struct SchedulerArguments {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8786]
+    #[arg(long, env = "RASK_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// How long graphs wait when all workers are gone before they fail, such as 30s
+    #[arg(long, env = "RASK_GRACE", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) grace: Option<Duration>,
+}
+
+/// `rask worker`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rask worker --threads 2 --memory 2GiB
+  RASK_TOKEN_FILE=token rask worker --scheduler 10.0.0.5:8786 --name node-a --resources gpu=1
+
+SIGTERM lets running tasks finish and moves results to other workers before the process ends.")]
+pub(crate) struct WorkerArguments {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Tasks to run at once [default: the processors of this machine]
+    #[arg(long, env = "RASK_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Memory for results, such as 2GiB [default: three quarters of the machine's memory]
+    #[arg(long, env = "RASK_MEMORY", value_name = "SIZE", value_parser = parse_nbytes)]
+    pub(crate) memory: Option<u64>,
+    /// Name of the worker, for restrictions and reports [default: made from the host's name and the process id]
+    #[arg(long, env = "RASK_NAME", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Address on which other workers and clients fetch results [default: the one that reaches the scheduler, a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Abstract resources that tasks can ask for; may be repeated
+    #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_resource)]
+    pub(crate) resources: Vec<(String, f64)>,
+    /// Directory whose files tasks may touch; may be repeated [default: all files while the scheduler is on this
+    /// machine, else the current directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_root: Vec<PathBuf>,
+}
+
+/// `rask token`
+#[derive(Debug, Args)]
+pub(crate) struct TokenArguments {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a new token, on the scheduler's host; whoever has it may join in its role until it expires
+    Create(CreateTokenArguments),
+}
+
+/// `rask token create`
+#[derive(Debug, Args)]
+pub(crate) struct CreateTokenArguments {
+    /// What its holder may be
+    #[arg(long, value_enum, default_value_t = TokenRole::Worker)]
+    pub(crate) role: TokenRole,
+    /// How long it can be used, such as 15m, 24h or 30days
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub(crate) expires: Duration,
+    /// How often it can be used; as often as wanted when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) uses: Option<u32>,
+}
+
+/// What the holder of a token may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenRole {
+    /// Run tasks and hold results
+    Worker,
+    /// Submit graphs and fetch results
+    Client,
+    /// Look, but not touch
+    Viewer,
+    /// Everything a client may, for all graphs
+    Admin,
+}

@@ -1,0 +1,160 @@
+//! `rask scheduler` and `rask worker`: processes that run until they are told to stop.
+
+use std::future::Future;
+use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use rask_comm::{JoinError, Role, host_name, obtain_identity};
+use rask_scheduler::server::{SchedulerConfig, ServerError};
+use rask_worker::server::{WorkerConfig, WorkerError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::{SchedulerArguments, WorkerArguments};
+use crate::compute::block_on;
+use crate::exit::{Exit, Failure};
+use crate::machine::{default_memory, n_processors};
+use crate::settings::{DEFAULT_ADDRESS, Settings};
+use crate::terminal::{print_note, print_to_stdout};
+
+/// `rask scheduler`
+pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings) -> anyhow::Result<Exit> {
+    hold_leash();
+    let listen = arguments.listen.or(settings.file.listen).unwrap_or(DEFAULT_ADDRESS);
+    let mut config = SchedulerConfig::new(listen, settings.state_dir.clone());
+    if let Some(grace) = arguments.grace.or(settings.file.grace) {
+        config.machine.no_worker_grace = grace;
+    }
+    block_on(async {
+        let stopped = stop_signal()?;
+        let ended = rask_scheduler::server::run(config, announce, stopped).await;
+        ended.map_err(|error| scheduler_failure(&error, listen))?;
+        Ok(Exit::Done)
+    })
+}
+
+fn scheduler_failure(error: &ServerError, listen: SocketAddr) -> Failure {
+    let failure = Failure::failed(format!("cannot start a scheduler at {listen}: {error}"));
+    match error {
+        ServerError::Bind(_) => failure.with_hint("is one running already? --listen takes another address, port 0 any free one"),
+        ServerError::Authority(_) | ServerError::Identity(_) | ServerError::State { .. } => failure,
+    }
+}
+
+/// Say where the scheduler is, and how others get there.
+fn announce(address: SocketAddr) {
+    let mut text = format!("scheduler listens on {address}\n");
+    if address.ip().is_loopback() {
+        text.push_str(&format!("join with: rask worker --scheduler {address}"));
+    } else {
+        let reachable =
+            if address.ip().is_unspecified() { format!("{}:{}", host_name(), address.port()) } else { address.to_string() };
+        text.push_str(&format!("make a token here:  rask token create --role worker > token\n"));
+        text.push_str(&format!("join elsewhere with: RASK_TOKEN_FILE=token rask worker --scheduler {reachable}"));
+    }
+    // Nobody may be reading; the scheduler works all the same.
+    let _ = print_to_stdout(&text);
+}
+
+/// `rask worker`
+pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> anyhow::Result<Exit> {
+    hold_leash();
+    let scheduler = settings.scheduler(arguments.connect.scheduler.as_ref());
+    let address = resolve(&scheduler)?;
+    let token = settings.token(arguments.connect.token_file.as_ref())?;
+    let name = arguments.name.clone().or_else(|| settings.file.name.clone());
+    let name = name.unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let config = worker_config(arguments, settings, address)?;
+    block_on(async {
+        let stopped = stop_signal()?;
+        let identity = obtain_identity(Role::Worker, &name, address, &settings.state_dir, token.as_deref()).await;
+        let identity = identity.map_err(|error| join_failure(&error, &scheduler))?;
+        print_note(&format!("worker {name} of {} threads, scheduler {scheduler}", config.n_slots));
+        match rask_worker::server::run(config, identity, rask::registry(), stopped).await {
+            Ok(rask_worker::server::Exit::Left) => Ok(Exit::Done),
+            Ok(rask_worker::server::Exit::Hurried) => {
+                print_note("left without waiting for the scheduler: results that only this worker held are lost");
+                Ok(Exit::Done)
+            }
+            Err(error) => Err(worker_failure(&error).into()),
+        }
+    })
+}
+
+fn worker_config(arguments: &WorkerArguments, settings: &Settings, address: SocketAddr) -> Result<WorkerConfig, Failure> {
+    let threads = arguments.threads.or(settings.file.threads).unwrap_or_else(n_processors);
+    let mut config = WorkerConfig::new(address, threads);
+    config.memory_limit = arguments.memory.or(settings.file.memory).unwrap_or_else(default_memory);
+    config.listen = arguments.listen;
+    config.resources = if arguments.resources.is_empty() {
+        settings.file.resources.iter().map(|(name, amount)| (name.clone(), *amount)).collect()
+    } else {
+        arguments.resources.clone()
+    };
+    let roots = if arguments.data_root.is_empty() { &settings.file.data_roots } else { &arguments.data_root };
+    config.data_roots = data_roots(roots, address)?;
+    Ok(config)
+}
+
+/// The directories that tasks may touch. On its own host a user may read anything anyway; what comes from elsewhere is held
+/// to the current directory unless more is allowed.
+fn data_roots(configured: &[PathBuf], scheduler: SocketAddr) -> Result<Option<Vec<PathBuf>>, Failure> {
+    if configured.is_empty() {
+        if scheduler.ip().is_loopback() {
+            return Ok(None);
+        }
+        let here = std::env::current_dir().map_err(|error| Failure::failed(format!("no current directory: {error}")))?;
+        return Ok(Some(vec![here]));
+    }
+    let resolve = |root: &PathBuf| {
+        let missing = |error| Failure::misuse(format!("cannot use the data root {}: {error}", root.display()));
+        root.canonicalize().map_err(missing)
+    };
+    configured.iter().map(resolve).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn resolve(scheduler: &str) -> Result<SocketAddr, Failure> {
+    let wrong = |reason: String| {
+        Failure::misuse(format!("cannot find the scheduler \"{scheduler}\": {reason}"))
+            .with_hint("addresses look like 127.0.0.1:8786")
+    };
+    let mut found = scheduler.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong("it has no address".to_owned()))
+}
+
+fn join_failure(error: &JoinError, scheduler: &str) -> Failure {
+    Failure::unreachable(format!("cannot join the cluster of {scheduler}: {error}"))
+        .with_hint("on the scheduler's host: rask token create --role worker; here: RASK_TOKEN_FILE=FILE")
+}
+
+fn worker_failure(error: &WorkerError) -> Failure {
+    match error {
+        WorkerError::NoScheduler { .. } | WorkerError::Refused { .. } => Failure::unreachable(error.to_string()),
+        WorkerError::Bind(_) | WorkerError::System(_) => Failure::failed(error.to_string()),
+    }
+}
+
+/// Completes on SIGTERM or Ctrl-C.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// With `RASK_LEASH=stdin` the process ends when its standard input does: with whoever started it, however that ended.
+fn hold_leash() {
+    if std::env::var_os("RASK_LEASH").is_none_or(|value| value != "stdin") {
+        return;
+    }
+    std::thread::spawn(|| {
+        let mut nothing = [0; 64];
+        while std::io::stdin().lock().read(&mut nothing).is_ok_and(|n| n > 0) {}
+        std::process::exit(Exit::Done.code().into());
+    });
+}

@@ -1,0 +1,152 @@
+//! `rask status` and `rask cancel`: what a cluster is doing, and stopping some of it.
+
+use comfy_table::{Table, presets};
+use rask::Client;
+use rask_comm::message::StatusReport;
+use rask_graphs::GraphId;
+use serde_json::{Value as Json, json};
+
+use crate::arguments::{CancelArguments, StatusArguments};
+use crate::compute::block_on;
+use crate::connect::connect;
+use crate::exit::{Exit, Failure};
+use crate::report::{size_text, time_text};
+use crate::settings::Settings;
+use crate::terminal::{escape, print_to_stdout};
+
+/// `rask status`
+pub(crate) fn run(arguments: &StatusArguments, settings: &Settings) -> anyhow::Result<Exit> {
+    block_on(async {
+        let client: Client = connect(&arguments.connect, settings).await?;
+        let report = client.status().await.map_err(|error| Failure::unreachable(error.to_string()))?;
+        let text = if arguments.json { to_json(&report).to_string() } else { to_text(&report) };
+        print_to_stdout(&text)?;
+        Ok(Exit::Done)
+    })
+}
+
+/// `rask cancel`
+pub(crate) fn cancel(arguments: &CancelArguments, settings: &Settings) -> anyhow::Result<Exit> {
+    block_on(async {
+        let client = connect(&arguments.connect, settings).await?;
+        let graph = GraphId(arguments.graph);
+        let was_known = client.cancel(graph).await.map_err(|error| Failure::unreachable(error.to_string()))?;
+        if !was_known {
+            let failure = Failure::failed(format!("there is no graph {graph}")).with_hint("rask status lists the graphs");
+            return Err(failure.into());
+        }
+        print_to_stdout(&format!("cancelled {graph}"))?;
+        Ok(Exit::Done)
+    })
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    table
+}
+
+fn to_text(report: &StatusReport) -> String {
+    let mut text = format!("up for {}, {} clients connected\n\n", time_text(report.uptime_seconds), report.n_clients);
+    if report.workers.is_empty() {
+        text.push_str("no workers\n");
+    } else {
+        let mut workers = table(&["worker", "address", "threads", "running", "results", "held", "memory", "limit", "state"]);
+        for worker in &report.workers {
+            let state = match (worker.is_retiring, worker.status.is_paused) {
+                (true, _) => "leaving",
+                (false, true) => "paused",
+                (false, false) => "",
+            };
+            workers.add_row([
+                escape(&worker.name),
+                worker.address.to_string(),
+                worker.n_slots.to_string(),
+                worker.n_processing.to_string(),
+                worker.n_results.to_string(),
+                size_text(worker.status.nbytes_results),
+                size_text(worker.status.rss_nbytes),
+                size_text(worker.memory_limit),
+                state.to_owned(),
+            ]);
+        }
+        text.push_str(&format!("{workers}\n"));
+    }
+    if report.graphs.is_empty() {
+        text.push_str("\nno graphs");
+        return text;
+    }
+    let mut graphs = table(&["graph", "name", "tasks", "finished", "failed", "time", "state"]);
+    for graph in &report.graphs {
+        let state = match (graph.has_ended, graph.has_failed, graph.client) {
+            (true, true, _) => "failed",
+            (true, false, _) => "done",
+            (false, _, None) => "running, detached",
+            (false, _, Some(_)) => "running",
+        };
+        graphs.add_row([
+            graph.graph.to_string(),
+            escape(&graph.name),
+            graph.counts.n_tasks.to_string(),
+            graph.counts.n_finished.to_string(),
+            graph.counts.n_erred.to_string(),
+            time_text(graph.seconds),
+            state.to_owned(),
+        ]);
+    }
+    text.push_str(&format!("\n{graphs}"));
+    text
+}
+
+fn to_json(report: &StatusReport) -> Json {
+    let workers: Vec<Json> = report
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "id": worker.worker.to_string(), "name": worker.name, "address": worker.address.to_string(),
+                "n_slots": worker.n_slots, "memory_limit": worker.memory_limit, "n_processing": worker.n_processing,
+                "n_results": worker.n_results, "nbytes_results": worker.status.nbytes_results,
+                "nbytes_spilled": worker.status.nbytes_spilled, "rss_nbytes": worker.status.rss_nbytes,
+                "n_executing": worker.status.n_executing, "is_paused": worker.status.is_paused, "is_retiring": worker.is_retiring,
+            })
+        })
+        .collect();
+    let graphs: Vec<Json> = report
+        .graphs
+        .iter()
+        .map(|graph| {
+            json!({
+                "id": graph.graph.to_string(), "name": graph.name, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
+                "is_attended": graph.client.is_some(), "seconds": graph.seconds, "n_tasks": graph.counts.n_tasks,
+                "n_waiting": graph.counts.n_waiting, "n_queued": graph.counts.n_queued,
+                "n_processing": graph.counts.n_processing, "n_finished": graph.counts.n_finished, "n_erred": graph.counts.n_erred,
+            })
+        })
+        .collect();
+    json!({ "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rask_comm::message::{GraphReport, TaskCounts};
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        let graph = GraphReport {
+            graph: GraphId(3),
+            name: "\x1b]0;mine\x07".to_owned(),
+            client: None,
+            has_ended: false,
+            has_failed: false,
+            seconds: 1.0,
+            counts: TaskCounts { n_tasks: 4, n_finished: 2, ..TaskCounts::default() },
+        };
+        let report = StatusReport { graphs: vec![graph], ..StatusReport::default() };
+        let text = to_text(&report);
+        assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
+        assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
+        assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
+    }
+}

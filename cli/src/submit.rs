@@ -1,0 +1,28 @@
+//! `rask submit`: compute a graph file on a running cluster.
+
+use crate::arguments::SubmitArguments;
+use crate::compute::{self, Request};
+use crate::connect::connect;
+use crate::exit::Exit;
+use crate::files::{Loaded, display_name, load_plan};
+use crate::settings::Settings;
+
+/// Run the command.
+pub(crate) fn run(arguments: &SubmitArguments, settings: &Settings) -> anyhow::Result<Exit> {
+    let plan = match load_plan(&arguments.file, &rask::registry())? {
+        Loaded::Good(plan) => plan,
+        Loaded::Bad(exit) => return Ok(exit),
+    };
+    let name = display_name(&arguments.file.file);
+    let request = Request {
+        plan: &plan,
+        name: &name,
+        priority: arguments.priority,
+        is_json: arguments.json,
+        is_detached: arguments.detach,
+    };
+    compute::block_on(async {
+        let client = connect(&arguments.connect, settings).await?;
+        compute::compute(&client, &request).await
+    })
+}
