@@ -127,10 +127,8 @@ impl World {
                 assert!(!failure.worker.is_empty() && failure.message.contains(&failure.worker), "no worker is named");
                 count(&self.n_suspect_deaths) > self.config.allowed_failures
             }
-            FailureKind::NoWorkers => {
-                let grace = self.config.no_worker_grace;
-                self.no_workers_since.is_some_and(|since| self.now.since(since) >= grace)
-            }
+            // It may be told long after it happened, to a client that asks later.
+            FailureKind::NoWorkers => self.was_deserted || self.is_deserted(),
             FailureKind::Unsatisfiable => !self.could_run_somewhere(task),
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
@@ -141,6 +139,11 @@ impl World {
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
         let depends = failure.kind == FailureKind::NoSuchResult || self.depends_on(output, task);
         assert!(depends, "{output} is said to have failed for {task}, on which it does not depend");
+    }
+
+    /// Whether no worker has been known to the scheduler for the whole grace period.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.no_workers_since.is_some_and(|since| self.now.since(since) >= self.config.no_worker_grace)
     }
 
     /// Whether some connected worker could run `task` one day.
@@ -233,8 +236,7 @@ impl World {
         for (at, session) in self.sessions.iter().enumerate() {
             for (number, job) in session.jobs.iter().enumerate() {
                 let is_done = matches!(job.state, JobState::Held(_) | JobState::Over);
-                let report = self.scheduler.status();
-                assert!(is_done, "client {at} waits for job {number}: {:?} {:?}\n{report:#?}", job.state, job.outputs);
+                assert!(is_done, "client {at} waits for job {number}: {:?} {:?}", job.state, job.outputs);
             }
         }
     }

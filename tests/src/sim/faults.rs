@@ -297,7 +297,9 @@ impl World {
 
     fn pause(&mut self, process: usize) {
         let lasts = self.dice.magnitude(1_000, 6_000_000);
-        self.processes[process].paused_until = self.now.after(Duration::from_micros(lasts));
+        // Never shortened: what waits for the first pause to end must not be overtaken.
+        let until = self.now.after(Duration::from_micros(lasts));
+        self.processes[process].paused_until = self.processes[process].paused_until.max(until);
         if lasts > 3_000_000 {
             self.may_repeat_work = true;
             if let Some(conn) = self.processes[process].conn {

@@ -205,7 +205,11 @@ fn live(world: &mut World) {
 fn settle(world: &mut World) {
     let deadline = world.now.after(BOUND);
     // A second more, so that every worker has told its status once: news that is due only then is part of the rest.
-    let at_least = world.now.after(Duration::from_millis(2_500));
+    let mut at_least = world.now.after(Duration::from_millis(2_500));
+    if world.profile.is_abandoned {
+        // What nobody can do fails only after the grace period.
+        at_least = at_least.after(world.config.no_worker_grace);
+    }
     run_until(world, deadline, |world| world.now >= at_least && world.is_quiet());
     assert!(world.is_quiet(), "the cluster does not come to rest");
     world.check_honest();

@@ -149,14 +149,11 @@ impl World {
             return;
         }
         for job in 0..self.sessions[session].jobs.len() {
-            match self.sessions[session].jobs[job].state {
-                JobState::Planned => self.try_submit(session, job),
-                JobState::Attaching(graph) => {
-                    self.say(session, FromClient::Attach { request: ATTACH + job as u32, graph });
-                }
-                JobState::Submitted | JobState::Running(_) | JobState::Held(_) | JobState::Over => {}
+            if let JobState::Attaching(graph) = self.sessions[session].jobs[job].state {
+                self.say(session, FromClient::Attach { request: ATTACH + job as u32, graph });
             }
         }
+        self.submit_due(session);
     }
 
     fn try_submit(&mut self, session: usize, job: usize) {
@@ -197,6 +194,16 @@ impl World {
             self.client_hears_one(session, message);
         }
         self.settle_jobs(session);
+        self.submit_due(session);
+    }
+
+    /// Submit what is due; a job that cannot be submitted any more may be what a later one waited for.
+    fn submit_due(&mut self, session: usize) {
+        for job in 0..self.sessions[session].jobs.len() {
+            if self.sessions[session].is_welcome && self.sessions[session].jobs[job].state == JobState::Planned {
+                self.try_submit(session, job);
+            }
+        }
     }
 
     fn client_hears_one(&mut self, session: usize, message: ToClient) {
@@ -266,7 +273,10 @@ impl World {
         let job = (request % ATTACH) as usize;
         if request >= ATTACH {
             let graph = self.sessions[session].jobs[job].graph();
-            if graph.and_then(|graph| self.graphs.get(&graph)).is_some_and(|info| info.is_cancel_sent) {
+            let is_cancelled = graph.and_then(|graph| self.graphs.get(&graph)).is_some_and(|info| info.is_cancel_sent);
+            let is_released =
+                self.sessions[session].jobs[job].outputs.values().all(|state| *state == OutputState::Released);
+            if is_cancelled || is_released {
                 self.sessions[session].jobs[job].state = JobState::Over;
             } else {
                 // The scheduler has not noticed yet that the old connection is gone.
@@ -357,7 +367,9 @@ impl World {
                 continue;
             }
             let is_cancelled = self.graphs.get(&graph).is_some_and(|info| info.is_cancel_sent);
-            assert!(job.has_ended || is_cancelled, "all outputs of {graph} are settled, but it has not ended");
+            // What the client has just released it does not wait for, so it may be ahead of the scheduler.
+            let is_ahead = is_cancelled || job.outputs.values().any(|state| *state == OutputState::Released);
+            assert!(job.has_ended || is_ahead, "all outputs of {graph} are settled, but it has not ended");
             if job.is_kept {
                 self.sessions[session].jobs[at].state = JobState::Held(graph);
             } else {

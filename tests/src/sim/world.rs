@@ -199,6 +199,8 @@ pub(super) struct World {
     pub(super) n_successes: BTreeMap<TaskId, u32>,
     /// Since when the scheduler has known no worker.
     pub(super) no_workers_since: Option<Time>,
+    /// Whether that has ever lasted for the whole grace period.
+    pub(super) was_deserted: bool,
     pub(super) is_healed: bool,
     /// Whether anything has happened that may force work to be done twice.
     pub(super) may_repeat_work: bool,
@@ -236,6 +238,7 @@ impl World {
             n_heard_failures: BTreeMap::new(),
             n_successes: BTreeMap::new(),
             no_workers_since: Some(Time::default()),
+            was_deserted: false,
             is_healed: false,
             may_repeat_work: false,
             cut_peers: BTreeSet::new(),
@@ -362,6 +365,7 @@ impl World {
             host: "one".to_owned(),
             registry_fingerprint: 0,
         };
+        self.was_deserted |= self.is_deserted();
         self.no_workers_since = None;
         self.tell_scheduler(Event::WorkerJoined { worker, hello });
     }
