@@ -1,13 +1,14 @@
 //! Clients: their graphs come in, their questions are answered, and what they want ends with them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rask_comm::message::{FailureKind, FromClient, GraphStats, Holder, SubmitOptions, TaskFailure, ToClient, ToWorker};
 use rask_graphs::{ClientId, Graph, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, WANTED};
 use super::{lineage, placement, report, transitions};
 
 /// Connected clients and the graphs each follows.
@@ -149,12 +150,25 @@ fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
             placement::waiting_to_queued(core, task, out);
         }
     }
+    fail_users_of_erred(core, graph, out);
     placement::fill_workers(core, out);
     if is_over {
         end_if_done(core, graph, out);
         core.note_maybe_over(graph);
     }
     lineage::note_no_workers(core);
+}
+
+/// Tasks of a graph just begun that use an earlier result which has failed will never have their input.
+fn fail_users_of_erred(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    for external in 0..core.run(graph).externals.len() as u32 {
+        let Some(failure) = transitions::source_failure(core, graph, Source::External(external)) else { continue };
+        for at in core.run(graph).dependents(Node::External(external)) {
+            if let Node::Task(idx) = core.run(graph).dependent(at) {
+                transitions::to_erred(core, TaskId::new(graph, idx), Arc::clone(&failure), out);
+            }
+        }
+    }
 }
 
 /// The needs of an active task, when nothing is in memory yet: only counts, no cascades.
@@ -196,8 +210,9 @@ fn link_externals(core: &mut Core, graph: GraphId) {
 /// Stop a graph for a person: its client hears that its outputs were cancelled.
 fn cancel(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let run = core.run(graph);
-    let pending: Vec<TaskId> =
-        run.graph.outputs.iter().filter(|idx| run.entry(**idx).has(OUTPUT_PENDING)).map(|idx| run.task_id(*idx)).collect();
+    // Those who were promised an output, and those who asked where one is while it is being made again.
+    let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
+    let pending: Vec<TaskId> = run.graph.outputs.iter().filter(is_awaited).map(|idx| run.task_id(*idx)).collect();
     for task in pending {
         let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, "the graph was cancelled".to_owned());
         tell_failed(core, task, &failure, out);
@@ -221,6 +236,15 @@ fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: 
     run.client = Some(client);
     run.has_news = true;
     let outputs = run.graph.outputs.clone();
+    for idx in &outputs {
+        // An output that was done once but is being made again is news to this client when it is done.
+        let entry = run.entry_mut(*idx);
+        if entry.has(WANTED) && entry.is_active() && !entry.has(OUTPUT_PENDING) {
+            entry.set(OUTPUT_PENDING);
+            run.n_outputs_pending += 1;
+            run.ended_at = None;
+        }
+    }
     let has_ended = run.ended_at.is_some();
     core.clients.graphs_of.entry(client).or_default().insert(graph);
     out.tell_client(client, ToClient::Accepted { request, graph });
@@ -327,7 +351,7 @@ pub(super) fn tell_failed(core: &mut Core, task: TaskId, failure: &TaskFailure, 
 }
 
 /// The last output of a graph is done or has failed.
-fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
+pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let now = core.now;
     let run = core.run_mut(graph);
     if run.n_outputs_pending > 0 || run.ended_at.is_some() {

@@ -375,7 +375,7 @@ pub(super) fn processing_to_waiting(core: &mut Core, task: TaskId, out: &mut Act
 }
 
 /// Why `source` will never be there, if that is so.
-fn source_failure(core: &Core, graph: GraphId, source: Source) -> Option<Arc<TaskFailure>> {
+pub(super) fn source_failure(core: &Core, graph: GraphId, source: Source) -> Option<Arc<TaskFailure>> {
     let of_task = |task: TaskId| {
         let run = core.run(task.graph);
         (run.entry(task.idx).state == TaskState::Erred).then(|| {
@@ -462,6 +462,10 @@ pub(super) fn unwant(core: &mut Core, task: TaskId, out: &mut Actions) {
     run.n_wanted -= 1;
     run.n_outputs_pending -= u32::from(was_pending);
     let_go(core, vec![task], out);
+    if was_pending {
+        // It may have been the last one that its client was still waiting for.
+        clients::end_if_done(core, task.graph, out);
+    }
     core.note_maybe_over(task.graph);
 }
 
