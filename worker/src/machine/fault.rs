@@ -11,8 +11,8 @@ pub enum Fault {
     ForgetToDrop,
     /// A run that the scheduler was told is given up still runs.
     RunRevoked,
-    /// An input that one holder does not have is given up, although another holder has it, without a word.
-    DropFetchRetry,
+    /// An input that nobody has is awaited for ever, without a word.
+    SwallowFetchFailure,
     /// A whole result is fetched, but the scheduler is not told.
     HideReplica,
 }
@@ -20,7 +20,7 @@ pub enum Fault {
 impl Fault {
     /// All of them.
     pub const ALL: [Fault; 5] =
-        [Fault::SkipAttemptCheckOnCancel, Fault::ForgetToDrop, Fault::RunRevoked, Fault::DropFetchRetry, Fault::HideReplica];
+        [Fault::SkipAttemptCheckOnCancel, Fault::ForgetToDrop, Fault::RunRevoked, Fault::SwallowFetchFailure, Fault::HideReplica];
 }
 
 impl MachineConfig {

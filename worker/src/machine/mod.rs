@@ -122,7 +122,9 @@ impl Machine {
             Event::InputGone { task, attempt, input } => self.miss_input(now, task, attempt, input, out),
             Event::FetchArrived { fetch, item, nbytes, duration_us } => self.arrive(now, fetch, item, nbytes, duration_us, out),
             Event::FetchFailed { fetch, item, reason: _ } => {
-                if let Failure::Lost { waiters, holders, was_kept } = self.fetching.failed(fetch, item) {
+                if let Failure::Lost { waiters, holders, was_kept } = self.fetching.failed(fetch, item)
+                    && !self.config.has_fault(Fault::SwallowFetchFailure)
+                {
                     self.lose_input(now, item.task, waiters, &holders, out);
                     if was_kept {
                         out.push(Action::Tell(FromWorker::NotReplicated { task: item.task }));
@@ -410,7 +412,9 @@ impl Machine {
                     }
                     self.story.push(now, task, attempt, Stage::Fetched);
                 }
-                out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us }));
+                if !self.config.has_fault(Fault::HideReplica) {
+                    out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us }));
+                }
                 self.inputs_came(now, waiters);
             }
         }
@@ -486,7 +490,7 @@ impl Machine {
     fn revoke(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
         let waiting = self.runs.find(task).filter(|(_, run)| run.attempt == attempt).map(|(key, _)| key);
         let given_up = waiting.is_some();
-        if let Some(key) = waiting {
+        if let Some(key) = waiting.filter(|_| !self.config.has_fault(Fault::RunRevoked)) {
             self.abandon(now, key, Stage::Revoked, out);
         }
         out.push(Action::Tell(FromWorker::Revoked { task, attempt, given_up }));
@@ -495,7 +499,9 @@ impl Machine {
     fn free(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
         if let Some(attempt) = self.results.remove(&task) {
             self.story.push(now, task, attempt, Stage::Freed);
-            out.push(Action::Drop(FetchItem::whole(task, attempt)));
+            if !self.config.has_fault(Fault::ForgetToDrop) {
+                out.push(Action::Drop(FetchItem::whole(task, attempt)));
+            }
         }
         if self.fetching.n_items() == 0 {
             return;
