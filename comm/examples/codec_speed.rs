@@ -13,8 +13,11 @@ use rask_graphs::{FinishOptions, GraphBuilder, TaskIdx};
 
 const N_TASKS: u32 = 1_000_000;
 
+/// For a task of the upper half, by its place there, the first of its two inputs, if it has any.
+type FirstInput = fn(u32) -> Option<u32>;
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let shapes: [(&str, fn(u32) -> Option<u32>); 2] = [("independent tasks", |_| None), ("a binary tree", |idx| Some(2 * idx))];
+    let shapes: [(&str, FirstInput); 2] = [("independent tasks", |_| None), ("a binary tree", |idx| Some(2 * idx))];
     for (name, first_input) in shapes {
         let graph = graph(first_input)?;
         let n_tasks = graph.n_tasks();
@@ -37,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// A million tasks of one family; task `idx` of the upper half takes `first_input(idx - half)` and the task after it.
-fn graph(first_input: fn(u32) -> Option<u32>) -> Result<Graph, Box<dyn Error>> {
+fn graph(first_input: FirstInput) -> Result<Graph, Box<dyn Error>> {
     let mut builder = GraphBuilder::new();
     let body = builder.body(Body::single("core.noop", 1, "{}"));
     let family = builder.family("task");

@@ -230,7 +230,8 @@ async fn bad_tokens_are_refused_with_the_reason_on_both_sides() {
     wrong_secret.push(last);
     let wrong_secret: Token = wrong_secret.parse().unwrap();
     let promoted: Token = good.to_string().replace("worker", "admin").parse().unwrap();
-    let cases: [(&Token, Role, fn(&TokenRefusal) -> bool); 4] = [
+    type IsExpected = fn(&TokenRefusal) -> bool;
+    let cases: [(&Token, Role, IsExpected); 4] = [
         (&expired, Role::Worker, |refusal| matches!(refusal, TokenRefusal::Expired { .. })),
         (&used_up, Role::Worker, |refusal| *refusal == TokenRefusal::UsedUp),
         (&wrong_secret, Role::Worker, |refusal| *refusal == TokenRefusal::Unknown),
