@@ -8,7 +8,7 @@ use std::any::Any;
 use bytemuck::Pod;
 use bytes::Bytes;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use rask_graphs::{Data, EncodeError, Encoded, KernelError, Value};
+use rask_graphs::{Data, EncodeError, Encoded, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;

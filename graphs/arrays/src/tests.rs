@@ -198,10 +198,16 @@ fn products_of_irregular_blocks() {
         let ((a, x), (b, y)) = (dice.array(&[n, k]), dice.array(&[k, m]));
         let want = ArrayD::from_shape_fn(IxDyn(&[n, m]), |at| (0..k).map(|i| a[[at[0], i]] * b[[i, at[1]]]).sum());
         assert_close("matmul", &value("x @ y", &[("x", &x), ("y", &y)]), &chunk(&want));
-        assert_close("integers", &value("(x.astype('i4') @ y.astype('i4')).astype('f8')", &[("x", &x), ("y", &y)]), &{
-            let whole = |v: f64| v.trunc();
-            chunk(&ArrayD::from_shape_fn(IxDyn(&[n, m]), |at| (0..k).map(|i| whole(a[[at[0], i]]) * whole(b[[i, at[1]]])).sum()))
-        });
+        assert_close(
+            "integers",
+            &value("(x.astype('int32') @ y.astype('int32')).astype('float64')", &[("x", &x), ("y", &y)]),
+            &{
+                let whole = |v: f64| v.trunc();
+                chunk(&ArrayD::from_shape_fn(IxDyn(&[n, m]), |at| {
+                    (0..k).map(|i| whole(a[[at[0], i]]) * whole(b[[i, at[1]]])).sum()
+                }))
+            },
+        );
     }
 }
 
@@ -227,14 +233,13 @@ fn least_squares_recovers_a_line_also_from_rows_of_unknown_number() {
     let mut registry = rask_graphs::Registry::new();
     crate::register(&mut registry);
     let mut graph = rask_graphs::GraphBuilder::new();
-    let tasks =
-        crate::Lowering::new(&mut graph).lower(&x.rechunk(&ChunkSpec::explicit(vec![vec![70, 1, 129], vec![2]])).unwrap()).tasks;
+    let mut lowering = crate::Lowering::new(&mut graph);
+    let tasks = lowering.lower(&x.rechunk(&ChunkSpec::explicit(vec![vec![70, 1, 129], vec![2]])).unwrap()).tasks;
     let hidden = Array::from_tasks(tasks, DType::F64, vec![vec![UNKNOWN; 3], vec![2]]).unwrap();
     let solution =
         parse("linalg.lstsq(concatenate([h, ones_like(h[:, :1])], axis=1), 2 * h[:, 0] - 3 * h[:, 1] + 1)", &[("h", &hidden)])
             .unwrap();
     let mean = parse("h.mean(axis=0)", &[("h", &hidden)]).unwrap();
-    let mut lowering = crate::Lowering::new(&mut graph);
     let wanted = [lowering.assemble(&solution), lowering.assemble(&mean)];
     for task in wanted {
         graph.output(task);
@@ -263,11 +268,11 @@ fn random_numbers_do_not_depend_on_chunks() {
 fn empty_and_0d_arrays() {
     let empty = Array::zeros(&[0, 3], None, &ChunkSpec::default()).unwrap();
     assert_eq!(compute(&empty).shape(), &[0, 3]);
-    assert_eq!(value("e.sum(axis=0) + 1", &[("e", &empty)]).to_string(), "[1. 1. 1.]");
-    assert_eq!(value("e.T @ e", &[("e", &empty)]).to_string(), "[[0. 0. 0.]\n [0. 0. 0.]\n [0. 0. 0.]]");
-    assert_eq!(value("(e + 1).reshape(3, 0).sum()", &[("e", &empty)]).to_string(), "0.0");
+    assert_eq!(value("z.sum(axis=0) + 1", &[("z", &empty)]).to_string(), "[1. 1. 1.]");
+    assert_eq!(value("z.T @ z", &[("z", &empty)]).to_string(), "[[0. 0. 0.]\n [0. 0. 0.]\n [0. 0. 0.]]");
+    assert_eq!(value("(z + 1).reshape(3, 0).sum()", &[("z", &empty)]).to_string(), "0.0");
     assert!(empty.reduce(Reduction::Max, None, false, 0).is_err());
-    assert_eq!(value("e.mean()", &[("e", &empty)]).to_string(), "nan");
+    assert_eq!(value("z.mean()", &[("z", &empty)]).to_string(), "nan");
     let point = Array::full(&[], Scalar::Float(2.0), None, &ChunkSpec::default()).unwrap();
     assert_eq!(value("sqrt(p * p) + p.sum() + p.T", &[("p", &point)]).to_string(), "6.0");
     assert_eq!(value("p[None, ...].reshape(1, 1, 1)", &[("p", &point)]).to_string(), "[[[2.]]]");
@@ -280,7 +285,7 @@ fn only_what_is_needed_is_lowered_and_trees_are_one_task_a_chunk() {
     assert_eq!(count("x[:10, :10]"), 1);
     assert_eq!(count("x[3:5, :10] * 2"), 3);
     assert_eq!(count("sqrt(x * x + 1) - x / 2"), 200);
-    assert_eq!(count("(x * 2)[0, :10].sum()"), 4);
+    assert_eq!(count("(x * 2)[0, :10].sum()"), 5);
     // Rows to columns: ten splits, ten assemblies, and ten times ten parts behind ten edges.
     let rows = Array::ones(&[100, 100], None, &ChunkSpec::explicit(vec![vec![10; 10], vec![100]])).unwrap();
     let columns = rows.rechunk(&ChunkSpec::explicit(vec![vec![100], vec![10; 10]])).unwrap();

@@ -1,7 +1,7 @@
 //! Everything that moves elements: views, indices, rechunking, reshaping, joining.
 
 use super::{Array, Op};
-use crate::chunking::{ChunkSpec, UNKNOWN, axis_size, offsets};
+use crate::chunking::{AxisChunks, ChunkSpec, UNKNOWN, axis_size, offsets};
 use crate::dtype::DType;
 use crate::error::ArrayError;
 use crate::kernels::layout::Range;
@@ -63,7 +63,10 @@ impl Array {
             None => (0..n_axes).rev().collect(),
             Some(axes) if axes.len() == n_axes => normalise_axes(axes, n_axes)?,
             Some(axes) => {
-                return Err(ArrayError::argument("transpose", format!("{} axes for an array of {n_axes} dimensions", axes.len())));
+                return Err(ArrayError::argument(
+                    "transpose",
+                    format!("{} axes for an array of {n_axes} dimensions", axes.len()),
+                ));
             }
         };
         self.view(order.into_iter().map(Some).collect())
@@ -170,13 +173,7 @@ impl Array {
         let chunks = ranges
             .iter()
             .zip(self.chunks())
-            .map(|(range, sizes)| {
-                if range.is_whole(axis_size(sizes)) {
-                    sizes.clone()
-                } else {
-                    touched(range, sizes).into_iter().map(|(_, local)| local.n).collect()
-                }
-            })
+            .map(|(range, sizes)| touched(range, sizes).into_iter().map(|(_, local)| local.n).collect())
             .collect();
         Self::node(Op::Slice { input: self.clone(), ranges }, self.dtype(), chunks)
     }
@@ -188,16 +185,12 @@ impl Array {
     pub fn rechunk(&self, chunks: &ChunkSpec) -> Result<Self, ArrayError> {
         if let ChunkSpec::Axes(axes) = chunks {
             let same = axes.len() == self.n_axes()
-                && axes
-                    .iter()
-                    .zip(self.chunks())
-                    .all(|(axis, own)| matches!(axis, crate::chunking::AxisChunks::Sizes(sizes) if sizes == own));
+                && axes.iter().zip(self.chunks()).all(|(axis, own)| matches!(axis, AxisChunks::Sizes(sizes) if sizes == own));
             if same {
                 return Ok(self.clone());
             }
         }
-        ArrayError::check_known(&self.shape(), "rechunk")?;
-        let chunks = chunks.resolve(&self.shape(), self.dtype())?;
+        let chunks = self.resolve_chunks(chunks)?;
         if chunks == self.chunks() {
             return Ok(self.clone());
         }
@@ -207,6 +200,38 @@ impl Array {
             return Ok(source);
         }
         Ok(Self::node(Op::Rechunk(source), self.dtype(), chunks))
+    }
+
+    /// The chunks that `spec` means for this array; axes of unknown size keep theirs, and may be asked for nothing else.
+    fn resolve_chunks(&self, spec: &ChunkSpec) -> Result<Vec<Vec<usize>>, ArrayError> {
+        let shape = self.shape();
+        if !shape.contains(&UNKNOWN) {
+            return spec.resolve(&shape, self.dtype());
+        }
+        let mut axes = match spec {
+            ChunkSpec::Axes(axes) => axes.clone(),
+            ChunkSpec::Size(size) => vec![AxisChunks::Size(*size); shape.len()],
+            ChunkSpec::Auto(word) => vec![AxisChunks::Auto(*word); shape.len()],
+        };
+        let mut known = shape.clone();
+        for (axis, size) in known.iter_mut().enumerate().filter(|(_, size)| **size == UNKNOWN) {
+            *size = 1;
+            let Some(entry) = axes.get_mut(axis) else { continue };
+            let keeps = match entry {
+                AxisChunks::Auto(_) => true,
+                AxisChunks::Size(_) => false,
+                AxisChunks::Sizes(sizes) => *sizes == self.chunks()[axis],
+            };
+            if !keeps {
+                return Err(ArrayError::UnknownSize("rechunk"));
+            }
+            *entry = AxisChunks::Size(-1);
+        }
+        let mut chunks = ChunkSpec::Axes(axes).resolve(&known, self.dtype())?;
+        for (axis, _) in shape.iter().enumerate().filter(|(_, size)| **size == UNKNOWN) {
+            chunks[axis].clone_from(&self.chunks()[axis]);
+        }
+        Ok(chunks)
     }
 
     /// Without some chunks' cuts: each of `axes` in one chunk.
@@ -338,11 +363,11 @@ fn complete_shape(shape: &[i64], n: usize) -> Option<Vec<usize>> {
 /// Which chunks of an axis a range touches, in the order of the range, and which indices inside each; an empty range
 /// touches the first chunk with no index.
 pub(crate) fn touched(range: &Range, sizes: &[usize]) -> Vec<(usize, Range)> {
+    if range.is_whole(axis_size(sizes)) {
+        return sizes.iter().enumerate().map(|(chunk, &n)| (chunk, Range { start: 0, step: 1, n })).collect();
+    }
     if range.n == 0 {
         return vec![(0, Range { start: 0, step: 1, n: 0 })];
-    }
-    if sizes.contains(&UNKNOWN) {
-        return sizes.iter().enumerate().map(|(chunk, &n)| (chunk, Range { start: 0, step: 1, n })).collect();
     }
     let starts = offsets(sizes);
     let mut pieces = Vec::new();

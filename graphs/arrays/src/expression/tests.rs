@@ -76,7 +76,7 @@ fn mistakes_are_named_where_they_stand() {
     let x = x();
     let cases: &[(&str, &str, Option<&str>)] = &[
         ("x + y", "unknown array \"y\"", None),
-        ("sun(x)", "unknown function \"sun\"", Some("sum")),
+        ("summ(x)", "unknown function \"summ\"", Some("sum")),
         ("x.maen()", "unknown method \"maen\"", Some("mean")),
         ("sum(x, axes=0)", "unknown argument of sum \"axes\"", Some("axis")),
         ("sum(x, axis=2)", "axis 2 is out of bounds for an array of 2 dimensions", None),
@@ -107,9 +107,9 @@ fn mistakes_are_named_where_they_stand() {
 
 #[test]
 fn scalars_are_weak_in_expressions() {
-    let small = parse("x.astype('f4')", &[("x", &x())]).unwrap();
+    let small = parse("x.astype('float32')", &[("x", &x())]).unwrap();
     assert_eq!(parse("s * 2.5 + pi", &[("s", &small)]).unwrap().dtype().name(), "f32");
-    assert_eq!(parse("s + s.astype('i4')", &[("s", &small)]).unwrap().dtype().name(), "f64");
+    assert_eq!(parse("s + s.astype('int32')", &[("s", &small)]).unwrap().dtype().name(), "f64");
     assert_close(
         "0-d",
         &value("x - x.mean()", &[("x", &x())]),

@@ -12,7 +12,7 @@ use crate::dtype::{DType, Scalar, with_type};
 /// Arguments of `array.create`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// What the elements are.
     pub fill: Fill,
     /// Shape of this chunk.
@@ -32,7 +32,7 @@ fn float() -> DType {
 /// Contents of a created array.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Fill {
+pub(crate) enum Fill {
     /// The same number everywhere; 0 makes zeros, 1 ones.
     Full(Scalar),
     /// `start + i * step` along the only axis.
@@ -63,7 +63,7 @@ pub enum Fill {
 /// Arguments of `array.literal`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LiteralArgs {
+pub(crate) struct LiteralArgs {
     /// Shape of the chunk.
     pub shape: Vec<usize>,
     /// Element type.

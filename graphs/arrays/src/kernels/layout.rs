@@ -13,7 +13,7 @@ use crate::dtype::with_width;
 /// Arguments of `array.slice`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SliceArgs {
+pub(crate) struct SliceArgs {
     /// First index along each axis (of the first axes, if there are fewer entries); negative counts from the end.
     pub starts: Vec<Option<i64>>,
     /// Index before which to stop along each axis.
@@ -26,7 +26,7 @@ pub struct SliceArgs {
 /// Arguments of `array.transpose`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TransposeArgs {
+pub(crate) struct TransposeArgs {
     /// For each axis of the result the axis of the input, null for a new one of length 1; input axes left out must have
     /// length 1. All axes reversed unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct TransposeArgs {
 /// Arguments of `array.reshape`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ReshapeArgs {
+pub(crate) struct ReshapeArgs {
     /// The new shape; one entry may be -1.
     pub shape: Vec<i64>,
 }
@@ -44,15 +44,15 @@ pub struct ReshapeArgs {
 /// Arguments of `array.split`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SplitArgs {
-    /// Sizes of the pieces along each axis; parts are the pieces in C order.
+pub(crate) struct SplitArgs {
+    /// Sizes of the pieces along each axis, none for an axis that stays whole; parts are the pieces in C order.
     pub sizes: Vec<Vec<usize>>,
 }
 
 /// Arguments of `array.assemble`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AssembleArgs {
+pub(crate) struct AssembleArgs {
     /// How many pieces lie along each axis; the inputs are the pieces in C order.
     pub counts: Vec<usize>,
 }
@@ -60,7 +60,7 @@ pub struct AssembleArgs {
 /// Arguments of `array.concatenate`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ConcatenateArgs {
+pub(crate) struct ConcatenateArgs {
     /// The axis along which the inputs follow one another; negative counts from the end.
     #[serde(default)]
     pub axis: i64,
@@ -234,20 +234,22 @@ pub(crate) fn reshape(args: &ReshapeArgs, chunk: &Chunk) -> Result<Chunk, Kernel
 
 /// The pieces of `chunk`, in C order.
 pub(crate) fn split(args: &SplitArgs, chunk: &Chunk) -> Result<Vec<Value>, KernelError> {
-    let fits = args.sizes.len() == chunk.shape().len()
-        && args.sizes.iter().zip(chunk.shape()).all(|(sizes, &size)| sizes.iter().sum::<usize>() == size);
+    let whole = |(sizes, &size): (&Vec<usize>, &usize)| if sizes.is_empty() { vec![size] } else { sizes.clone() };
+    let sizes: Vec<Vec<usize>> = args.sizes.iter().zip(chunk.shape()).map(whole).collect();
+    let adds_up = sizes.iter().zip(chunk.shape()).all(|(sizes, &size)| sizes.iter().sum::<usize>() == size);
+    let fits = args.sizes.len() == chunk.shape().len() && adds_up;
     if !fits {
         return Err(KernelError(format!("pieces {:?} do not add up to shape {}", args.sizes, shape_text(chunk.shape()))));
     }
-    let counts: Vec<usize> = args.sizes.iter().map(Vec::len).collect();
-    let starts: Vec<Vec<usize>> = args.sizes.iter().map(|sizes| offsets(sizes)).collect();
+    let counts: Vec<usize> = sizes.iter().map(Vec::len).collect();
+    let starts: Vec<Vec<usize>> = sizes.iter().map(|sizes| offsets(sizes)).collect();
     let n_pieces: usize = counts.iter().product();
     let piece = |number: usize| {
         let position = unravel(number, &counts);
         let ranges: Vec<Range> = position
             .iter()
             .enumerate()
-            .map(|(axis, &place)| Range { start: starts[axis][place], step: 1, n: args.sizes[axis][place] })
+            .map(|(axis, &place)| Range { start: starts[axis][place], step: 1, n: sizes[axis][place] })
             .collect();
         Value::new(take(chunk, &ranges))
     };
@@ -386,7 +388,7 @@ mod tests {
     fn pieces_go_back_together() {
         let numbers: Vec<i32> = (0..60).collect();
         let chunk = Chunk::from_slice(vec![3, 4, 5], &numbers).unwrap();
-        let sizes = vec![vec![1, 2], vec![4], vec![2, 0, 3]];
+        let sizes = vec![vec![1, 2], vec![], vec![2, 0, 3]];
         let pieces = split(&SplitArgs { sizes }, &chunk).unwrap();
         let pieces: Vec<&Chunk> = pieces.iter().map(|piece| piece.downcast().unwrap()).collect();
         assert_eq!(pieces.len(), 6);

@@ -18,12 +18,12 @@ use crate::kernels::number::Number;
 /// Arguments of the operators that have none.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NoArgs {}
+pub(crate) struct NoArgs {}
 
 /// Arguments of `array.tsqr`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TsqrArgs {
+pub(crate) struct TsqrArgs {
     /// How many inputs stand side by side in each block of rows; 1 unless given.
     #[serde(default = "one")]
     pub n_across: usize,
@@ -36,7 +36,7 @@ fn one() -> usize {
 /// Arguments of `array.lstsq_finish`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LstsqFinishArgs {
+pub(crate) struct LstsqFinishArgs {
     /// Number of unknowns; the columns after them are right-hand sides.
     pub n_unknowns: usize,
     /// Singular values below this times the largest count as zero; machine precision unless given.

@@ -19,7 +19,7 @@ use crate::kernels::layout::place_at;
 /// Arguments of `array.load`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LoadArgs {
+pub(crate) struct LoadArgs {
     /// An npy file, where the worker can read it.
     pub path: String,
     /// First index along each axis; the whole array unless given.
@@ -33,7 +33,7 @@ pub struct LoadArgs {
 /// Arguments of `array.write`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct WriteArgs {
+pub(crate) struct WriteArgs {
     /// The npy file to make, replacing one that is there.
     pub path: String,
     /// How many chunks lie along each axis; the inputs are the chunks in C order. One chunk unless given.

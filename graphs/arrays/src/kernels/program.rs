@@ -13,7 +13,7 @@ use crate::function::Function;
 /// Arguments of `array.elementwise`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Program {
+pub(crate) struct Program {
     /// The task's inputs, in order.
     pub inputs: Vec<ProgramInput>,
     /// What is done, operands before functions; one value must be left over.
@@ -23,7 +23,7 @@ pub struct Program {
 /// An input of a [`Program`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ProgramInput {
+pub(crate) struct ProgramInput {
     /// Its element type.
     pub dtype: DType,
     /// For each axis of the output the axis of this input that runs along it; null where it is repeated.
@@ -33,7 +33,7 @@ pub struct ProgramInput {
 /// One step of a [`Program`].
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Instruction {
+pub(crate) enum Instruction {
     /// Push an input.
     Input(usize),
     /// Push a number of a type.

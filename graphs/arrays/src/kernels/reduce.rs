@@ -19,7 +19,7 @@ use crate::kernels::layout::{TransposeArgs, transpose};
 use crate::kernels::number::Number;
 
 /// A reduction by NumPy's name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Reduction {
     /// Sum.
     Sum,
@@ -174,6 +174,7 @@ impl Reduction {
 /// The accumulators of an unfinished reduction.
 #[derive(Clone)]
 pub(crate) struct Partial {
+    reduction: Reduction,
     /// The type of the elements that were reduced.
     dtype: DType,
     /// Which axes are reduced.
@@ -183,6 +184,7 @@ pub(crate) struct Partial {
 
 #[derive(Serialize, Deserialize)]
 struct PartialHeader {
+    reduction: Reduction,
     dtype: DType,
     axes: Vec<usize>,
     parts: Vec<(DType, Vec<usize>)>,
@@ -202,7 +204,7 @@ impl Data for Partial {
 
     fn encode(&self) -> Result<Encoded, EncodeError> {
         let parts = self.parts.iter().map(|part| (part.dtype(), part.shape().to_vec())).collect();
-        let header = PartialHeader { dtype: self.dtype, axes: self.axes.clone(), parts };
+        let header = PartialHeader { reduction: self.reduction, dtype: self.dtype, axes: self.axes.clone(), parts };
         let header = serde_json::to_vec(&header).map_err(|error| EncodeError(error.to_string()))?;
         Ok(Encoded {
             kind: PARTIAL_KIND,
@@ -227,7 +229,40 @@ pub(crate) fn decode_partial(header: &[u8], buffers: Vec<Bytes>) -> Result<Value
         .zip(buffers)
         .map(|((dtype, shape), data)| Chunk::from_bytes(dtype, shape, data))
         .collect::<Result<Vec<Chunk>, String>>()?;
-    Ok(Value::new(Partial { dtype: header.dtype, axes: header.axes, parts }))
+    let types = part_types(header.reduction, header.dtype);
+    let n_values = types.len() - usize::from(has_count(header.reduction));
+    let shape = parts.first().map_or_else(Vec::new, |part| part.shape().to_vec());
+    let fits = parts.len() == types.len()
+        && parts.iter().zip(&types).all(|(part, dtype)| part.dtype() == *dtype)
+        && parts[..n_values].iter().all(|part| part.shape() == shape)
+        && parts[n_values..].iter().all(|part| part.shape().is_empty())
+        && header.axes.iter().all(|axis| shape.get(*axis) == Some(&1));
+    if !fits {
+        return Err("accumulators do not belong together".to_owned());
+    }
+    Ok(Value::new(Partial { reduction: header.reduction, dtype: header.dtype, axes: header.axes, parts }))
+}
+
+/// Whether the last accumulator is the number of elements seen.
+fn has_count(reduction: Reduction) -> bool {
+    match reduction {
+        Reduction::Sum | Reduction::Prod | Reduction::Any | Reduction::All | Reduction::CountNonzero => false,
+        Reduction::Mean | Reduction::Var | Reduction::Std => true,
+        Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax => true,
+    }
+}
+
+/// The element types of the accumulators of a reduction of `dtype` elements.
+fn part_types(reduction: Reduction, dtype: DType) -> Vec<DType> {
+    match reduction {
+        Reduction::Sum | Reduction::Prod => vec![if dtype.is_float() { DType::F64 } else { DType::I64 }],
+        Reduction::Mean => vec![DType::F64, DType::I64],
+        Reduction::Var | Reduction::Std => vec![DType::F64, DType::F64, DType::I64],
+        Reduction::Min | Reduction::Max => vec![dtype, DType::I64],
+        Reduction::Any | Reduction::All => vec![DType::Bool],
+        Reduction::Argmin | Reduction::Argmax => vec![dtype, DType::I64, DType::I64],
+        Reduction::CountNonzero => vec![DType::I64],
+    }
 }
 
 /// The axes meant by `axis`, ascending.
@@ -256,7 +291,8 @@ pub(crate) fn reduce(reduction: Reduction, args: &ReduceArgs, inputs: &[Value]) 
     let mut partials = Vec::with_capacity(inputs.len());
     for input in inputs {
         partials.push(match input.downcast::<Partial>() {
-            Some(partial) => partial.clone(),
+            Some(partial) if partial.reduction == reduction => partial.clone(),
+            Some(partial) => return Err(KernelError(format!("{} of a partial {}", reduction.name(), partial.reduction.name()))),
             None => reduce_chunk(reduction, args, input.expect::<Chunk>("an array")?)?,
         });
     }
@@ -307,7 +343,7 @@ fn reduce_chunk(reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Resul
         (&moved, View { outer: size(&kept), n: size(&axes), inner: 1 })
     };
     let parts = accumulate(reduction, chunk, &view, &shape)?;
-    let mut partial = Partial { dtype: chunk.dtype(), axes, parts };
+    let mut partial = Partial { reduction, dtype: chunk.dtype(), axes, parts };
     if is_positional && view.n > 0 {
         make_global(args, chunk, &mut partial)?;
     }
@@ -618,8 +654,12 @@ fn positions<T: Number>(
     Ok((values, positions))
 }
 
+/// How many elements have been reduced, for the reductions that count.
 fn count(partial: &Partial) -> i64 {
-    partial.parts.last().and_then(|part| part.typed::<i64>().first()).copied().unwrap_or(0)
+    if !has_count(partial.reduction) {
+        return 0;
+    }
+    partial.parts.last().and_then(|part| part.as_slice::<i64>()?.first()).copied().unwrap_or(0)
 }
 
 fn pair<T: Element>(a: &Chunk, b: &Chunk, combine: impl Fn(T, T) -> T) -> Result<Chunk, KernelError> {
@@ -660,7 +700,7 @@ fn merge(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Partial, Kern
         }
         Reduction::Var | Reduction::Std => merge_moments(a, b)?.into_iter().chain([total()?]).collect(),
     };
-    Ok(Partial { dtype: a.dtype, axes: a.axes.clone(), parts })
+    Ok(Partial { reduction, dtype: a.dtype, axes: a.axes.clone(), parts })
 }
 
 fn merge_positions<T: Number>(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Vec<Chunk>, KernelError> {

@@ -46,8 +46,8 @@ struct Lowered {
     tasks: Vec<Option<TaskIdx>>,
     fused: Option<Arc<fuse::Fused>>,
     cuts: Option<Arc<rechunk::Cuts>>,
-    /// For families with helper tasks (partial results): the next member number past the chunks.
-    next_member: u32,
+    /// The family of the node's helper tasks, and how many there are.
+    helpers: Option<(u32, u32)>,
 }
 
 /// The tasks that make the chunks of an array.
@@ -132,10 +132,9 @@ impl<'a> Lowering<'a> {
             let family_id = self.graph.family(&family);
             let n_chunks = array.n_chunks();
             self.kept.push(array.clone());
-            let next_member = u32::try_from(n_chunks).unwrap_or(u32::MAX);
             self.nodes.insert(
                 address,
-                Lowered { family, family_id, tasks: vec![None; n_chunks], fused: None, cuts: None, next_member },
+                Lowered { family, family_id, tasks: vec![None; n_chunks], fused: None, cuts: None, helpers: None },
             );
         }
         self.nodes.entry(address).or_insert_with(|| unreachable!("inserted above"))
@@ -147,10 +146,8 @@ impl<'a> Lowering<'a> {
         if let Some(task) = node.tasks[chunk] {
             return task;
         }
-        let family = Arc::clone(&node.family);
         let hint: &str = array.0.name.as_deref().unwrap_or(hint);
         let task = self.make(array, chunk, hint);
-        let _ = family;
         self.node(array, hint).tasks[chunk] = Some(task);
         task
     }
@@ -184,10 +181,13 @@ impl<'a> Lowering<'a> {
         inputs: impl IntoIterator<Item = TaskIdx>,
     ) -> TaskIdx {
         let node = self.node(array, "array");
-        let member = node.next_member - u32::try_from(node.tasks.len()).unwrap_or(0);
-        node.next_member += 1;
+        let known = node.helpers;
         let name = format!("{}-{suffix}", node.family);
-        let family = self.graph.family(&name);
+        let (family, member) = known.unwrap_or_else(|| {
+            let name = self.unique(&name);
+            (self.graph.family(&name), 0)
+        });
+        self.node(array, "array").helpers = Some((family, member + 1));
         let body = self.graph.body(rask_graphs::Body::single(operator, VERSION, args));
         self.graph.task_with(KeyRef { family, member: Some(member) }, body).inputs(inputs).add()
     }

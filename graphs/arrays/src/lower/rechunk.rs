@@ -10,7 +10,7 @@ use rask_graphs::{Input, Part, Source, TaskIdx};
 
 use super::{Lowering, json};
 use crate::array::Array;
-use crate::chunking::{offsets, ravel, unravel};
+use crate::chunking::{UNKNOWN, offsets, ravel, unravel};
 use crate::kernels::layout::{AssembleArgs, SplitArgs};
 
 /// How the axes of an input are cut into pieces by the cuts of its output.
@@ -34,6 +34,10 @@ struct Splits {
 type AxisCuts = (Vec<Vec<usize>>, Vec<Vec<(usize, usize)>>);
 
 fn cut_axis(from: &[usize], to: &[usize]) -> AxisCuts {
+    if from == to {
+        // Also the only thing that can be done with an axis whose size only the run will tell.
+        return (from.iter().map(|&size| vec![size]).collect(), (0..from.len()).map(|chunk| vec![(chunk, 0)]).collect());
+    }
     let (starts, ends) = (offsets(from), offsets(to));
     let mut pieces: Vec<Vec<usize>> = vec![Vec::new(); from.len()];
     let mut sources: Vec<Vec<(usize, usize)>> = vec![Vec::new(); to.len()];
@@ -121,7 +125,9 @@ impl Lowering<'_> {
         let known = cuts.splits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tasks.get(&source).copied();
         let split = known.unwrap_or_else(|| {
             let task = self.chunk(input, source, hint);
-            let args = SplitArgs { sizes: sizes.into_iter().cloned().collect() };
+            let args = SplitArgs {
+                sizes: sizes.into_iter().map(|sizes| if *sizes == [UNKNOWN] { Vec::new() } else { sizes.clone() }).collect(),
+            };
             let split = self.add_helper(array, "split", "array.split", &json(&args), [task]);
             cuts.splits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tasks.insert(source, split);
             split
