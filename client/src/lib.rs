@@ -3,7 +3,7 @@
 //! On a laptop it is one process and needs no set-up; on many machines the same graph runs unchanged:
 //!
 //! ```
-//! use rask::{Client, LocalOptions, SubmitOptions, graphs::GraphBuilder, graphs::builder::FinishOptions};
+//! use rask::{Client, LocalOptions, SubmitOptions, graphs::GraphBuilder, graphs::FinishOptions};
 //!
 //! # futures::executor::block_on(async {
 //! let client = Client::local(LocalOptions::new(rask::registry()))?;
@@ -22,10 +22,12 @@
 //! [`Client::connect`] does the same with a scheduler elsewhere. All futures work under any executor; the network has a
 //! thread of its own.
 
+#[cfg(feature = "collections")]
 mod bridge;
 mod client;
 mod cluster;
 mod gather;
+#[cfg(feature = "collections")]
 pub mod graph_file;
 mod job;
 mod local;
@@ -58,10 +60,13 @@ pub fn registry() -> Arc<graphs::Registry> {
 /// As [`registry`], still open for registering your own operators.
 #[must_use]
 pub fn registry_builder() -> graphs::Registry {
-    #[cfg_attr(not(feature = "collections"), expect(unused_mut, reason = "only collections register more"))]
+    #[cfg_attr(not(feature = "collections"), allow(unused_mut, reason = "only collections register more"))]
     let mut registry = graphs::Registry::new();
-    rask_arrays::register(&mut registry);
-    rask_frames::register(&mut registry);
-    bridge::register(&mut registry);
+    #[cfg(feature = "collections")]
+    {
+        rask_arrays::register(&mut registry);
+        rask_frames::register(&mut registry);
+        bridge::register(&mut registry);
+    }
     registry
 }
