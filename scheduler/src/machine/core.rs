@@ -49,6 +49,8 @@ pub(super) struct Core {
     pub(super) no_workers_since: Option<Time>,
     /// When clients are told of progress next.
     pub(super) next_progress: Option<Time>,
+    /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
+    pub(super) needs_filling: bool,
     /// Graphs that may have nothing left to do or hold; looked at when a turn ends.
     pub(super) maybe_over: Vec<GraphId>,
 }
@@ -69,6 +71,7 @@ impl Core {
             counters: Counters::default(),
             no_workers_since: None,
             next_progress: None,
+            needs_filling: false,
             maybe_over: Vec::new(),
         }
     }

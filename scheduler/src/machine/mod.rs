@@ -68,6 +68,7 @@ impl Machine {
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
+        placement::fill_if_needed(core, out);
         core.forget_finished_graphs(out);
         if core.next_progress.is_none() && !core.clients.graphs_of.is_empty() && !core.graphs.is_empty() {
             core.next_progress = Some(core.now.after(core.config.progress_interval));
@@ -89,6 +90,7 @@ impl Machine {
             core.no_workers_since = None;
             fail_all_queued(core, out);
         }
+        placement::fill_if_needed(core, out);
         core.forget_finished_graphs(out);
     }
 

@@ -46,7 +46,8 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
             let class = core.constraints.class(options);
             core.constraints.push(class, rank);
         }
-        fill_workers(core, out);
+        // Together with the others of this turn, so that all of them go in order.
+        core.needs_filling = true;
         return;
     }
     let best = if core.run(task.graph).is_root(task.idx) { first_with_room(core) } else { choose_worker(core, task) };
@@ -147,9 +148,17 @@ fn for_each_result(
 
 /// Give every worker with room what waits for it. Workers take turns, so that a new graph is spread evenly.
 pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {
+    core.needs_filling = false;
     let mut workers: Vec<WorkerId> = core.workers.least_loaded().collect();
     while !workers.is_empty() {
         workers.retain(|worker| fill_one(core, *worker, out));
+    }
+}
+
+/// The turn's end: fill every worker if something has happened that may concern any of them.
+pub(super) fn fill_if_needed(core: &mut Core, out: &mut Actions) {
+    if core.needs_filling {
+        fill_workers(core, out);
     }
 }
 

@@ -39,13 +39,14 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
 /// Go on with the retirement of `worker`, if it retires.
 pub(super) fn advance_if_retiring(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     let Some(entry) = core.workers.get(worker) else { return };
-    if !entry.is_retiring || entry.n_processing > 0 || !entry.moving.is_empty() {
+    if !entry.is_retiring || entry.is_dismissed || entry.n_processing > 0 || !entry.moving.is_empty() {
         return;
     }
     let unique = if core.config.has_fault(Fault::LeaveTooEarly) { Vec::new() } else { results_only_at(core, worker) };
     let targets: Vec<WorkerId> = core.workers.least_loaded().take(8).collect();
     if unique.is_empty() || targets.is_empty() {
         // Without another worker there is nowhere to move results to; what is still needed is made again later.
+        core.workers.update(worker, |entry| entry.is_dismissed = true);
         out.tell_worker(worker, ToWorker::Leave);
         return;
     }

@@ -186,6 +186,7 @@ fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
 pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut Actions) {
     let (worker, attempt) = (core.entry(task).worker, core.entry(task).attempt);
     give_back(core, task);
+    core.needs_filling = true;
     if tell && core.workers.get(worker).is_some() {
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
     }

@@ -25,6 +25,8 @@ pub(super) struct Worker {
     pub(super) occupancy_ns: u64,
     pub(super) n_results: u32,
     pub(super) is_retiring: bool,
+    /// It has been told that it may leave.
+    pub(super) is_dismissed: bool,
     /// While retiring: results it alone holds, on their way to others.
     pub(super) moving: BTreeSet<TaskId>,
     pub(super) status: WorkerStatus,
@@ -45,6 +47,7 @@ impl Worker {
             occupancy_ns: 0,
             n_results: 0,
             is_retiring: false,
+            is_dismissed: false,
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
             known_bodies: FxHashSet::default(),

@@ -125,9 +125,8 @@ fn try_faults(flags: &Flags) -> ExitCode {
     for (scheduler_fault, worker_fault) in scheduler.into_iter().chain(worker) {
         let name = scheduler_fault.map(|fault| format!("{fault:?}")).or(worker_fault.map(|fault| format!("{fault:?}")));
         let name = name.unwrap_or_default();
-        let caught = (flags.start..flags.start + flags.seeds).find_map(|seed| {
-            run(Options { scheduler_fault, worker_fault, ..Options::of_seed(seed) }).violation
-        });
+        let caught = (flags.start..flags.start + flags.seeds)
+            .find_map(|seed| run(Options { scheduler_fault, worker_fault, ..Options::of_seed(seed) }).violation);
         match caught {
             Some(violation) => {
                 let first_line = violation.message.lines().next().unwrap_or_default();

@@ -129,7 +129,7 @@ impl World {
             }
             // It may be told long after it happened, to a client that asks later.
             FailureKind::NoWorkers => self.was_deserted || self.is_deserted(),
-            FailureKind::Unsatisfiable => !self.could_run_somewhere(task),
+            FailureKind::Unsatisfiable => !self.could_run_somewhere(task) || self.failed_earlier(task),
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
                 info.is_cancel_sent || owner.state == JobState::Over
@@ -139,6 +139,12 @@ impl World {
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
         let depends = failure.kind == FailureKind::NoSuchResult || self.depends_on(output, task);
         assert!(depends, "{output} is said to have failed for {task}, on which it does not depend");
+    }
+
+    /// Whether `task` failed before this turn, so that what was true then need not be true any longer.
+    fn failed_earlier(&self, task: TaskId) -> bool {
+        let mut failures = self.scheduler.story(task).filter(|transition| transition.to == TaskState::Erred);
+        failures.any(|transition| transition.at < self.now)
     }
 
     /// Whether no worker has been known to the scheduler for the whole grace period.

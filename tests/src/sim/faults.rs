@@ -114,20 +114,25 @@ pub(super) struct Profile {
     /// When faults end, in microseconds.
     pub(super) horizon_us: u64,
     pub(super) has_faults: bool,
+    /// One worker far away that loses results all the time while clients let go of others: the same task is wanted, not
+    /// wanted and wanted again while news of its runs is in the air.
+    pub(super) is_flickering: bool,
 }
 
 impl Profile {
     pub(super) fn draw(dice: &mut Dice) -> Self {
         let slowest = dice.magnitude(100, 20_000);
         let has_faults = dice.chance(75);
+        let is_flickering = has_faults && dice.chance(12);
         Self {
-            latency_us: (50, slowest.max(51)),
+            is_flickering,
+            latency_us: if is_flickering { (1_000, 60_000) } else { (50, slowest.max(51)) },
             notice_us: if dice.chance(50) { (50, 20_000) } else { (50, 3_000_000) },
             turn_us: if dice.chance(30) { dice.magnitude(10, 5_000) } else { 0 },
             splits_frames: dice.chance(50),
             fetch_breaks_per_mille: if has_faults && dice.chance(20) { dice.between(1, 100) } else { 0 },
             is_abandoned: has_faults && dice.chance(4),
-            horizon_us: dice.magnitude(50_000, 8_000_000),
+            horizon_us: dice.magnitude(if is_flickering { 2_000_000 } else { 50_000 }, 8_000_000),
             has_faults,
         }
     }
@@ -151,6 +156,15 @@ impl World {
     /// Put this seed's faults into the future.
     pub(super) fn plan_faults(&mut self) {
         if !self.profile.has_faults {
+            return;
+        }
+        if self.profile.is_flickering {
+            let (n_damaged, n_released) = (self.dice.between(100, 1_000), self.dice.between(5, 100));
+            for n in 0..n_damaged + n_released {
+                let at = Time(Duration::from_micros(self.dice.below(self.profile.horizon_us)));
+                let kind = if n < n_damaged { Fault::DamageResult } else { Fault::ReleaseEarly };
+                self.push(at, Delivery::Fault(kind));
+            }
             return;
         }
         for _ in 0..self.dice.between(1, 4) {
@@ -334,7 +348,7 @@ impl World {
     fn release_some(&mut self) {
         let session = self.dice.index(self.sessions.len());
         let at = self.dice.index(self.sessions[session].jobs.len());
-        let is_running = matches!(self.sessions[session].jobs[at].state, JobState::Running(_));
+        let is_running = matches!(self.sessions[session].jobs[at].state, JobState::Running(_) | JobState::Held(_));
         if is_running && !self.sessions[session].has_users_to_come(at) {
             self.release_early(session, at);
             self.settle_jobs(session);

@@ -13,6 +13,7 @@ mod checks;
 mod faults;
 mod process;
 mod session;
+mod shell;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -102,6 +103,11 @@ fn build(options: Options) -> World {
     let mut dice = Dice::new(Box::new(Seeded::new(options.seed)));
     let profile = faults::Profile::draw(&mut dice);
     let mut config = faults::draw_config(&mut dice);
+    if profile.is_flickering {
+        // Many runs wait at the worker, so that cancellations meet them there.
+        config.prefill = Duration::from_secs(1);
+        config.max_prefill = 1_024;
+    }
     config.fault = options.scheduler_fault;
     let trace = Trace::new(options.recording, options.max_lines);
     let may_repeat_work = profile.fetch_breaks_per_mille > 0;
@@ -116,11 +122,11 @@ fn build(options: Options) -> World {
 
 /// Draw the workers. Gives the largest amount of the resource that one of them has.
 fn build_workers(world: &mut World, options: Options) -> u64 {
-    let n_workers = world.dice.between(1, 5) as usize;
+    let n_workers = if world.profile.is_flickering { 1 } else { world.dice.between(1, 5) as usize };
     let has_resources = world.dice.chance(40);
     let mut max_resource = 0;
     for at in 0..n_workers {
-        let n_slots = world.dice.magnitude(1, 4) as u32;
+        let n_slots = if world.profile.is_flickering { 1 } else { world.dice.magnitude(1, 4) as u32 };
         let amount = if has_resources && (at == 0 || world.dice.chance(60)) { world.dice.between(1, 3) } else { 0 };
         max_resource = max_resource.max(amount);
         let resources = if amount > 0 { vec![("gpu".to_owned(), amount as f64)] } else { Vec::new() };
@@ -142,9 +148,10 @@ fn build_workers(world: &mut World, options: Options) -> u64 {
 
 fn draw_style(world: &mut World, max_resource: u64) -> Style {
     let dice = &mut world.dice;
+    let max_duration_us = if world.profile.is_flickering { 30_000 } else { dice.magnitude(100, 400_000) };
     Style {
         max_tasks: dice.magnitude(3, 50),
-        max_duration_us: dice.magnitude(100, 400_000),
+        max_duration_us,
         max_nbytes: dice.magnitude(8, 4 << 20),
         misbehaving: if dice.chance(35) { dice.between(1, 10) } else { 0 },
         killing: if dice.chance(12) { dice.between(1, 8) } else { 0 },
@@ -163,13 +170,14 @@ fn build_sessions(world: &mut World, style: &Style) {
             let earlier: Vec<&Plan> = plans.iter().map(AsRef::as_ref).collect();
             let plan = shapes::draw(&mut world.dice, style, &earlier, &usable);
             let outputs = plan.graph.outputs.iter().map(|idx| (*idx, OutputState::Pending)).collect();
-            let submit_at = Time(Duration::from_micros(world.dice.below(world.profile.horizon_us)));
+            let latest = world.profile.horizon_us / if world.profile.is_flickering { 8 } else { 1 };
+            let submit_at = Time(Duration::from_micros(world.dice.below(latest)));
             jobs.push(Job {
                 plan: Rc::new(plan),
                 submit_at,
                 is_detached: world.dice.chance(30),
                 priority: world.dice.between(0, 2) as i32 - 1,
-                is_kept: world.dice.chance(40),
+                is_kept: world.profile.is_flickering || world.dice.chance(40),
                 state: JobState::Planned,
                 outputs,
                 has_ended: false,

@@ -107,7 +107,13 @@ pub fn kernel_inputs(graph: &Graph, idx: TaskIdx) -> Vec<KernelInput> {
 impl Plan {
     /// Work out what is true of `graph`. `earlier` are the client's jobs before this one.
     #[must_use]
-    pub fn new(graph: Graph, tasks: Vec<TaskPlan>, externals: Vec<ExternalResult>, allowed_retries: &[u32], earlier: &[&Plan]) -> Self {
+    pub fn new(
+        graph: Graph,
+        tasks: Vec<TaskPlan>,
+        externals: Vec<ExternalResult>,
+        allowed_retries: &[u32],
+        earlier: &[&Plan],
+    ) -> Self {
         let n_tasks = graph.n_tasks();
         let (mut truth, mut is_doomed) = (Vec::with_capacity(n_tasks), Vec::with_capacity(n_tasks));
         for idx in (0..n_tasks as u32).map(TaskIdx) {

@@ -316,8 +316,7 @@ impl World {
         self.check_may_begin(conn, task, attempt);
         let process = &self.processes[at];
         let known = process.bodies.get(&body);
-        let values: Vec<u64> =
-            inputs.iter().filter_map(|item| process.stored(*item)).map(|stored| stored.value).collect();
+        let values: Vec<u64> = inputs.iter().filter_map(|item| process.stored(*item)).map(|stored| stored.value).collect();
         let body = known.unwrap_or_else(|| panic!("{task} runs with body {body:?}, which the worker was not told"));
         let value = value_of(body, &values);
         self.trace.counts.n_executions += 1;

@@ -62,9 +62,7 @@ impl Job {
     }
 
     fn is_settled(&self) -> bool {
-        self.outputs.values().all(|state| {
-            matches!(state, OutputState::Fetched | OutputState::Failed | OutputState::Released)
-        })
+        self.outputs.values().all(|state| matches!(state, OutputState::Fetched | OutputState::Failed | OutputState::Released))
     }
 }
 
@@ -119,11 +117,9 @@ impl World {
                     JobState::Attaching(graph)
                 }
                 JobState::Planned => JobState::Planned,
-                JobState::Submitted
-                | JobState::Running(_)
-                | JobState::Attaching(_)
-                | JobState::Held(_)
-                | JobState::Over => JobState::Over,
+                JobState::Submitted | JobState::Running(_) | JobState::Attaching(_) | JobState::Held(_) | JobState::Over => {
+                    JobState::Over
+                }
             };
         }
         let back = self.dice.between(1_000, 2_000_000);
@@ -221,11 +217,11 @@ impl World {
                 job.outputs.values_mut().for_each(|state| *state = OutputState::Released);
             }
             ToClient::TaskDone { task, nbytes: _ } => {
-                if let Some(state) = self.output_mut(session, task) {
-                    if *state == OutputState::Pending {
-                        *state = OutputState::Locating;
-                        self.say(session, FromClient::Locate { task });
-                    }
+                if let Some(state) = self.output_mut(session, task)
+                    && *state == OutputState::Pending
+                {
+                    *state = OutputState::Locating;
+                    self.say(session, FromClient::Locate { task });
                 }
             }
             ToClient::TaskFailed { task, failure } => self.hear_failed(session, task, &failure),
@@ -274,8 +270,7 @@ impl World {
         if request >= ATTACH {
             let graph = self.sessions[session].jobs[job].graph();
             let is_cancelled = graph.and_then(|graph| self.graphs.get(&graph)).is_some_and(|info| info.is_cancel_sent);
-            let is_released =
-                self.sessions[session].jobs[job].outputs.values().all(|state| *state == OutputState::Released);
+            let is_released = self.sessions[session].jobs[job].outputs.values().all(|state| *state == OutputState::Released);
             if is_cancelled || is_released {
                 self.sessions[session].jobs[job].state = JobState::Over;
             } else {
@@ -393,8 +388,9 @@ impl World {
         let Some(graph) = self.sessions[session].jobs[job].graph() else { return };
         let mut tasks = Vec::new();
         let outputs: Vec<TaskIdx> = self.sessions[session].jobs[job].outputs.keys().copied().collect();
+        let percent = if self.dice.chance(50) { 50 } else { 10 };
         for idx in outputs {
-            if self.dice.chance(50) {
+            if self.dice.chance(percent) {
                 tasks.push(TaskId::new(graph, idx));
                 self.sessions[session].jobs[job].outputs.insert(idx, OutputState::Released);
             }

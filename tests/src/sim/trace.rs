@@ -95,7 +95,7 @@ impl Trace {
     fn hash_in(&mut self, now: Time, who: &str, what: &dyn Debug) {
         let mut hasher = Hasher(self.hash);
         // Writing into a hasher cannot fail.
-        let _ = write!(hasher, "{now} {who}: {what:?}\n");
+        let _ = writeln!(hasher, "{now} {who}: {what:?}");
         self.hash = hasher.0;
     }
 

@@ -1,7 +1,8 @@
-//! The world: virtual time, a heap of deliveries, the scheduler's shell, and who is connected to whom.
+//! The world: virtual time, a heap of deliveries, and who is connected to whom.
 //!
 //! A connection keeps each direction in order and loses what is in the air when it is cut; nothing orders one connection
-//! against another. What a node does with a delivery is told in `process` (workers) and `session` (clients).
+//! against another. What a node does with a delivery is told in `shell` (scheduler),
+//! `process` (workers) and `session` (clients).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -9,10 +10,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{FromClient, FromWorker, ToClient, ToWorker};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
-use rask_scheduler::machine::{Actions, Config, Event, Machine};
+use rask_graphs::{Attempt, ClientId, GraphId, TaskId, WorkerId};
+use rask_scheduler::machine::{Actions, Config, Machine};
 use rask_worker::machine::{FetchId, FetchItem};
 
 use super::entropy::Dice;
@@ -26,35 +27,97 @@ use super::trace::Trace;
 #[derive(Clone, Debug)]
 pub(super) enum Delivery {
     /// The scheduler meets a worker.
-    WorkerHello { conn: usize },
-    FromWorker { conn: usize, messages: Vec<FromWorker> },
+    WorkerHello {
+        conn: usize,
+    },
+    FromWorker {
+        conn: usize,
+        messages: Vec<FromWorker>,
+    },
     /// The scheduler notices that a worker's connection has ended.
-    WorkerGone { conn: usize },
-    ClientHello { link: usize },
-    FromClient { link: usize, message: FromClient },
-    ClientGone { link: usize },
+    WorkerGone {
+        conn: usize,
+    },
+    ClientHello {
+        link: usize,
+    },
+    FromClient {
+        link: usize,
+        message: FromClient,
+    },
+    ClientGone {
+        link: usize,
+    },
     SchedulerTimer,
     /// The scheduler's shell writes out the actions gathered.
     Flush,
-    ToWorker { conn: usize, messages: Vec<ToWorker> },
+    ToWorker {
+        conn: usize,
+        messages: Vec<ToWorker>,
+    },
     /// A worker notices that its connection has ended.
-    SchedulerGone { conn: usize },
+    SchedulerGone {
+        conn: usize,
+    },
     /// A worker process (re)starts or tries to register again.
-    Connect { process: usize },
-    Executed { conn: usize, task: TaskId, attempt: Attempt },
-    InputGone { conn: usize, task: TaskId, attempt: Attempt, input: FetchItem },
-    WorkerTimer { conn: usize },
-    Status { conn: usize },
+    Connect {
+        process: usize,
+    },
+    Executed {
+        conn: usize,
+        task: TaskId,
+        attempt: Attempt,
+    },
+    InputGone {
+        conn: usize,
+        task: TaskId,
+        attempt: Attempt,
+        input: FetchItem,
+    },
+    WorkerTimer {
+        conn: usize,
+    },
+    Status {
+        conn: usize,
+    },
     /// A fetch reaches the peer that is asked.
-    FetchAsked { conn: usize, fetch: FetchId, peer: usize, items: Vec<FetchItem>, asked_at: Time },
+    FetchAsked {
+        conn: usize,
+        fetch: FetchId,
+        peer: usize,
+        items: Vec<FetchItem>,
+        asked_at: Time,
+    },
     /// An item reaches the worker that asked, or fails to; `source` is the serving process and its life.
-    FetchEnded { conn: usize, fetch: FetchId, item: FetchItem, stored: Option<Stored>, source: (usize, u32), asked_at: Time },
-    ToClient { link: usize, messages: Vec<ToClient> },
+    FetchEnded {
+        conn: usize,
+        fetch: FetchId,
+        item: FetchItem,
+        stored: Option<Stored>,
+        source: (usize, u32),
+        asked_at: Time,
+    },
+    ToClient {
+        link: usize,
+        messages: Vec<ToClient>,
+    },
     /// A client looks at what it could do next.
-    SessionWakes { session: usize },
+    SessionWakes {
+        session: usize,
+    },
     /// A client's fetch of a result reaches a worker process.
-    ClientAsks { link: usize, item: FetchItem, holder: WorkerId, process: usize },
-    ClientGets { link: usize, item: FetchItem, holder: WorkerId, value: Option<u64> },
+    ClientAsks {
+        link: usize,
+        item: FetchItem,
+        holder: WorkerId,
+        process: usize,
+    },
+    ClientGets {
+        link: usize,
+        item: FetchItem,
+        holder: WorkerId,
+        value: Option<u64>,
+    },
     Fault(Fault),
 }
 
@@ -176,8 +239,8 @@ pub(super) struct World {
     pub(super) config: Config,
     pub(super) scheduler: Machine,
     pub(super) actions: Actions,
-    is_flush_due: bool,
-    timer_at: Option<Time>,
+    pub(super) is_flush_due: bool,
+    pub(super) timer_at: Option<Time>,
     pub(super) conns: Vec<Conn>,
     pub(super) conn_of: BTreeMap<WorkerId, usize>,
     pub(super) links: Vec<Link>,
@@ -277,12 +340,12 @@ impl World {
         let Some(Reverse(Entry { at, sequence, delivery })) = self.heap.pop() else { return };
         self.n_pending -= u64::from(!delivery.is_periodic());
         self.now = self.now.max(at);
-        if let Some(until) = self.process_of(&delivery).map(|process| self.processes[process].paused_until) {
-            if until > self.now {
-                // A stopped process: everything that reaches it waits, in the order in which it came.
-                self.push_as(until, sequence, delivery);
-                return;
-            }
+        if let Some(process) = self.process_of(&delivery)
+            && self.processes[process].paused_until > self.now
+        {
+            // A stopped process: everything that reaches it waits, in the order in which it came.
+            self.push_as(self.processes[process].paused_until, sequence, delivery);
+            return;
         }
         self.trace.counts.n_events += 1;
         self.deliver(delivery);
@@ -343,267 +406,6 @@ impl World {
             Delivery::ClientGets { link, item, holder, value } => self.client_gets(link, item, holder, value),
             Delivery::Fault(fault) => self.inject(fault),
         }
-    }
-
-    // The scheduler's shell.
-
-    fn meet_worker(&mut self, conn: usize) {
-        if self.conns[conn].is_cut {
-            return;
-        }
-        let worker = WorkerId(self.conn_of.len() as u32);
-        self.conns[conn].worker = Some(worker);
-        self.conn_of.insert(worker, conn);
-        let process = &self.processes[self.conns[conn].process];
-        let hello = WorkerHello {
-            version: PROTOCOL_VERSION,
-            name: process.name.clone(),
-            n_slots: process.n_slots,
-            memory_limit: 1 << 30,
-            resources: process.resources.clone(),
-            data_address: address_of(self.conns[conn].process),
-            host: "one".to_owned(),
-            registry_fingerprint: 0,
-        };
-        self.was_deserted |= self.is_deserted();
-        self.no_workers_since = None;
-        self.tell_scheduler(Event::WorkerJoined { worker, hello });
-    }
-
-    fn hear_worker(&mut self, conn: usize, messages: Vec<FromWorker>) {
-        self.conns[conn].n_up_in_air -= 1;
-        let Some(worker) = self.conns[conn].worker else { return };
-        if (self.conns[conn].is_cut && !self.conns[conn].is_graceful) || self.conns[conn].is_lost {
-            return;
-        }
-        for message in messages {
-            self.count_news(worker, &message);
-            self.tell_scheduler(Event::WorkerSaid { worker, message });
-        }
-    }
-
-    /// Keep count of the news that the scheduler must act on, independently of what it does with it.
-    fn count_news(&mut self, worker: WorkerId, message: &FromWorker) {
-        let is_present = |world: &Self, task: TaskId, attempt: Attempt| {
-            world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt
-        };
-        if let FromWorker::Executing { task, attempt } = message {
-            if is_present(self, *task, *attempt) {
-                self.told_executing.insert((*task, *attempt));
-            }
-        }
-        if let FromWorker::Failed { task, attempt, .. } = message {
-            if is_present(self, *task, *attempt) {
-                *self.n_heard_failures.entry(*task).or_default() += 1;
-            }
-        }
-    }
-
-    fn lose_worker(&mut self, conn: usize) {
-        let Some(worker) = self.conns[conn].worker else { return };
-        if std::mem::replace(&mut self.conns[conn].is_lost, true) {
-            return;
-        }
-        self.conns[conn].is_cut = true;
-        let was_graceful = self.conns[conn].is_graceful;
-        if !was_graceful {
-            self.count_suspects(worker, self.processes[self.conns[conn].process].n_slots);
-        }
-        self.tell_scheduler(Event::WorkerLost { worker, was_graceful });
-        if self.conns.iter().all(|conn| conn.worker.is_none() || conn.is_lost) {
-            self.no_workers_since = Some(self.now);
-        }
-    }
-
-    /// Count independently whom the scheduler may blame for a death: what it knows to be executing, and of the others the
-    /// first in line for the remaining slots.
-    fn count_suspects(&mut self, worker: WorkerId, n_slots: u32) {
-        let (mut executing, mut others) = (Vec::new(), Vec::new());
-        for (graph, info) in &self.graphs {
-            for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
-                let task = TaskId::new(*graph, idx);
-                if self.scheduler.processing_on(task) == Some(worker) {
-                    let is_told = self.told_executing.contains(&(task, self.scheduler.attempt(task)));
-                    if is_told { &mut executing } else { &mut others }.push((Reverse(info.priority), task));
-                }
-            }
-        }
-        others.sort_unstable();
-        let n_others = (n_slots as usize).saturating_sub(executing.len());
-        for (_, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
-            *self.n_suspect_deaths.entry(task).or_default() += 1;
-        }
-    }
-
-    fn meet_client(&mut self, link: usize) {
-        if self.links[link].is_cut {
-            return;
-        }
-        let client = ClientId(self.link_of.len() as u32);
-        self.links[link].client = Some(client);
-        self.link_of.insert(client, link);
-        let hello = ClientHello { version: PROTOCOL_VERSION, name: format!("client {}", self.links[link].session) };
-        self.tell_scheduler(Event::ClientJoined { client, hello });
-    }
-
-    fn hear_client(&mut self, link: usize, message: FromClient) {
-        let Some(client) = self.links[link].client else { return };
-        if self.links[link].is_cut {
-            return;
-        }
-        let submitted = match &message {
-            FromClient::Submit { request, graph, options } => Some((*request, graph.externals.clone(), options.priority)),
-            FromClient::Cancel { graph, .. } => {
-                if let Some(info) = self.graphs.get_mut(graph) {
-                    info.is_cancel_sent = true;
-                }
-                None
-            }
-            FromClient::Release { .. }
-            | FromClient::Locate { .. }
-            | FromClient::FetchFailed { .. }
-            | FromClient::Status { .. }
-            | FromClient::Attach { .. } => None,
-        };
-        self.scheduler.handle(self.now, Event::ClientSaid { client, message }, &mut self.actions);
-        // Known before anything of it is written out.
-        if let Some((request, externals, priority)) = submitted {
-            self.note_accepted(link, request, externals, priority);
-        }
-        self.scheduler.validate();
-        self.after_scheduler();
-    }
-
-    /// Note the graph that the scheduler has just accepted, if it has.
-    fn note_accepted(&mut self, link: usize, request: u32, externals: Vec<TaskId>, priority: i32) {
-        let Some(client) = self.links[link].client else { return };
-        let answers = self.actions.to_clients.get(&client);
-        let graph = answers.into_iter().flatten().find_map(|answer| match answer {
-            ToClient::Accepted { request: of, graph } if *of == request => Some(*graph),
-            ToClient::Welcome { .. }
-            | ToClient::Accepted { .. }
-            | ToClient::Rejected { .. }
-            | ToClient::Cancelled { .. }
-            | ToClient::Progress { .. }
-            | ToClient::TaskDone { .. }
-            | ToClient::TaskFailed { .. }
-            | ToClient::GraphEnded { .. }
-            | ToClient::Located { .. }
-            | ToClient::Status { .. }
-            | ToClient::Close { .. } => None,
-        });
-        let Some(graph) = graph else { return };
-        let (session, job) = (self.links[link].session, request as usize);
-        let plan = Rc::clone(&self.sessions[session].jobs[job].plan);
-        self.trace.counts.n_tasks += plan.graph.n_tasks() as u64;
-        let info = GraphInfo { plan, session, job, priority, externals, is_cancel_sent: false, n_ended: 0 };
-        self.graphs.insert(graph, info);
-    }
-
-    fn lose_client(&mut self, link: usize) {
-        let Some(client) = self.links[link].client else { return };
-        self.tell_scheduler(Event::ClientLost { client });
-    }
-
-    fn tell_scheduler(&mut self, event: Event) {
-        self.scheduler.handle(self.now, event, &mut self.actions);
-        self.scheduler.validate();
-        self.after_scheduler();
-    }
-
-    fn scheduler_timer(&mut self) {
-        self.timer_at = None;
-        if self.scheduler.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
-            self.scheduler.handle_timeout(self.now, &mut self.actions);
-            self.scheduler.validate();
-            let again = self.scheduler.poll_timeout().is_some_and(|(at, _)| at <= self.now);
-            assert!(!again, "the scheduler's timer is due again at once: {:?}", self.scheduler.poll_timeout());
-        }
-        self.after_scheduler();
-    }
-
-    fn after_scheduler(&mut self) {
-        if let Some((at, _)) = self.scheduler.poll_timeout() {
-            let at = at.max(self.now);
-            if self.timer_at.is_none_or(|timer| at < timer) {
-                self.timer_at = Some(at);
-                self.push(at, Delivery::SchedulerTimer);
-            }
-        }
-        if self.actions.is_empty() || self.is_flush_due {
-            return;
-        }
-        if self.profile.turn_us == 0 {
-            self.flush();
-        } else {
-            self.is_flush_due = true;
-            self.push_in(self.profile.turn_us, Delivery::Flush);
-        }
-    }
-
-    fn flush(&mut self) {
-        self.is_flush_due = false;
-        let actions = std::mem::take(&mut self.actions);
-        assert!(actions.close_workers.is_empty(), "the scheduler closes a worker that kept the contract");
-        assert!(actions.close_clients.is_empty(), "the scheduler closes a client that kept the contract");
-        for (worker, messages) in actions.to_workers {
-            let conn = self.conn_of[&worker];
-            assert!(!self.conns[conn].is_lost, "the scheduler speaks to {worker}, which it knows to be gone: {messages:?}");
-            self.check_sent(worker, &messages);
-            self.trace.counts.n_messages += messages.len() as u64;
-            if self.profile.splits_frames {
-                for message in messages {
-                    self.send_down(conn, vec![message]);
-                }
-            } else {
-                self.send_down(conn, messages);
-            }
-        }
-        for (client, messages) in actions.to_clients {
-            let link = self.link_of[&client];
-            self.check_told_client(link, &messages);
-            self.trace.counts.n_messages += messages.len() as u64;
-            let latency = self.draw_latency();
-            let at = self.now.after(Duration::from_micros(latency)).max(self.links[link].last_down);
-            self.links[link].last_down = at;
-            self.push(at, Delivery::ToClient { link, messages });
-        }
-    }
-
-    fn send_down(&mut self, conn: usize, messages: Vec<ToWorker>) {
-        let latency = self.draw_latency();
-        let state = &mut self.conns[conn];
-        let slow = if state.slow_down.0 > self.now { state.slow_down.1 } else { Duration::ZERO };
-        let at = self.now.after(Duration::from_micros(latency)).after(slow).max(state.last_down);
-        state.last_down = at;
-        state.n_down_in_air += 1;
-        self.push(at, Delivery::ToWorker { conn, messages });
-    }
-
-    pub(super) fn send_up(&mut self, conn: usize, messages: Vec<FromWorker>) {
-        let latency = self.draw_latency();
-        self.trace.counts.n_messages += messages.len() as u64;
-        let batches: Vec<Vec<FromWorker>> =
-            if self.profile.splits_frames { messages.into_iter().map(|message| vec![message]).collect() } else { vec![messages] };
-        for messages in batches {
-            let state = &mut self.conns[conn];
-            let slow = if state.slow_up.0 > self.now { state.slow_up.1 } else { Duration::ZERO };
-            let at = self.now.after(Duration::from_micros(latency)).after(slow).max(state.last_up);
-            state.last_up = at;
-            state.n_up_in_air += 1;
-            self.push(at, Delivery::FromWorker { conn, messages });
-        }
-    }
-
-    /// The connection dies: what is in the air is lost, and each side notices at its own time.
-    pub(super) fn cut(&mut self, conn: usize) {
-        if std::mem::replace(&mut self.conns[conn].is_cut, true) {
-            return;
-        }
-        let (low, high) = self.profile.notice_us;
-        let (up, down) = (self.dice.between(low, high), self.dice.between(low, high));
-        self.push_in(up, Delivery::WorkerGone { conn });
-        self.push_in(down, Delivery::SchedulerGone { conn });
     }
 }
 

@@ -1,0 +1,164 @@
+//! Policies as text: commands, a line of dashes, and exactly the actions they must cause.
+//!
+//! One file of `scripts/` is one story. Lines begin with `#` for comments; blank lines separate steps. Messages that only
+//! introduce (welcomes, bodies, peers, progress) are not shown.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, graph};
+use rask_comm::message::{FromClient, FromWorker};
+use rask_graphs::Part;
+use rask_scheduler::machine::{Config, Event};
+
+#[test]
+fn every_script_causes_exactly_the_actions_it_names() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("the scripts").map(|entry| entry.expect("a file").path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 8, "scripts are missing: {paths:?}");
+    let mut wrong = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("a script");
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        wrong.extend(play(&name, &text));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// Play a script; what differs is told.
+fn play(name: &str, text: &str) -> Vec<String> {
+    let mut config = Config::default();
+    let mut lines = text.lines().filter(|line| !line.starts_with('#')).peekable();
+    while let Some(line) = lines.next_if(|line| line.starts_with("config ") || line.is_empty()) {
+        configure(&mut config, line.trim_start_matches("config "));
+    }
+    let mut cluster = Cluster::new(config);
+    let (mut wrong, mut n_steps) = (Vec::new(), 0);
+    let mut commands = Vec::new();
+    while let Some(line) = lines.next() {
+        if line != "----" {
+            if !line.is_empty() {
+                commands.push(line.to_owned());
+                command(&mut cluster, line);
+            }
+            continue;
+        }
+        let mut expected = Vec::new();
+        while let Some(line) = lines.next_if(|line| !line.is_empty()) {
+            expected.push(line.to_owned());
+        }
+        n_steps += 1;
+        let actual = cluster.take_log();
+        if actual != expected {
+            wrong.push(format!(
+                "{name}, after \"{}\":\nexpected\n  {}\ngot\n  {}",
+                commands.join("; "),
+                expected.join("\n  "),
+                actual.join("\n  ")
+            ));
+        }
+        commands.clear();
+    }
+    assert!(n_steps > 0, "{name} expects nothing");
+    assert!(commands.is_empty(), "{name} ends with commands that nothing is expected of");
+    wrong
+}
+
+fn configure(config: &mut Config, settings: &str) {
+    for setting in settings.split_whitespace() {
+        let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+        match key {
+            "saturation" => config.saturation = value.parse().expect("a number"),
+            "prefill" => config.prefill = Duration::from_millis(value.parse().expect("milliseconds")),
+            "allowed_failures" => config.allowed_failures = value.parse().expect("a number"),
+            "grace" => config.no_worker_grace = Duration::from_secs(value.parse().expect("seconds")),
+            _ => panic!("no setting \"{key}\""),
+        }
+    }
+}
+
+fn number(words: &[&str], key: &str, default: u64) -> u64 {
+    let found = words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    found.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{key}={text} is no number")))
+}
+
+fn command(cluster: &mut Cluster, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words[0] {
+        "worker" => {
+            let gpu = number(&words, "gpu", 0) as f64;
+            let resources: &[(&str, f64)] = if gpu > 0.0 { &[("gpu", gpu)] } else { &[] };
+            cluster.join(words[1], number(&words, "slots", 1) as u32, resources);
+        }
+        // graph NAME [client=C] [priority=N] : TASKS
+        "graph" => {
+            let (head, tasks) = line.split_once(" : ").expect("tasks after a colon");
+            let client = head.split_whitespace().find_map(|word| word.strip_prefix("client=")).unwrap_or("client");
+            let head: Vec<&str> = head.split_whitespace().collect();
+            cluster.submit(client, words[1], graph(tasks), number(&head, "priority", 0) as i32);
+        }
+        "finish" => {
+            let task = cluster.task(words[1]);
+            cluster.finish(task, number(&words, "nbytes", 100), number(&words, "us", 1_000_000));
+        }
+        "fail" => {
+            let task = cluster.task(words[1]);
+            cluster.fail(task, &words[2..].join(" "));
+        }
+        "executing" => {
+            let task = cluster.task(words[1]);
+            cluster.executing(task);
+        }
+        // What a worker gives back when it is asked to.
+        "revoked" => {
+            let task = cluster.task(words[1]);
+            let (worker, attempt) = cluster.given.remove(&task).expect("a run that was given");
+            cluster.say(worker, FromWorker::Revoked { task, attempt, given_up: true });
+        }
+        // fetched TASK by=WORKER from=WORKER
+        "fetched" => {
+            let task = cluster.task(words[1]);
+            let named = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).expect("a worker");
+            let (by, from) = (cluster.worker(named("by=")), cluster.worker(named("from=")));
+            let attempt = cluster.machine.attempt(task);
+            let message = FromWorker::Fetched { task, attempt, part: Part::WHOLE, nbytes: 100, from, duration_us: 1 };
+            cluster.say(by, message);
+        }
+        // input-lost TASK INPUT HOLDER: the run of TASK is given back, INPUT could not be had from HOLDER
+        "input-lost" => {
+            let (task, input, holder) = (cluster.task(words[1]), cluster.task(words[2]), cluster.worker(words[3]));
+            let (worker, attempt) = cluster.given.remove(&task).expect("a run that was given");
+            cluster.say(worker, FromWorker::InputLost { task, attempt, input, holders: vec![holder] });
+        }
+        "lost" => {
+            let (task, worker) = (cluster.task(words[1]), cluster.worker(words[2]));
+            cluster.say(worker, FromWorker::Lost { task });
+        }
+        "kill" => cluster.lose(words[1], false),
+        "left" => cluster.lose(words[1], true),
+        "retire" => cluster.say(cluster.worker(words[1]), FromWorker::Retiring),
+        "pause" => cluster.set_paused(cluster.worker(words[1]), true),
+        "resume" => cluster.set_paused(cluster.worker(words[1]), false),
+        "status" => cluster.set_paused(cluster.worker(words[1]), false),
+        "cancel" => {
+            let (client, graph) = (cluster.client("client"), cluster.graphs[words[1]]);
+            cluster.event(Event::ClientSaid { client, message: FromClient::Cancel { request: 0, graph } });
+        }
+        "release" => {
+            let (client, task) = (cluster.client("client"), cluster.task(words[1]));
+            cluster.event(Event::ClientSaid { client, message: FromClient::Release { tasks: vec![task] } });
+        }
+        "locate" => {
+            let (client, task) = (cluster.client("client"), cluster.task(words[1]));
+            cluster.event(Event::ClientSaid { client, message: FromClient::Locate { task } });
+        }
+        "client-gone" => {
+            let client = cluster.client(words[1]);
+            cluster.event(Event::ClientLost { client });
+        }
+        "pass" => cluster.pass(Duration::from_secs(words[1].parse().expect("seconds"))),
+        _ => panic!("no command \"{line}\""),
+    }
+}
