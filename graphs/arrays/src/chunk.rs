@@ -167,6 +167,7 @@ impl Chunk {
 
     /// All elements as floating-point numbers, whatever the type, in C order.
     #[must_use]
+    #[expect(clippy::unnecessary_cast, reason = "one of the types is f64 already")]
     #[expect(clippy::cast_precision_loss, reason = "converting to floating point rounds")]
     pub fn to_f64(&self) -> ArrayD<f64> {
         let elements: Vec<f64> = with_type!(self.dtype, T => self.typed::<T>().iter().map(|&element| element as f64).collect());

@@ -125,7 +125,7 @@ pub(crate) fn cut(size: usize, chunk: usize) -> Vec<usize> {
         return vec![0];
     }
     let mut sizes = vec![chunk; size / chunk];
-    if size % chunk > 0 {
+    if !size.is_multiple_of(chunk) {
         sizes.push(size % chunk);
     }
     sizes

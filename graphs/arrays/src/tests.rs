@@ -106,8 +106,9 @@ fn reductions_over_every_choice_of_axes() {
         if keepdims { result.into_shape_with_order(IxDyn(&full)).unwrap() } else { result }
     };
     let mean = |group: &[f64]| group.iter().sum::<f64>() / group.len() as f64;
-    let var = |group: &[f64]| group.iter().map(|x| (x - mean(group)).powi(2)).sum::<f64>() / group.len() as f64;
-    let folds: Vec<(Reduction, Box<dyn Fn(&[f64]) -> f64>)> = vec![
+    let var = move |group: &[f64]| group.iter().map(|x| (x - mean(group)).powi(2)).sum::<f64>() / group.len() as f64;
+    type Fold = Box<dyn Fn(&[f64]) -> f64>;
+    let folds: Vec<(Reduction, Fold)> = vec![
         (Reduction::Sum, Box::new(|group| group.iter().sum())),
         (Reduction::Mean, Box::new(mean)),
         (Reduction::Var, Box::new(var)),

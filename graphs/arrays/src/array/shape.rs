@@ -274,7 +274,7 @@ impl Array {
         let mut target_sizes = Vec::new();
         let mut last = 0;
         for &cut in offsets(&slabs.chunks()[0]).iter().skip(1) {
-            if (cut * per_own) % per_target == 0 && cut > last {
+            if (cut * per_own).is_multiple_of(per_target) && cut > last {
                 own_sizes.push(cut - last);
                 target_sizes.push((cut - last) * per_own / per_target);
                 last = cut;
@@ -354,7 +354,7 @@ fn complete_shape(shape: &[i64], n: usize) -> Option<Vec<usize>> {
     let n_free = shape.iter().filter(|&&size| size == -1).count();
     let free = match n_free {
         0 if known == n => 0,
-        1 if known > 0 && n % known == 0 => n / known,
+        1 if known > 0 && n.is_multiple_of(known) => n / known,
         _ => return None,
     };
     Some(shape.iter().map(|&size| usize::try_from(size).unwrap_or(free)).collect())

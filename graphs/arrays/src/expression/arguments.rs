@@ -63,7 +63,9 @@ impl<'a> Arguments<'a> {
     pub(super) fn arrays(&mut self, name: &str) -> Result<Vec<Array>, Mistake> {
         match self.need(name)? {
             Meaning::List(items) => items.iter().map(functions::to_array).collect(),
-            other => Err(self.wrong(name, "a list of arrays", &other)),
+            other @ (Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_)) => {
+                Err(self.wrong(name, "a list of arrays", &other))
+            }
         }
     }
 
@@ -107,7 +109,9 @@ impl<'a> Arguments<'a> {
                 .iter()
                 .map(|item| match item {
                     Meaning::Scalar(Scalar::Int(value)) => Ok(*value),
-                    other => Err(self.wrong(name, "integers", other)),
+                    Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) | Meaning::List(_) => {
+                        Err(self.wrong(name, "integers", item))
+                    }
                 })
                 .collect::<Result<Vec<i64>, Mistake>>()
                 .map(Some),

@@ -109,7 +109,9 @@ fn flatten(items: &[Meaning], depth: usize, shape: &mut Vec<usize>, numbers: &mu
         match item {
             Meaning::List(inner) => flatten(inner, depth + 1, shape, numbers)?,
             Meaning::Scalar(scalar) if shape.len() == depth + 1 => numbers.push(*scalar),
-            other => return Err(Mistake::new(format!("an array is made of numbers, got {}", other.describe()))),
+            Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) => {
+                return Err(Mistake::new(format!("an array is made of numbers, got {}", item.describe())));
+            }
         }
     }
     Ok(())

@@ -142,7 +142,9 @@ fn apply(function: Function, operands: &[&Meaning]) -> Result<Meaning, Mistake> 
         .iter()
         .map(|meaning| match meaning {
             Meaning::List(_) => functions::to_array(meaning).map(Operand::Array),
-            other => other.operand().ok_or_else(|| Mistake::new(format!("{} cannot take {}", function.name(), other.describe()))),
+            Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) => {
+                meaning.operand().ok_or_else(|| Mistake::new(format!("{} cannot take {}", function.name(), meaning.describe())))
+            }
         })
         .collect::<Result<Vec<Operand>, Mistake>>()?;
     let has_array = operands.iter().any(|operand| matches!(operand, Operand::Array(_)));
@@ -204,7 +206,9 @@ fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Mean
     let integer = |id: rask_graphs::expression::NodeId| match &meanings[id.index()] {
         Meaning::Scalar(Scalar::Int(value)) => Ok(Some(*value)),
         Meaning::Nothing => Ok(None),
-        other => Err(Mistake::new(format!("a slice takes integers, got {}", other.describe()))),
+        other @ (Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Text(_) | Meaning::List(_)) => {
+            Err(Mistake::new(format!("a slice takes integers, got {}", other.describe())))
+        }
     };
     if let Meaning::List(list) = of {
         let [IndexItem::At(id)] = items else { return Err(Mistake::new("a list takes one integer index")) };
@@ -233,7 +237,9 @@ fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Mean
                     Meaning::Array(_) | Meaning::List(_) => {
                         return Err(Mistake::new("indexing with an array or a list is not supported yet; use slices, or where"));
                     }
-                    other => return Err(Mistake::new(format!("an index is an integer or a slice, got {}", other.describe()))),
+                    other @ (Meaning::Scalar(_) | Meaning::Text(_)) => {
+                        return Err(Mistake::new(format!("an index is an integer or a slice, got {}", other.describe())));
+                    }
                 },
             })
         })

@@ -213,10 +213,10 @@ impl<'a> Machine<'a> {
                         n_columns: width.min(layout.shape[last] - column),
                         row_stride,
                     };
-                    for input in 0..self.inputs.len() {
+                    for (input, base) in bases.iter().enumerate() {
                         let strides = &layout.strides[input];
                         let by_row = rows_axis.map_or(0, |axis| strides[axis]);
-                        self.load(input, bases[input] + row * by_row + column * strides[last], by_row, strides[last], &tile);
+                        self.load(input, base + row * by_row + column * strides[last], by_row, strides[last], &tile);
                     }
                     self.compute(&tile, out)?;
                     n_blocks += 1;

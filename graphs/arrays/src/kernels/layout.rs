@@ -366,7 +366,8 @@ mod tests {
     #[test]
     fn ranges_are_pythons() {
         // (start, stop, step, size) and list(range(size))[start:stop:step]
-        let cases: &[(Option<i64>, Option<i64>, i64, usize, &[usize])] = &[
+        type Case<'a> = (Option<i64>, Option<i64>, i64, usize, &'a [usize]);
+        let cases: &[Case<'_>] = &[
             (None, None, 1, 3, &[0, 1, 2]),
             (None, None, -1, 3, &[2, 1, 0]),
             (Some(-2), None, 1, 5, &[3, 4]),

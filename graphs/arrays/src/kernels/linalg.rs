@@ -57,7 +57,7 @@ fn matrix(chunk: &Chunk) -> Result<(usize, usize), KernelError> {
 /// The sum of the products of pairs of matrices `a1, b1, a2, b2, ..`.
 pub(crate) fn multiply(inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
     let [first, second, ..] = inputs else { return Err(KernelError("a product needs two matrices".to_owned())) };
-    if inputs.len() % 2 != 0 {
+    if !inputs.len().is_multiple_of(2) {
         return Err(KernelError(format!("pairs of matrices are needed, got {} inputs", inputs.len())));
     }
     let dtype = first.dtype();
@@ -143,7 +143,7 @@ fn from_mat(mat: &Mat<f64>, dtype: DType) -> Result<Chunk, KernelError> {
 ///
 /// The kernel of TSQR (Demmel, Grigori, Hoemmen, Langou, 2012): the factor of stacked factors is the factor of the whole.
 pub(crate) fn tsqr(args: &TsqrArgs, inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
-    if args.n_across == 0 || inputs.is_empty() || inputs.len() % args.n_across != 0 {
+    if args.n_across == 0 || inputs.is_empty() || !inputs.len().is_multiple_of(args.n_across) {
         return Err(KernelError(format!("{} inputs do not make blocks of {}", inputs.len(), args.n_across)));
     }
     let blocks = inputs.iter().map(|input| to_mat(input)).collect::<Result<Vec<Mat<f64>>, KernelError>>()?;

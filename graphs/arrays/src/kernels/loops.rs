@@ -71,6 +71,7 @@ fn select<T: bytemuck::Pod>(arch: Arch, condition: &[u8], a: &[T], b: &[T], out:
 }
 
 fn apply_unary(arch: Arch, function: Function, dtype: DType, a: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest depends on the type")]
     match function {
         Function::LogicalNot if dtype == DType::Bool => {
             map(arch, a, out, |a: u8| u8::from(a == 0));
@@ -132,6 +133,7 @@ fn unary_bits<T: Bits>(arch: Arch, function: Function, dtype: DType, a: &[T], ou
 }
 
 fn unary_real<T: Real>(arch: Arch, function: Function, a: &[T], out: &mut [T]) -> Option<()> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is not special to reals")]
     let scalar: fn(f64) -> f64 = match function {
         Function::Sqrt => {
             map(arch, a, out, T::sqrt);
@@ -157,7 +159,6 @@ fn unary_real<T: Real>(arch: Arch, function: Function, a: &[T], out: &mut [T]) -
         Function::Arcsinh => f64::asinh,
         Function::Arccosh => f64::acosh,
         Function::Arctanh => f64::atanh,
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is not special to reals")]
         _ => return unary_number(arch, function, a, out),
     };
     for (place, &a) in out.iter_mut().zip(a) {
@@ -273,7 +274,6 @@ fn binary_real<T: Real>(
     clippy::cast_precision_loss,
     clippy::cast_lossless,
     clippy::cast_possible_wrap,
-    clippy::unnecessary_cast,
     reason = "converting is what this is for"
 )]
 pub(crate) fn convert(arch: Arch, from: DType, to: DType, a: &[u8], out: &mut [u8]) {

@@ -10,6 +10,7 @@ pub(crate) mod linalg;
 mod loops;
 pub(crate) mod npy;
 mod number;
+mod partial;
 pub(crate) mod program;
 pub mod random;
 pub mod reduce;
@@ -26,9 +27,10 @@ use create::{CreateArgs, LiteralArgs};
 use layout::{AssembleArgs, ConcatenateArgs, ReshapeArgs, SliceArgs, SplitArgs, TransposeArgs};
 use linalg::{LstsqFinishArgs, NoArgs, TsqrArgs};
 use npy::{LoadArgs, WriteArgs};
+use partial::PARTIAL_KIND;
 use program::{Compiled, Program};
 use random::RandomArgs;
-use reduce::{PARTIAL_KIND, ReduceArgs, Reduction};
+use reduce::{ReduceArgs, Reduction};
 
 /// The version of every operator here.
 pub(crate) const VERSION: u32 = 1;
@@ -72,7 +74,7 @@ fn spec<A: schemars::JsonSchema>(name: &'static str, inputs: Arity, doc: &'stati
 /// When one of their names is taken, which is a programming error.
 pub fn register(registry: &mut Registry) {
     registry.register_kind(KIND, chunk::decode);
-    registry.register_kind(PARTIAL_KIND, reduce::decode_partial);
+    registry.register_kind(PARTIAL_KIND, partial::decode_partial);
     register_sources(registry);
     register_elementwise(registry);
     register_layout(registry);
