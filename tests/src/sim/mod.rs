@@ -181,6 +181,7 @@ fn build_sessions(world: &mut World, style: &Style) {
                 state: JobState::Planned,
                 outputs,
                 has_ended: false,
+                was_attached: false,
             });
             world.push(submit_at, Delivery::SessionWakes { session });
         }

@@ -51,6 +51,8 @@ pub(super) struct Job {
     pub(super) state: JobState,
     pub(super) outputs: BTreeMap<TaskIdx, OutputState>,
     pub(super) has_ended: bool,
+    /// Whether its client has come back to it.
+    pub(super) was_attached: bool,
 }
 
 impl Job {
@@ -255,6 +257,8 @@ impl World {
         let job = &mut self.sessions[session].jobs[(request % ATTACH) as usize];
         job.state = JobState::Running(graph);
         if is_attached {
+            job.was_attached = true;
+            job.has_ended = false;
             // What is in memory is told again, and what is not will be.
             for state in job.outputs.values_mut() {
                 if matches!(state, OutputState::Locating | OutputState::Fetching) {
@@ -364,7 +368,11 @@ impl World {
             let is_cancelled = self.graphs.get(&graph).is_some_and(|info| info.is_cancel_sent);
             // What the client has just released it does not wait for, so it may be ahead of the scheduler.
             let is_ahead = is_cancelled || job.outputs.values().any(|state| *state == OutputState::Released);
-            assert!(job.has_ended || is_ahead, "all outputs of {graph} are settled, but it has not ended");
+            if !job.has_ended && !is_ahead {
+                // A client that came back may have an output already that is being made again; the end is told after that.
+                assert!(job.was_attached, "all outputs of {graph} are settled, but it has not ended");
+                continue;
+            }
             if job.is_kept {
                 self.sessions[session].jobs[at].state = JobState::Held(graph);
             } else {
