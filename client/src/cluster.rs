@@ -1,8 +1,9 @@
 //! A cluster of real processes on this machine: one scheduler and some workers as children, on loopback, with an
 //! authority of their own that is thrown away with them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -50,8 +51,11 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The scheduler ended, or said nothing of its address.
-    #[error("the scheduler did not start")]
-    NoScheduler,
+    #[error("the scheduler did not start: {said}")]
+    NoScheduler {
+        /// What it said instead.
+        said: String,
+    },
     /// Not all workers were there in time.
     #[error("{n_there} of {n_wanted} workers joined within {waited:?}")]
     TooFewWorkers {
@@ -103,14 +107,24 @@ impl LocalCluster {
     /// When a process cannot be started or does not come up.
     pub async fn processes(options: ClusterOptions) -> Result<Self, ClusterError> {
         let spawn_error = |source| ClusterError::Spawn { program: options.binary.display().to_string(), source };
-        let state_dir = tempfile::Builder::new().prefix("rask-cluster-").tempdir().map_err(spawn_error)?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        let state_dir = tempfile::Builder::new().prefix("rask-cluster-").permissions(private).tempdir().map_err(spawn_error)?;
         let mut command = command(&options, &state_dir);
         command.args(["scheduler", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        if options.log.is_none() {
+            command.stderr(Stdio::piped());
+        }
         let mut child = command.spawn().map_err(spawn_error)?;
-        let stdout = child.stdout.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let leash = child.stdin.take();
         let scheduler = Process { child, _leash: leash };
-        let address = stdout.and_then(read_address).ok_or(ClusterError::NoScheduler)?;
+        let Some(address) = stdout.and_then(read_address) else {
+            let mut said = String::new();
+            let _ = stderr.map(|mut stderr| stderr.read_to_string(&mut said));
+            return Err(ClusterError::NoScheduler { said: said.trim().to_owned() });
+        };
+        // What it prints later must not fill the pipe.
+        stderr.map(|mut stderr| std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink())));
         let mut cluster = Self { workers: Vec::new(), scheduler, address, state_dir };
         for idx in 0..options.n_workers {
             cluster.add_worker(&options, &format!("worker-{idx}")).map_err(spawn_error)?;

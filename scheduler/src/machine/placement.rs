@@ -22,11 +22,16 @@ use super::workers::Rank;
 /// How many holders, and how many of the least loaded workers, are considered.
 const N_HOLDERS: usize = 6;
 const N_LEAST_LOADED: usize = 3;
+/// How many short tasks a worker is given in a row.
+const BLOCK: usize = 64;
 /// How many members of a gather group are looked at when judging where its data is.
 const N_MEMBERS_SAMPLED: usize = 16;
 /// Cost of moving a byte (1 GB/s), and of any transfer at all, in nanoseconds.
 const NS_PER_BYTE: u64 = 1;
 const TRANSFER_NS: u64 = 200_000;
+
+/// How many times its time a transfer counts at most.
+const MAX_RELUCTANCE: u64 = 64;
 
 /// Where a ready task waits.
 enum Claim {
@@ -93,11 +98,13 @@ fn choose_worker(core: &Core, task: TaskId) -> Option<WorkerId> {
     let run = core.run(task.graph);
     for input in &run.graph.inputs[run.inputs(task.idx)] {
         for_each_result(core, task.graph, *input, N_MEMBERS_SAMPLED, |_, nbytes, _, holders| {
+            // Even nothing has to be fetched when it is elsewhere: it counts as a byte.
+            let nbytes = nbytes.max(1);
             total += nbytes;
             for holder in holders {
                 match shares.iter_mut().find(|(worker, _)| worker == holder) {
-                    Some((_, share)) => *share += nbytes.max(1),
-                    None => shares.push((*holder, nbytes.max(1))),
+                    Some((_, share)) => *share += nbytes,
+                    None => shares.push((*holder, nbytes)),
                 }
             }
         });
@@ -109,17 +116,25 @@ fn choose_worker(core: &Core, task: TaskId) -> Option<WorkerId> {
             shares.push((worker, 0));
         }
     }
+    let estimate = estimate_ns(core, task);
     let start = |worker: WorkerId, share: u64| {
         let entry = core.workers.get(worker)?;
         if entry.is_retiring {
             return None;
         }
         let missing = total.saturating_sub(share);
-        let transfer = if share >= total && share > 0 { 0 } else { TRANSFER_NS + missing * NS_PER_BYTE };
+        let transfer = if missing == 0 { 0 } else { transfer_ns(missing, estimate) };
         let paused = if entry.status.is_paused { 1_000_000_000 } else { 0 };
         Some((entry.wait_ns() + transfer + paused, entry.status.nbytes_results, worker))
     };
     shares.iter().filter_map(|(worker, share)| start(*worker, *share)).min().map(|(_, _, worker)| worker)
+}
+
+/// What fetching `missing` bytes counts for a task that takes `estimate` nanoseconds: the time it takes, and more when that
+/// is long beside the task, because moving data keeps two workers busy while the task keeps one.
+fn transfer_ns(missing: u64, estimate: u32) -> u64 {
+    let time = TRANSFER_NS + missing * NS_PER_BYTE;
+    time * (time / u64::from(estimate.max(1))).clamp(1, MAX_RELUCTANCE)
 }
 
 /// Call `visit(task, nbytes, attempt, holders)` for the results behind an input: one, or up to `limit` members of a group.
@@ -151,8 +166,22 @@ pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {
     core.needs_filling = false;
     let mut workers: Vec<WorkerId> = core.workers.least_loaded().collect();
     while !workers.is_empty() {
-        workers.retain(|worker| fill_one(core, *worker, out));
+        workers.retain(|worker| fill_turn(core, *worker, out));
     }
+}
+
+/// One worker's turn: one task while it has none to spare, a block of neighbours once tasks are given ahead, because
+/// neighbours in the order tend to feed the same task.
+fn fill_turn(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
+    for _ in 0..BLOCK {
+        if !fill_one(core, worker, out) {
+            return false;
+        }
+        if !core.workers.get(worker).is_some_and(|entry| entry.is_saturated(&core.config)) {
+            break;
+        }
+    }
+    true
 }
 
 /// The turn's end: fill every worker if something has happened that may concern any of them.
@@ -162,9 +191,12 @@ pub(super) fn fill_if_needed(core: &mut Core, out: &mut Actions) {
     }
 }
 
-/// Give `worker` what waits for it, until it has no room.
+/// Give `worker` what waits for it, until it has no room. Ahead of need it is given work in blocks: not before half of what
+/// it was given has been done.
 pub(super) fn fill_worker(core: &mut Core, worker: WorkerId, out: &mut Actions) {
-    while fill_one(core, worker, out) {}
+    if core.workers.get(worker).is_some_and(|entry| !entry.is_well_ahead(&core.config)) {
+        while fill_one(core, worker, out) {}
+    }
 }
 
 /// Send one task to `worker` if it has room and there is one.
@@ -233,8 +265,7 @@ fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions
                 missing += if holders.contains(&thief) { 0 } else { nbytes };
             });
         }
-        let transfer_ns = TRANSFER_NS + missing * NS_PER_BYTE;
-        if transfer_ns + u64::from(estimate) >= wait_ns {
+        if transfer_ns(missing, estimate) + u64::from(estimate) >= wait_ns {
             return false;
         }
         pop_claim(core, victim, &Claim::Backlog);

@@ -74,12 +74,22 @@ impl Worker {
         if self.is_retiring || self.status.is_paused {
             return false;
         }
-        let saturated = (f64::from(self.n_slots()) * config.saturation).ceil() as u32;
-        if self.n_processing < saturated {
-            return true;
-        }
-        let prefill_ns = config.prefill.as_nanos() as u64 * u64::from(self.n_slots());
-        self.n_processing < config.max_prefill && self.occupancy_ns < prefill_ns
+        !self.is_saturated(config) || self.n_processing < config.max_prefill && self.occupancy_ns < self.prefill_ns(config)
+    }
+
+    /// Whether it has been given as many tasks as keep its slots busy while tasks are long.
+    pub(super) fn is_saturated(&self, config: &Config) -> bool {
+        self.n_processing >= (f64::from(self.n_slots()) * config.saturation).ceil() as u32
+    }
+
+    /// Whether it has so much ahead that giving it more can wait.
+    pub(super) fn is_well_ahead(&self, config: &Config) -> bool {
+        let has_half = self.n_processing >= config.max_prefill / 2 || self.occupancy_ns >= self.prefill_ns(config) / 2;
+        self.is_saturated(config) && has_half
+    }
+
+    fn prefill_ns(&self, config: &Config) -> u64 {
+        config.prefill.as_nanos() as u64 * u64::from(self.n_slots())
     }
 
     /// The position of resource `name` in `free_resources`.

@@ -130,15 +130,17 @@ impl Hub {
                 self.leaving.insert(worker);
             }
             if let Some(peer) = self.workers.get(&worker)
-                && let Err(error) = peer.outbox.push(messages) {
-                    tracing::warn!(%worker, %error, "cannot reach a worker");
-                }
+                && let Err(error) = peer.outbox.push(messages)
+            {
+                tracing::warn!(%worker, %error, "cannot reach a worker");
+            }
         }
         for (client, messages) in std::mem::take(&mut out.to_clients) {
             if let Some(peer) = self.clients.get(&client)
-                && let Err(error) = peer.outbox.push(messages) {
-                    tracing::warn!(%client, %error, "cannot reach a client");
-                }
+                && let Err(error) = peer.outbox.push(messages)
+            {
+                tracing::warn!(%client, %error, "cannot reach a client");
+            }
         }
         for worker in out.close_workers.drain(..) {
             if let Some(peer) = self.workers.get(&worker) {
