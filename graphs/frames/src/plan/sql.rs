@@ -25,7 +25,7 @@ fn plain_error(message: &str) -> SqlError {
 
 /// The one statement in `text`, which must be a query.
 fn parse(text: &str) -> std::result::Result<Statement, SqlError> {
-    let mut statements = DFParser::parse_sql(text)?;
+    let mut statements = DFParser::parse_sql(text).map_err(|error| placed_at_end(error.into(), text))?;
     let Some(statement) = statements.pop_front() else { return Err(plain_error("no query")) };
     if !statements.is_empty() {
         return Err(plain_error("one query expected, there are several statements"));
@@ -38,6 +38,17 @@ fn parse(text: &str) -> std::result::Result<Statement, SqlError> {
         | Statement::Explain(_)
         | Statement::Reset(_) => Err(plain_error("a query (SELECT, WITH, VALUES) expected")),
     }
+}
+
+/// The parser gives no place for a text that ends too early, though there is only one it could be.
+fn placed_at_end(error: SqlError, text: &str) -> SqlError {
+    if error.line.is_some() || !error.message.ends_with("found: EOF") {
+        return error;
+    }
+    let text = text.trim_end();
+    let last_line = text.rsplit('\n').next().unwrap_or_default();
+    let (line, column) = (text.matches('\n').count() + 1, last_line.chars().count() + 1);
+    SqlError { line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), ..error }
 }
 
 /// See [`crate::sql_tables`].
