@@ -91,7 +91,7 @@ pub(crate) fn create(args: &CreateArgs) -> Result<Chunk, KernelError> {
             let value = |at: usize| match (start, step) {
                 // Integers are exact however long the range is.
                 (Scalar::Int(start), Scalar::Int(step)) => Scalar::Int(start.wrapping_add(step.wrapping_mul(at as i64))),
-                _ => Scalar::Float((at as f64).mul_add(step.to_f64(), start.to_f64())),
+                _ => Scalar::Float((at as f64) * step.to_f64() + start.to_f64()),
             };
             each(&mut buffer, args.dtype, |idx| value(offset(0) + idx));
         }

@@ -159,11 +159,11 @@ pub(crate) fn random(ctx: &TaskContext, args: &RandomArgs) -> Result<Chunk, Kern
     match args.distribution {
         Distributed::Normal => draw(ctx, args, dtype, &mut buffer, |rng| {
             let standard: f64 = StandardNormal.sample(rng);
-            standard.mul_add(parameters[1], parameters[0])
+            standard * parameters[1] + parameters[0]
         })?,
         Distributed::Uniform => draw(ctx, args, dtype, &mut buffer, |rng| {
             let unit: f64 = StandardUniform.sample(rng);
-            (parameters[1] - parameters[0]).mul_add(unit, parameters[0])
+            (parameters[1] - parameters[0]) * unit + parameters[0]
         })?,
         Distributed::Exponential => draw(ctx, args, dtype, &mut buffer, |rng| {
             let unit: f64 = Exp1.sample(rng);
@@ -232,12 +232,14 @@ fn draw(
 }
 
 fn fill_row<T: Element + FromDraw>(row: &mut [T], seed: u64, first: u64, sample: impl Fn(&mut ElementRng) -> f64) {
-    let mut bits = [0u64; GROUP];
+    let mut bits = [0u64; GROUP + 2];
     for (group, start) in row.chunks_mut(GROUP).zip((first..).step_by(GROUP)) {
-        for (bits, position) in bits.iter_mut().zip(start..) {
-            *bits = philox(seed, position, 0)[0];
+        // Two neighbours share a block of 128 bits, so a group may begin with the second half of one.
+        for (pair, block) in bits.chunks_exact_mut(2).zip(start / 2..) {
+            pair.copy_from_slice(&philox(seed, block, 0));
         }
-        for ((place, position), &first) in group.iter_mut().zip(start..).zip(&bits) {
+        let is_odd = start % 2 == 1;
+        for ((place, position), &first) in group.iter_mut().zip(start..).zip(&bits[usize::from(is_odd)..]) {
             *place = T::from_draw(sample(&mut ElementRng { seed, position, draw: 0, first }));
         }
     }
