@@ -9,6 +9,8 @@
 //! has been on its slot for [`MachineConfig::blame_after`]. Of a worker that dies earlier than that, the scheduler has to
 //! suspect the first `n_slots` of the runs it gave it, in the order in which workers start them.
 
+#[cfg(test)]
+mod conversations;
 mod event;
 mod executing;
 mod fault;
