@@ -1,6 +1,6 @@
 //! Reductions: per chunk, merged in a tree, finished once, so that the result does not depend on who computed what.
 //!
-//! Sums are pairwise and, for floats, in double precision. What travels between the levels of the tree is a [`Partial`]:
+//! Sums are pairwise and, for floats, in double precision. What travels between the levels of the tree is a `Partial`:
 //! the accumulators, each an array with the reduced axes kept at length 1.
 
 use rask_graphs::{KernelError, Value};
