@@ -155,6 +155,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Start them, and wait until all workers have joined.
     pub(crate) fn start(place: &Place, n_workers: usize) -> Self {
+        Self::with_threads(place, n_workers, 1)
+    }
+
+    /// As [`Cluster::start`], with workers of several slots.
+    pub(crate) fn with_threads(place: &Place, n_workers: usize, threads: u32) -> Self {
+        let threads = threads.to_string();
         let mut scheduler = Running::start(place.command(["scheduler", "--listen", "127.0.0.1:0"]));
         let mut lines = BufReader::new(scheduler.0.stdout.take().unwrap()).lines();
         let first = lines.next().expect("the scheduler says where it is").unwrap();
@@ -163,7 +169,7 @@ impl Cluster {
         let mut cluster = Self { address, workers: Vec::new(), scheduler };
         for number in 0..n_workers {
             let name = format!("w{number}");
-            let arguments = ["worker", "--scheduler", &cluster.address, "--threads", "1", "--memory", "1GiB", "--name", &name];
+            let arguments = ["worker", "--scheduler", &cluster.address, "--threads", &threads, "--memory", "1GiB", "--name", &name];
             let mut worker = Running::start(place.command(arguments));
             // What nobody reads must not fill a pipe.
             drop(worker.0.stdout.take().map(read_in_background));

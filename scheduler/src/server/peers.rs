@@ -3,7 +3,7 @@
 use rask_comm::connection::Connection;
 use rask_comm::control::{ControlReceiver, ReceiveError};
 use rask_comm::identity::Role;
-use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
 use rask_graphs::{ClientId, WorkerId};
 use tokio::sync::mpsc;
@@ -64,8 +64,17 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
     let _ = news.send(News::WorkerGone { worker }).await;
 }
 
+/// Another version means other messages, so nothing after the hello could be understood.
+fn check_version(version: u32) -> Result<(), String> {
+    if version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    Err(format!("it speaks version {version} of the protocol, the scheduler speaks version {PROTOCOL_VERSION}"))
+}
+
 /// The worker's claims must fit its certificate, and its address must be one that others can use.
 fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello, String> {
+    check_version(hello.version)?;
     if hello.name != connection.peer().name {
         return Err(format!("it calls itself \"{}\", its certificate \"{}\"", hello.name.escape_debug(), connection.peer().name));
     }
@@ -84,11 +93,12 @@ fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello,
 /// Serve a client until its connection ends.
 pub(super) async fn serve_client(client: ClientId, connection: Connection, news: mpsc::Sender<News>) {
     let Ok((sender, mut receiver)) = connection.accept_control::<ToClient, FromClient>().await else { return };
-    let hello = match receiver.recv_hello::<ClientHello>().await {
+    let said = receiver.recv_hello::<ClientHello>().await.map_err(|error| error.to_string());
+    let hello = match said.and_then(|hello| check_version(hello.version).map(|()| hello)) {
         Ok(hello) => hello,
-        Err(error) => {
-            tracing::warn!(peer = %connection.peer(), %error, "refused a client");
-            connection.close_misbehaved(&error.to_string());
+        Err(reason) => {
+            tracing::warn!(peer = %connection.peer(), reason, "refused a client");
+            connection.close_misbehaved(&reason);
             return;
         }
     };
