@@ -49,7 +49,7 @@ fn announce(address: SocketAddr) {
     } else {
         let reachable =
             if address.ip().is_unspecified() { format!("{}:{}", host_name(), address.port()) } else { address.to_string() };
-        text.push_str(&format!("make a token here:  rask token create --role worker > token\n"));
+        text.push_str("make a token here:  rask token create --role worker > token\n");
         text.push_str(&format!("join elsewhere with: RASK_TOKEN_FILE=token rask worker --scheduler {reachable}"));
     }
     // Nobody may be reading; the scheduler works all the same.

@@ -106,19 +106,9 @@ async fn knock(place: &Place, address: SocketAddr, role: Role, version: u32) -> 
     if sender.send_hello(&hello).await.is_err() {
         return connection.closed().await.to_string();
     }
-    loop {
-        match receiver.recv().await {
-            Ok(Some(messages)) => {
-                for message in messages {
-                    match message {
-                        ToWorker::Close { reason } => return reason,
-                        ToWorker::Welcome { .. } => return "welcome".to_owned(),
-                        other => panic!("unexpected {other:?}"),
-                    }
-                }
-            }
-            Ok(None) | Err(_) => return connection.closed().await.to_string(),
-        }
+    match receiver.recv().await {
+        Ok(Some(messages)) if matches!(messages[..], [ToWorker::Welcome { .. }]) => "welcome".to_owned(),
+        Ok(_) | Err(_) => connection.closed().await.to_string(),
     }
 }
 

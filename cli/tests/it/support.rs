@@ -149,7 +149,8 @@ impl Drop for Running {
 pub(crate) struct Cluster {
     pub(crate) address: String,
     pub(crate) workers: Vec<Running>,
-    pub(crate) scheduler: Running,
+    /// Ends with the cluster.
+    _scheduler: Running,
 }
 
 impl Cluster {
@@ -166,10 +167,11 @@ impl Cluster {
         let first = lines.next().expect("the scheduler says where it is").unwrap();
         let address = first.strip_prefix("scheduler listens on ").expect("an address").to_owned();
         std::thread::spawn(move || lines.for_each(drop));
-        let mut cluster = Self { address, workers: Vec::new(), scheduler };
+        let mut cluster = Self { address, workers: Vec::new(), _scheduler: scheduler };
         for number in 0..n_workers {
             let name = format!("w{number}");
-            let arguments = ["worker", "--scheduler", &cluster.address, "--threads", &threads, "--memory", "1GiB", "--name", &name];
+            let arguments =
+                ["worker", "--scheduler", &cluster.address, "--threads", &threads, "--memory", "1GiB", "--name", &name];
             let mut worker = Running::start(place.command(arguments));
             // What nobody reads must not fill a pipe.
             drop(worker.0.stdout.take().map(read_in_background));

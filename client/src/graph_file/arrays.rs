@@ -67,10 +67,10 @@ impl Lowerer<'_> {
 
     /// An array that cannot be made: a file's fault, or the author's.
     fn array_error(&mut self, error: ArrayError, span: Span) -> Made {
-        match error {
-            ArrayError::File { .. } => Made::Broken(error.to_string()),
-            error => self.mistake(span, error.to_string(), None),
+        if matches!(error, ArrayError::File { .. }) {
+            return Made::Broken(error.to_string());
         }
+        self.mistake(span, error.to_string(), None)
     }
 
     /// The array that a formula stands for.
@@ -173,7 +173,7 @@ impl Lowerer<'_> {
         }
         let narrow = match self.select(&frame, &columns) {
             Made::Frame(narrow) => narrow,
-            other => return Err(other),
+            other @ (Made::Unneeded | Made::Array(_) | Made::Task(_) | Made::Broken(_) | Made::Mistaken) => return Err(other),
         };
         // A frame with one user need only make these columns; one with several is made once, as a whole.
         let source = if self.n_users[at] > 1 { frame } else { narrow };

@@ -61,7 +61,7 @@ impl Lowerer<'_> {
                 let key = format!("{output}-part");
                 Made::Task(self.graph().task(&key, "core.same", 1, "{}").input_from(Source::Task(idx), part).add())
             }
-            other => other,
+            other @ (Made::Unneeded | Made::Frame(_) | Made::Array(_) | Made::Broken(_) | Made::Mistaken) => other,
         }
     }
 
