@@ -1,7 +1,7 @@
 //! The core's hands: messages into the outbox, fetches from peers, and results out to whoever asks.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rask_comm::data::{self, FetchError, PartRequest, PartSource};
@@ -101,19 +101,24 @@ impl Fetcher for FromPeers {
     }
 }
 
+/// How long a peer may take to answer before its results are looked for elsewhere, or made again: a dead one never will.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
 async fn fetch(core: WorkerCore, peers: Peers, registry: Arc<Registry>, order: FetchOrder) {
     let begun = Instant::now();
     let FetchOrder { fetch, from, address, name, items } = order;
-    let connection = match peers.get(address, &name).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::warn!(peer = %from, %address, %error, "a peer cannot be reached");
-            for item in items {
-                core.fetch_failed(fetch, item, FetchFailure::Unreachable);
+    let connecting = tokio::time::timeout(CONNECT_LIMIT, peers.get(address, &name));
+    let connection =
+        match connecting.await.map_err(|_elapsed| "no answer".to_owned()).and_then(|it| it.map_err(|error| error.to_string())) {
+            Ok(connection) => connection,
+            Err(reason) => {
+                tracing::warn!(peer = %from, %address, reason, "a peer cannot be reached");
+                for item in items {
+                    core.fetch_failed(fetch, item, FetchFailure::Unreachable);
+                }
+                return;
             }
-            return;
-        }
-    };
+        };
     let request = |item: &FetchItem| PartRequest { task: item.task, attempt: item.attempt, part: item.part };
     let requests: Vec<PartRequest> = items.iter().map(request).collect();
     let on_item = |idx: usize, outcome: Result<data::Fetched, FetchError>| match outcome {
