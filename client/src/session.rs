@@ -34,13 +34,16 @@ pub(crate) struct Location {
     pub(crate) holders: Vec<Holder>,
 }
 
+/// The answer to where a result is.
+pub(crate) type Located = Result<Location, Box<TaskFailure>>;
+
 #[derive(Default)]
 struct State {
     next_request: u32,
     submits: FxHashMap<u32, oneshot::Sender<Result<Arc<JobState>, String>>>,
     cancels: FxHashMap<u32, oneshot::Sender<bool>>,
     statuses: FxHashMap<u32, oneshot::Sender<StatusReport>>,
-    locates: FxHashMap<TaskId, Vec<oneshot::Sender<Result<Location, Box<TaskFailure>>>>>,
+    locates: FxHashMap<TaskId, Vec<oneshot::Sender<Located>>>,
     jobs: FxHashMap<GraphId, Arc<JobState>>,
     closed: Option<Disconnected>,
 }
@@ -103,7 +106,7 @@ impl Session {
     }
 
     /// Where `task` is, once it is in memory.
-    pub(crate) async fn locate(&self, task: TaskId) -> Result<Result<Location, Box<TaskFailure>>, Disconnected> {
+    pub(crate) async fn locate(&self, task: TaskId) -> Result<Located, Disconnected> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.state.lock();
