@@ -256,4 +256,9 @@ impl Progress {
         self.last = counts;
         if is_news { counts } else { None }
     }
+
+    /// The same as a [`futures::Stream`].
+    pub fn into_stream(self) -> impl futures::Stream<Item = TaskCounts> {
+        futures::stream::unfold(self, |mut progress| async move { Some((progress.next().await?, progress)) })
+    }
 }

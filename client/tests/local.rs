@@ -134,3 +134,21 @@ fn a_local_client_is_up_within_fifty_milliseconds() {
     let best = times.min().expect("five runs");
     assert!(best < Duration::from_millis(50), "from nothing to the first result took {best:?}");
 }
+
+#[test]
+fn progress_is_a_stream_that_ends_with_the_graph() {
+    use futures::StreamExt;
+
+    let client = client(1);
+    let mut graph = GraphBuilder::new();
+    for n in 0..20 {
+        let task = graph.task(&format!("nap-{n}"), "core.sleep", 1, r#"{"seconds": 0.03}"#).add();
+        graph.output(task);
+    }
+    let graph = graph.finish(&FinishOptions::default()).expect("a graph").graph;
+    let job = block_on(client.submit(graph, SubmitOptions::default())).expect("accepted");
+    let counts: Vec<_> = block_on(job.progress().into_stream().collect());
+    assert!(counts.len() >= 2, "300 ms of work are reported more than once: {counts:?}");
+    assert!(counts.windows(2).all(|pair| pair[0].n_finished <= pair[1].n_finished));
+    assert_eq!(counts.last().map(|last| (last.n_tasks, last.n_finished)), Some((20, 20)));
+}

@@ -40,6 +40,8 @@ pub(super) struct Hub {
     clients: BTreeMap<ClientId, Peer<ToClient>>,
     begun: Instant,
     out: Actions,
+    /// The operators of the first worker that is there; others are expected to have the same.
+    fingerprint: Option<u64>,
     /// Workers that were told to leave: their end is no crash.
     leaving: std::collections::BTreeSet<WorkerId>,
 }
@@ -53,6 +55,7 @@ impl Hub {
             clients: BTreeMap::new(),
             begun: Instant::now(),
             out: Actions::default(),
+            fingerprint: None,
             leaving: std::collections::BTreeSet::new(),
         }
     }
@@ -95,6 +98,11 @@ impl Hub {
         let now = self.now();
         match news {
             News::WorkerJoined { worker, hello, outbox, connection } => {
+                if self.workers.is_empty() {
+                    self.fingerprint = Some(hello.registry_fingerprint);
+                } else if self.fingerprint != Some(hello.registry_fingerprint) {
+                    tracing::warn!(%worker, name = hello.name, "a worker has other operators, or versions of them, than the others");
+                }
                 self.workers.insert(worker, Peer { outbox, connection });
                 self.machine.handle(now, Event::WorkerJoined { worker, hello }, &mut self.out);
             }
