@@ -56,11 +56,13 @@ pub(crate) struct JobState {
     outcomes: Mutex<Outcomes>,
     /// Bumped whenever `outcomes` changed.
     version: watch::Sender<u64>,
+    /// Bumped when the graph has ended or the scheduler has gone; who waits for that is not woken for every task.
+    is_over: watch::Sender<u64>,
 }
 
 impl JobState {
     pub(crate) fn new(id: GraphId) -> Self {
-        Self { id, outcomes: Mutex::default(), version: watch::channel(0).0 }
+        Self { id, outcomes: Mutex::default(), version: watch::channel(0).0, is_over: watch::channel(0).0 }
     }
 
     pub(crate) fn id(&self) -> GraphId {
@@ -84,10 +86,12 @@ impl JobState {
 
     pub(crate) fn ended(&self, stats: GraphStats) {
         self.outcomes.lock().stats = Some(stats);
+        self.is_over.send_modify(|version| *version += 1);
     }
 
     pub(crate) fn disconnect(&self, reason: &Disconnected) {
         self.outcomes.lock().disconnected = Some(reason.clone());
+        self.is_over.send_modify(|version| *version += 1);
         self.announce();
     }
 
@@ -96,9 +100,9 @@ impl JobState {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Wait until `look` finds what it looks for.
-    async fn wait_for<T>(&self, mut look: impl FnMut(&Outcomes) -> Option<T>) -> T {
-        let mut changes = self.version.subscribe();
+    /// Wait until `look` finds what it looks for, looking again at every change of `signal`.
+    async fn wait_for<T>(&self, signal: &watch::Sender<u64>, mut look: impl FnMut(&Outcomes) -> Option<T>) -> T {
+        let mut changes = signal.subscribe();
         loop {
             if let Some(found) = look(&self.outcomes.lock()) {
                 return found;
@@ -141,7 +145,7 @@ impl Job {
     /// The first failure of any output, once all have been settled; or the loss of the scheduler.
     pub async fn wait(&self) -> Result<GraphStats, JobError> {
         self.state
-            .wait_for(|outcomes| match (&outcomes.stats, &outcomes.disconnected) {
+            .wait_for(&self.state.is_over, |outcomes| match (&outcomes.stats, &outcomes.disconnected) {
                 (Some(stats), _) => Some(match &outcomes.first_failure {
                     None => Ok(*stats),
                     Some(failure) => Err(JobError::Failed(failure.clone())),
@@ -158,7 +162,7 @@ impl Job {
     /// When the scheduler has gone.
     pub async fn stats(&self) -> Result<GraphStats, Disconnected> {
         self.state
-            .wait_for(|outcomes| match (&outcomes.stats, &outcomes.disconnected) {
+            .wait_for(&self.state.is_over, |outcomes| match (&outcomes.stats, &outcomes.disconnected) {
                 (Some(stats), _) => Some(Ok(*stats)),
                 (None, Some(disconnected)) => Some(Err(disconnected.clone())),
                 (None, None) => None,
@@ -172,7 +176,7 @@ impl Job {
     /// When it failed, or the scheduler has gone.
     pub async fn outcome(&self, task: TaskIdx) -> Result<u64, JobError> {
         self.state
-            .wait_for(|outcomes| {
+            .wait_for(&self.state.version, |outcomes| {
                 if let Some(nbytes) = outcomes.done.get(&task) {
                     return Some(Ok(*nbytes));
                 }
@@ -246,7 +250,7 @@ impl Progress {
         let last = self.last;
         let (counts, is_over) = self
             .state
-            .wait_for(|outcomes| {
+            .wait_for(&self.state.version, |outcomes| {
                 let is_over = outcomes.stats.is_some() || outcomes.disconnected.is_some();
                 (is_over || outcomes.counts != last).then_some((outcomes.counts, is_over))
             })
