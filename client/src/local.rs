@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, WorkerHello};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, WorkerId};
+use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
-use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WorkerCore};
+use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use rask_worker::machine::{FetchFailure, FetchItem};
 
 use crate::client::Client;
@@ -196,6 +196,24 @@ impl Fetcher for Port {
                 Some(value) => core.fetch_arrived(order.fetch, item, value, begun.elapsed()),
                 None => core.fetch_failed(order.fetch, item, FetchFailure::NotThere),
             }
+        }
+    }
+
+    fn watch(&self, core: &WorkerCore, order: WatchOrder) {
+        let hub = self.hub.upgrade();
+        match hub.as_ref().and_then(|hub| hub.workers.get()?.get(order.from.index())) {
+            Some(peer) if order.begin.is_some() => peer.peer_watches(self.worker, order.items),
+            Some(peer) => peer.peer_unwatches(self.worker, order.items),
+            None => core.watch_lost(order.from),
+        }
+    }
+
+    fn push(&self, core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value) {
+        let hub = self.hub.upgrade();
+        match hub.as_ref().and_then(|hub| hub.workers.get()?.get(to.index())) {
+            // Nothing is copied in this process, so nothing is too big to be sent along.
+            Some(peer) => peer.pushed(self.worker, item, value),
+            None => core.peer_gone(to),
         }
     }
 }

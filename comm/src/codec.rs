@@ -231,6 +231,7 @@ mod tests {
             part: Part::WHOLE,
             nbytes: 8_000_000,
             holders: vec![WorkerId(3)],
+            is_made: true,
         };
         let mut bytes = Vec::new();
         encode(&input, &mut bytes).unwrap();

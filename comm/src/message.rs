@@ -9,7 +9,7 @@ use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, 
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -138,8 +138,11 @@ pub struct RunInput {
     pub part: Part,
     /// Size in bytes, estimated for parts.
     pub nbytes: u64,
-    /// Workers that hold it, the receiver possibly among them.
+    /// Workers that hold it, the receiver possibly among them; when it is not made yet, the worker that has been given the
+    /// run that makes it.
     pub holders: Vec<WorkerId>,
+    /// Whether it exists. Otherwise the receiver watches for it, at the holder or here.
+    pub is_made: bool,
 }
 
 /// Worker to scheduler.

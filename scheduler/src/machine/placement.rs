@@ -324,7 +324,7 @@ fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actio
         let before = inputs.len();
         for_each_result(core, task.graph, *input, usize::MAX, |source, nbytes, attempt, holders| {
             let holders = name_holders(holders, worker, task);
-            inputs.push(RunInput { task: source, attempt, part: input.part, nbytes, holders });
+            inputs.push(RunInput { task: source, attempt, part: input.part, nbytes, holders, is_made: true });
         });
         if matches!(input.source(), Source::Group(_)) && spread.is_empty() {
             spread = vec![1; before];
@@ -366,5 +366,12 @@ pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: Wor
 /// A whole result as an input, for replication.
 pub(super) fn describe_input(core: &Core, task: TaskId) -> RunInput {
     let entry = core.entry(task);
-    RunInput { task, attempt: entry.attempt, part: Part::WHOLE, nbytes: entry.nbytes, holders: entry.holders.to_vec() }
+    RunInput {
+        task,
+        attempt: entry.attempt,
+        part: Part::WHOLE,
+        nbytes: entry.nbytes,
+        holders: entry.holders.to_vec(),
+        is_made: true,
+    }
 }

@@ -252,6 +252,7 @@ impl World {
                     let asked_at = self.now;
                     self.push_in(latency, Delivery::FetchAsked { conn, fetch, peer, items, asked_at });
                 }
+                Action::Watch { .. } | Action::Unwatch { .. } | Action::Push { .. } => unimplemented!(),
                 Action::Drop(item) => {
                     let place = (item.task, item.part);
                     let store = &mut self.processes[at].store;

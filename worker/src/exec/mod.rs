@@ -50,10 +50,37 @@ pub trait Uplink: Send + Sync {
     fn end(&self, ending: Ending);
 }
 
-/// Who brings results of peers here.
+/// Who brings results of peers here, and results from here to peers that watch for them.
 pub trait Fetcher: Send + Sync {
     /// Begin to fetch, and answer each item of `order` once, on any thread, also within this call. Must not block.
     fn fetch(&self, core: &WorkerCore, order: FetchOrder);
+
+    /// Begin to watch for items at a peer, or stop watching. Orders for one peer must take effect in the order given. Must not
+    /// block. Each item that comes is answered with [`WorkerCore::pushed`] or [`WorkerCore::made`], on any thread; when the
+    /// peer cannot be reached or its connection breaks, [`WorkerCore::watch_lost`] answers for all of its items.
+    fn watch(&self, core: &WorkerCore, order: WatchOrder);
+
+    /// Send a result to the peer `to`, which watches for it: the result itself when small, word that it is made otherwise.
+    /// Must not block. A peer that is gone is told of with [`WorkerCore::peer_gone`].
+    fn push(&self, core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value);
+}
+
+/// What to watch for at one peer, or not any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WatchOrder {
+    /// The peer.
+    pub from: WorkerId,
+    /// Its data plane and its certificate name; `None` when this ends a watch.
+    pub begin: Option<(SocketAddr, String)>,
+    /// The results.
+    pub items: Vec<FetchItem>,
+}
+
+/// Something a [`Fetcher`] is to do once the lock is released, in order.
+enum Errand {
+    Fetch(FetchOrder),
+    Watch(WatchOrder),
+    Push { to: WorkerId, item: FetchItem, value: Value },
 }
 
 /// One request to one peer.
@@ -139,7 +166,7 @@ struct State {
     actions: Vec<Action>,
     /// What is to be told, fetched and freed once the lock is released. Emptied at the end of every turn.
     outgoing: Vec<FromWorker>,
-    orders: Vec<FetchOrder>,
+    errands: Vec<Errand>,
     garbage: Vec<Value>,
     ending: Option<Ending>,
     has_ended: bool,
@@ -171,7 +198,7 @@ impl WorkerCore {
             flags: Vec::new(),
             actions: Vec::new(),
             outgoing: Vec::new(),
-            orders: Vec::new(),
+            errands: Vec::new(),
             garbage: Vec::new(),
             ending: None,
             has_ended: false,
@@ -236,6 +263,38 @@ impl WorkerCore {
     /// One item of a [`FetchOrder`] will not come.
     pub fn fetch_failed(&self, fetch: FetchId, item: FetchItem, reason: FetchFailure) {
         self.turn(Event::FetchFailed { fetch, item, reason });
+    }
+
+    /// An item of a [`WatchOrder`] was made by the peer `from` and came along.
+    pub fn pushed(&self, from: WorkerId, item: FetchItem, value: Value) {
+        let nbytes = value.nbytes();
+        drop(self.shared.store.put(item, value));
+        self.turn(Event::Pushed { from, item, nbytes });
+    }
+
+    /// An item of a [`WatchOrder`] was made by the peer `from` and is to be fetched.
+    pub fn made(&self, from: WorkerId, item: FetchItem, nbytes: u64) {
+        self.turn(Event::Made { from, item, nbytes });
+    }
+
+    /// Nothing that is watched at the peer `from` will be heard of.
+    pub fn watch_lost(&self, from: WorkerId) {
+        self.turn(Event::WatchLost { from });
+    }
+
+    /// A peer watches for results of this worker.
+    pub fn peer_watches(&self, peer: WorkerId, items: Vec<FetchItem>) {
+        self.turn(Event::PeerWatches { peer, items });
+    }
+
+    /// A peer does not watch for these any more.
+    pub fn peer_unwatches(&self, peer: WorkerId, items: Vec<FetchItem>) {
+        self.turn(Event::PeerUnwatches { peer, items });
+    }
+
+    /// A peer that watched for results of this worker is gone, or its connection is.
+    pub fn peer_gone(&self, peer: WorkerId) {
+        self.turn(Event::PeerGone { peer });
     }
 
     /// Measure memory and tell the scheduler the state of this worker.
@@ -318,7 +377,19 @@ impl WorkerCore {
                 }
             }
             Action::Fetch { fetch, from, address, name, items } => {
-                state.orders.push(FetchOrder { fetch, from, address, name, items });
+                state.errands.push(Errand::Fetch(FetchOrder { fetch, from, address, name, items }));
+            }
+            Action::Watch { from, address, name, items } => {
+                state.errands.push(Errand::Watch(WatchOrder { from, begin: Some((address, name)), items }));
+            }
+            Action::Unwatch { from, items } => {
+                state.errands.push(Errand::Watch(WatchOrder { from, begin: None, items }));
+            }
+            Action::Push { to, item } => {
+                // A part that cannot be taken out of its whole never comes; the watcher's run fails when it asks by itself.
+                if let Some(value) = self.shared.store.get(&item) {
+                    state.errands.push(Errand::Push { to, item, value });
+                }
             }
             Action::Drop(item) => state.garbage.extend(self.shared.store.remove(&item)),
             Action::Exit => state.ending = Some(Ending::Left),
@@ -335,10 +406,10 @@ impl WorkerCore {
         }
         state.is_draining = true;
         let mut takes_a_job = IS_BETWEEN_RUNS.get();
-        while !(state.outgoing.is_empty() && state.orders.is_empty() && state.garbage.is_empty() && state.ending.is_none()) {
+        while !(state.outgoing.is_empty() && state.errands.is_empty() && state.garbage.is_empty() && state.ending.is_none()) {
             self.wake_slots(state, takes_a_job);
             let mut outgoing = std::mem::take(&mut state.outgoing);
-            let orders = std::mem::take(&mut state.orders);
+            let errands = std::mem::take(&mut state.errands);
             let garbage = std::mem::take(&mut state.garbage);
             let ending = state.ending.take().filter(|_| !state.has_ended);
             state.has_ended |= ending.is_some();
@@ -347,8 +418,12 @@ impl WorkerCore {
                 if !outgoing.is_empty() {
                     self.shared.uplink.tell(&mut outgoing);
                 }
-                for order in orders {
-                    self.shared.fetcher.fetch(self, order);
+                for errand in errands {
+                    match errand {
+                        Errand::Fetch(order) => self.shared.fetcher.fetch(self, order),
+                        Errand::Watch(order) => self.shared.fetcher.watch(self, order),
+                        Errand::Push { to, item, value } => self.shared.fetcher.push(self, to, item, value),
+                    }
                 }
                 if let Some(ending) = ending {
                     self.shared.uplink.end(ending);

@@ -58,6 +58,14 @@ impl Fetcher for Neighbour {
             }
         }
     }
+
+    fn watch(&self, core: &WorkerCore, order: WatchOrder) {
+        core.watch_lost(order.from);
+    }
+
+    fn push(&self, core: &WorkerCore, to: WorkerId, _: FetchItem, _: Value) {
+        core.peer_gone(to);
+    }
 }
 
 const GRAPH: GraphId = GraphId(1);
@@ -72,7 +80,7 @@ fn run(idx: u32, body: u32, inputs: Vec<RunInput>) -> ToWorker {
 
 fn input(idx: u32, holders: &[u32]) -> RunInput {
     let holders = holders.iter().map(|&holder| WorkerId(holder)).collect();
-    RunInput { task: id(idx), attempt: Attempt(1), part: Part::WHOLE, nbytes: 8, holders }
+    RunInput { task: id(idx), attempt: Attempt(1), part: Part::WHOLE, nbytes: 8, holders, is_made: true }
 }
 
 fn registry() -> Registry {

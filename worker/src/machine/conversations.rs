@@ -87,7 +87,7 @@ impl World {
             let part = if dice.below(2) == 0 { Part::WHOLE } else { Part(dice.below(2) as u32) };
             let holders = (1..4).filter(|_| dice.below(2) == 0).map(WorkerId).collect();
             let input = TaskId::new(GRAPH, TaskIdx(dice.below(6) as u32));
-            inputs.push(RunInput { task: input, attempt: Attempt(1), part, nbytes: 1 + dice.below(12), holders });
+            inputs.push(RunInput { task: input, attempt: Attempt(1), part, nbytes: 1 + dice.below(12), holders, is_made: true });
         }
         let priority = dice.below(3) as i32;
         self.owed.push((task, Attempt(1)));
@@ -127,7 +127,7 @@ impl World {
                 }
                 Action::Fetch { fetch, items, .. } => self.in_air.extend(items.into_iter().map(|item| (fetch, item))),
                 Action::Drop(item) => assert!(self.store.remove(&item), "{item:?} is dropped and not there"),
-                Action::Interrupt { .. } => {}
+                Action::Interrupt { .. } | Action::Watch { .. } | Action::Unwatch { .. } | Action::Push { .. } => {}
                 other @ (Action::AddBody { .. } | Action::ForgetBodies { .. } | Action::Exit | Action::Close { .. }) => {
                     panic!("unexpected: {other:?}")
                 }

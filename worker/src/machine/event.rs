@@ -63,6 +63,48 @@ pub enum Event {
         /// Why.
         reason: FetchFailure,
     },
+    /// A watched item ([`Action::Watch`]) has been made by the peer and sent along; the shell has put it into the store.
+    Pushed {
+        /// The peer.
+        from: WorkerId,
+        /// The result.
+        item: FetchItem,
+        /// Bytes received.
+        nbytes: u64,
+    },
+    /// A watched item has been made by the peer and is too big to be sent unasked: it can be fetched now.
+    Made {
+        /// The peer.
+        from: WorkerId,
+        /// The result.
+        item: FetchItem,
+        /// Its size in bytes.
+        nbytes: u64,
+    },
+    /// The peer cannot be reached, or the connection to it broke: nothing that is watched there will be heard of.
+    WatchLost {
+        /// The peer.
+        from: WorkerId,
+    },
+    /// A peer wants to have these as soon as they are made here. Some may never be.
+    PeerWatches {
+        /// The peer.
+        peer: WorkerId,
+        /// The results.
+        items: Vec<FetchItem>,
+    },
+    /// A peer does not want these any more.
+    PeerUnwatches {
+        /// The peer.
+        peer: WorkerId,
+        /// The results.
+        items: Vec<FetchItem>,
+    },
+    /// A peer that watches results here is gone, or its connection is.
+    PeerGone {
+        /// The peer.
+        peer: WorkerId,
+    },
     /// A result in the store turned out to be unreadable and was dropped by the shell.
     ResultLost {
         /// The result.
@@ -161,6 +203,32 @@ pub enum Action {
         name: String,
         /// What to fetch.
         items: Vec<FetchItem>,
+    },
+    /// Ask a peer to send these as soon as it has made them (or to say so, when they are big): nobody has them yet, and the
+    /// scheduler has given the runs that make them to this peer. Comes before any [`Action::Unwatch`] of the same items.
+    Watch {
+        /// The peer.
+        from: WorkerId,
+        /// Its data plane.
+        address: SocketAddr,
+        /// Its certificate name.
+        name: String,
+        /// The results.
+        items: Vec<FetchItem>,
+    },
+    /// Tell a peer that these are not wanted any more. Some may be on their way.
+    Unwatch {
+        /// The peer.
+        from: WorkerId,
+        /// The results.
+        items: Vec<FetchItem>,
+    },
+    /// Send a result that is in the store to a peer that watches it: itself when small, otherwise word that it is here.
+    Push {
+        /// The peer.
+        to: WorkerId,
+        /// The result.
+        item: FetchItem,
     },
     /// Drop a result, or the part of one, from the store.
     Drop(FetchItem),

@@ -133,6 +133,12 @@ impl Machine {
                     }
                 }
             }
+            Event::Pushed { .. }
+            | Event::Made { .. }
+            | Event::WatchLost { .. }
+            | Event::PeerWatches { .. }
+            | Event::PeerUnwatches { .. }
+            | Event::PeerGone { .. } => {}
             Event::ResultLost { task } => self.lose_result(now, task, out),
             Event::Measured(status) => {
                 self.is_paused = status.is_paused;

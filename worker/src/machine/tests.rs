@@ -40,7 +40,7 @@ fn source(text: &str) -> RunInput {
     let FetchItem { task, attempt, part } = item(what);
     let holders =
         holders.split(',').filter(|holder| !holder.is_empty()).map(|holder| WorkerId(holder.parse().unwrap())).collect();
-    RunInput { task, attempt, part, nbytes: nbytes.parse().unwrap(), holders }
+    RunInput { task, attempt, part, nbytes: nbytes.parse().unwrap(), holders, is_made: true }
 }
 
 fn run_of(words: &[&str]) -> Run {
@@ -97,6 +97,15 @@ fn show(action: &Action) -> String {
             let items: Vec<String> = items.iter().map(show_item).collect();
             format!("fetch {} from {}: {}", fetch.0, from.0, items.join(" "))
         }
+        Action::Watch { from, items, .. } => {
+            let items: Vec<String> = items.iter().map(show_item).collect();
+            format!("watch {}: {}", from.0, items.join(" "))
+        }
+        Action::Unwatch { from, items } => {
+            let items: Vec<String> = items.iter().map(show_item).collect();
+            format!("unwatch {}: {}", from.0, items.join(" "))
+        }
+        Action::Push { to, item } => format!("push {} to {}", show_item(item), to.0),
         Action::Drop(item) => format!("drop {}", show_item(item)),
         Action::Exit => "exit".to_owned(),
         Action::Close { .. } => "close".to_owned(),

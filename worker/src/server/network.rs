@@ -8,11 +8,11 @@ use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
 use rask_comm::{Endpoint, Incoming, Outbox, Plane};
-use rask_graphs::{Registry, Value};
+use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WorkerCore};
+use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use crate::machine::{FetchFailure, FetchItem};
 use crate::store::Store;
 
@@ -98,6 +98,16 @@ impl Fetcher for FromPeers {
     fn fetch(&self, core: &WorkerCore, order: FetchOrder) {
         let fetching = fetch(core.clone(), self.peers.clone(), Arc::clone(&self.registry), order);
         self.runtime.spawn(fetching);
+    }
+
+    fn watch(&self, core: &WorkerCore, order: WatchOrder) {
+        if order.begin.is_some() {
+            core.watch_lost(order.from);
+        }
+    }
+
+    fn push(&self, core: &WorkerCore, to: WorkerId, _item: FetchItem, _value: Value) {
+        core.peer_gone(to);
     }
 }
 

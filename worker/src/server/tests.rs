@@ -121,7 +121,7 @@ fn run_message(idx: u32, inputs: Vec<RunInput>) -> ToWorker {
 }
 
 fn input(idx: u32, part: Part, holder: u32) -> RunInput {
-    RunInput { task: id(idx), attempt: Attempt(1), part, nbytes: 8, holders: vec![WorkerId(holder)] }
+    RunInput { task: id(idx), attempt: Attempt(1), part, nbytes: 8, holders: vec![WorkerId(holder)], is_made: true }
 }
 
 #[tokio::test]
