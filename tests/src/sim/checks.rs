@@ -12,6 +12,7 @@ use super::oracle::Behaviour;
 use super::process::failure_message;
 use super::session::JobState;
 use super::world::World;
+use rask_worker::machine::Machine;
 
 impl World {
     /// What the scheduler sends to a worker is allowed.
@@ -272,6 +273,8 @@ impl World {
             assert_eq!((worker.n_processing, worker.n_results), (0, 0), "left over at {}", worker.name);
         }
         for process in self.processes.iter().filter(|process| process.is_up && process.machine.is_some()) {
+            let n_watched = process.machine.as_ref().map_or(0, Machine::n_watched);
+            assert_eq!(n_watched, 0, "{}: peers still watch for results", process.name);
             assert!(process.store.is_empty(), "{} still stores {:?}", process.name, process.store);
             assert!(process.bodies.is_empty(), "{} still knows bodies {:?}", process.name, process.bodies.keys());
         }
