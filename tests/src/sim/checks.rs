@@ -19,8 +19,7 @@ impl World {
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
         for message in messages {
             let ToWorker::Run(run) = message else { continue };
-            let before = self.last_run.insert(run.task, run.attempt);
-            assert!(before.is_none_or(|before| before < run.attempt), "attempts of {} do not rise: {before:?}", run.task);
+            assert!(self.sent.insert((run.task, run.attempt)), "{} of {} is given twice", run.attempt, run.task);
             let info = &self.graphs[&run.task.graph];
             assert!(info.plan.is_needed[run.task.idx.index()], "{} is run, but no output needs it", run.task);
             let n_failures = self.n_heard_failures.get(&run.task).copied().unwrap_or(0);

@@ -276,8 +276,8 @@ pub(super) struct World {
     pub(super) processes: Vec<Process>,
     pub(super) sessions: Vec<Session>,
     pub(super) graphs: BTreeMap<GraphId, GraphInfo>,
-    /// The last run of each task that was sent.
-    pub(super) last_run: BTreeMap<TaskId, Attempt>,
+    /// Every run that was sent.
+    pub(super) sent: BTreeSet<(TaskId, Attempt)>,
     /// Runs that have begun, anywhere.
     pub(super) begun: BTreeSet<(TaskId, Attempt)>,
     /// Runs the scheduler has been told of as executing, while they were its present ones.
@@ -324,7 +324,7 @@ impl World {
             processes: Vec::new(),
             sessions: Vec::new(),
             graphs: BTreeMap::new(),
-            last_run: BTreeMap::new(),
+            sent: BTreeSet::new(),
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
             n_suspect_deaths: BTreeMap::new(),
