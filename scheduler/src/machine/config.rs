@@ -87,13 +87,15 @@ pub enum Fault {
     SwallowFailure,
     /// Runs that wait for the result of a run which is over without one are not taken back.
     ForgetEarlyRuns,
+    /// A worker that has started a run is taken to have given it up.
+    TakeRefused,
     /// A result that a worker fetched before its maker reported it is not known to be there.
     ForgetEarlyHolders,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -110,5 +112,6 @@ impl Fault {
         Fault::SwallowFailure,
         Fault::ForgetEarlyRuns,
         Fault::ForgetEarlyHolders,
+        Fault::TakeRefused,
     ];
 }

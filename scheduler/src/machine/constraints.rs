@@ -33,12 +33,12 @@ impl Class {
     }
 }
 
-/// Whether `worker` could run a task with these options, were it free.
-pub(super) fn may_ever_run(options: &TaskOptions, worker: &Worker, workers: &Workers) -> bool {
+/// Whether `worker` could run a task with these options; with `now`, without waiting for others to give resources back.
+pub(super) fn suits(options: &TaskOptions, worker: &Worker, workers: &Workers, now: bool) -> bool {
     let names = &options.workers;
     let is_named = names.is_empty() || names.contains(&worker.hello.name);
     let any_named_there = || workers.iter().any(|(_, other)| names.contains(&other.hello.name));
-    (is_named || options.allow_other_workers && !any_named_there()) && worker.offers(&options.resources, false)
+    (is_named || options.allow_other_workers && !any_named_there()) && worker.offers(&options.resources, now)
 }
 
 /// All classes and their ready tasks.

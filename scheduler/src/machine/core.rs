@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rask_comm::time::Time;
 use rask_graphs::{GraphId, TaskId, WorkerId};
+use rustc_hash::FxHashMap;
 
 use super::clients::Clients;
 use super::config::Config;
@@ -29,6 +30,10 @@ pub struct Counters {
     pub n_transitions: u64,
     /// Ready tasks taken from one worker's backlog for another.
     pub n_moved: u64,
+    /// Runs that workers were asked to give up for idle ones, and those that they did.
+    pub n_steal_requests: u64,
+    /// Runs that moved to an idle worker after having been given to another.
+    pub n_stolen: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -55,6 +60,8 @@ pub(super) struct Core {
     pub(super) needs_filling: bool,
     /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
     pub(super) bindable: VecDeque<TaskId>,
+    /// Runs that are being moved, and for whom.
+    pub(super) moves: FxHashMap<TaskId, WorkerId>,
     /// Workers that fetched a result before its maker's report of it came.
     pub(super) early_holders: BTreeMap<TaskId, Vec<WorkerId>>,
     /// Graphs that may have nothing left to do or hold; looked at when a turn ends.
@@ -80,6 +87,7 @@ impl Core {
             next_progress: None,
             needs_filling: false,
             bindable: VecDeque::new(),
+            moves: FxHashMap::default(),
             early_holders: BTreeMap::new(),
             maybe_over: Vec::new(),
         }

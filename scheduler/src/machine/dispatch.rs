@@ -15,7 +15,7 @@ use super::event::Actions;
 use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
 use super::workers::Rank;
-use super::{early, quarantine, transitions};
+use super::{early, quarantine, stealing, transitions};
 
 /// How many short tasks a worker is given in a row.
 const BLOCK: usize = 64;
@@ -34,6 +34,7 @@ pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {
     while !workers.is_empty() {
         workers.retain(|worker| fill_turn(core, *worker, out));
     }
+    stealing::look_again(core, out);
 }
 
 /// One worker's turn: one task while it has none to spare, a block of neighbours once tasks are given ahead, because
@@ -75,6 +76,7 @@ pub(super) fn fill_worker(core: &mut Core, worker: WorkerId, out: &mut Actions) 
     if core.workers.get(worker).is_some_and(|entry| !entry.is_well_ahead_early(&core.config)) {
         while fill_one_early(core, worker, out) {}
     }
+    stealing::steal_for(core, worker, out);
 }
 
 /// Send one task to `worker` if it has room and there is one.
@@ -180,7 +182,7 @@ fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions
 }
 
 /// Bytes of inputs of `task` that `worker` would have to fetch; groups are judged by some of their members.
-fn missing_nbytes(core: &Core, task: TaskId, worker: WorkerId) -> u64 {
+pub(super) fn missing_nbytes(core: &Core, task: TaskId, worker: WorkerId) -> u64 {
     let mut missing = 0u64;
     let run = core.run(task.graph);
     for input in &run.graph.inputs[run.inputs(task.idx)] {
@@ -222,6 +224,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
         entry.set(BOUND_EARLY);
     }
     out.tell_worker(worker, ToWorker::Run(message));
+    stealing::note_given(core, task);
     early::place(core, task);
     if core.config.has_fault(Fault::ReleaseInputsEarly) {
         transitions::release_inputs_early(core, task, out);

@@ -44,6 +44,9 @@ pub(super) const NOT_EARLY: u16 = 64;
 /// Its present run was given to a worker while some input was still being made.
 pub(super) const BOUND_EARLY: u16 = 128;
 
+/// Its worker has been asked to give its present run up.
+pub(super) const MOVING: u16 = 256;
+
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 

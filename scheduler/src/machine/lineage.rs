@@ -14,7 +14,7 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::transitions::Loss;
 use super::workers::Worker;
-use super::{dispatch, early, placement, retirement, transitions};
+use super::{dispatch, early, placement, retirement, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
@@ -144,9 +144,8 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Revoked { task, attempt, given_up } => {
-            if given_up && transitions::is_current(core, task, attempt, worker) {
-                transitions::abandon_run(core, task, false, out);
-                transitions::processing_to_waiting(core, task, out);
+            if transitions::is_current(core, task, attempt, worker) {
+                stealing::answered(core, task, given_up, out);
             } else {
                 core.counters.n_stale += u64::from(given_up);
             }

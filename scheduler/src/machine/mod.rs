@@ -4,7 +4,8 @@
 //! turn and writes one frame a peer. The machine owns small sub-machines: `graph_run` (a graph's tasks), `workers`,
 //! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
-//! suspects of a worker's death run alone, `retirement` those that leave in agreement.
+//! suspects of a worker's death run alone, `retirement` those that leave in agreement;
+//! `stealing` moves runs to idle workers.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -23,6 +24,7 @@ mod quarantine;
 mod queue;
 mod report;
 mod retirement;
+mod stealing;
 mod story;
 mod transitions;
 mod validate;
@@ -85,6 +87,7 @@ impl Machine {
         core.now = core.now.max(now);
         if core.next_progress.is_some_and(|at| at <= core.now) {
             clients::tell_progress(core, out);
+            stealing::look_again(core, out);
             fail_stranded(core, out);
             let goes_on = core.graphs.values().any(|run| run.n_active > 0);
             core.next_progress = goes_on.then(|| core.now.after(core.config.progress_interval));

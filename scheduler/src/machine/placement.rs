@@ -76,6 +76,16 @@ pub(super) fn is_constrained(core: &Core, task: TaskId) -> bool {
     core.entry(task).has(IS_CONSTRAINED)
 }
 
+/// Whether `worker` may run `task`; with `now`, whether it has the resources left for it, too.
+pub(super) fn may_run(core: &Core, task: TaskId, worker: WorkerId, now: bool) -> bool {
+    let Some(entry) = core.workers.get(worker).filter(|entry| !entry.is_retiring) else { return false };
+    if !is_constrained(core, task) {
+        return true;
+    }
+    let options = core.run(task.graph).graph.options_of(task.idx);
+    options.is_none_or(|options| super::constraints::suits(options, entry, &core.workers, now))
+}
+
 /// A queued task with wishes of its own waits with its like.
 pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     let rank = rank_of(core, task);

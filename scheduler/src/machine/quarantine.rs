@@ -36,18 +36,14 @@ impl Quarantine {
 
 /// A suspect is ready. Tells whether it waits here; one that no connected worker may run waits with its like.
 pub(super) fn push(core: &mut Core, task: TaskId) -> bool {
-    if placement::is_constrained(core, task) && !core.workers.iter().any(|(worker, _)| may_run(core, task, worker)) {
+    if placement::is_constrained(core, task)
+        && !core.workers.iter().any(|(worker, _)| placement::may_run(core, task, worker, false))
+    {
         return false;
     }
     let rank = placement::rank_of(core, task);
     core.quarantine.waiting.insert(rank);
     true
-}
-
-fn may_run(core: &Core, task: TaskId, worker: WorkerId) -> bool {
-    let Some(entry) = core.workers.get(worker).filter(|entry| !entry.is_retiring) else { return false };
-    let options = core.run(task.graph).graph.options_of(task.idx);
-    options.is_none_or(|options| super::constraints::may_ever_run(options, entry, &core.workers))
 }
 
 fn is_waiting(core: &Core, task: TaskId) -> bool {
@@ -76,7 +72,7 @@ pub(super) fn advance(core: &mut Core, out: &mut Actions) {
         if !is_waiting(core, task) {
             continue;
         }
-        let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && may_run(core, task, *worker);
+        let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && placement::may_run(core, task, *worker, false);
         let worker = core.workers.least_loaded().take(N_CANDIDATES).find(is_free);
         let Some(worker) = worker else {
             core.quarantine.waiting.insert(rank);

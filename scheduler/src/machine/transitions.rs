@@ -15,7 +15,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::{early, placement};
+use super::{early, placement, stealing};
 
 /// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
 pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
@@ -213,6 +213,7 @@ pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut A
 
 /// Return the slot share and the resources of a processing task.
 fn give_back(core: &mut Core, task: TaskId) {
+    stealing::end_move(core, task);
     let entry = core.entry_mut(task);
     let (worker, estimate, is_early) = (entry.worker, u64::from(entry.estimate_ns), entry.is_early());
     entry.worker = NOBODY;

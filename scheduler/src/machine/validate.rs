@@ -3,7 +3,7 @@
 use rask_graphs::{Source, TaskIdx};
 
 use super::core::Core;
-use super::graph_run::{GraphRun, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
 
 pub(super) fn validate(core: &Core) {
     core.workers.validate();
@@ -32,11 +32,17 @@ pub(super) fn validate(core: &Core) {
         assert_eq!(worker.n_processing, count, "{id}: runs given");
         assert_eq!(worker.occupancy_ns, occupancy, "{id}: occupancy");
         assert_eq!(worker.n_results, n_results.remove(&id).unwrap_or_default(), "{id}: results held");
+        let n_incoming = core.moves.values().filter(|thief| **thief == id).count();
+        let n_outgoing = core.moves.keys().filter(|task| core.entry(**task).worker == id).count();
+        assert_eq!((worker.n_incoming as usize, worker.n_outgoing as usize), (n_incoming, n_outgoing), "{id}: moves");
         assert_eq!(worker.is_reserved, core.quarantine.is_reserved(id), "{id}: reserved");
         let backlog: u64 = worker.backlog.iter().map(|entry| u64::from(entry.0.1)).sum();
         assert_eq!(worker.backlog_ns, backlog, "{id}: backlog");
     }
     assert!(n_processing.is_empty(), "runs at workers that are gone: {n_processing:?}");
+    for task in core.moves.keys() {
+        assert!(core.task(*task).is_some_and(|entry| entry.has(MOVING)), "{task}: moves, and does not know it");
+    }
     for (task, holders) in &core.early_holders {
         let is_made = core.task(*task).is_some_and(|entry| entry.state == TaskState::Processing);
         assert!(is_made && !holders.is_empty(), "{task}: fetched, but nobody makes it");

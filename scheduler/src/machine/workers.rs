@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
-use rask_graphs::{BodyId, TaskId, WorkerId};
+use rask_graphs::{Attempt, BodyId, TaskId, WorkerId};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
@@ -32,6 +32,11 @@ pub(super) struct Worker {
     /// Of these: runs some of whose inputs are not in memory, and their estimated cost in nanoseconds.
     pub(super) n_early: u32,
     pub(super) early_ns: u64,
+    /// Runs given to it that could be worth moving, oldest first. Entries of runs that are over are skipped when met.
+    pub(super) given: Vec<(TaskId, Attempt)>,
+    /// Runs that it has been asked to give up, and runs that others have been asked to give up for it.
+    pub(super) n_outgoing: u32,
+    pub(super) n_incoming: u32,
     /// When each slot is expected to have done what has been given, in nanoseconds of the machine's time.
     slot_ends: SmallVec<[u64; 4]>,
     pub(super) n_results: u32,
@@ -61,6 +66,9 @@ impl Worker {
             hello,
             n_processing: 0,
             occupancy_ns: 0,
+            given: Vec::new(),
+            n_outgoing: 0,
+            n_incoming: 0,
             n_early: 0,
             early_ns: 0,
             n_results: 0,
@@ -124,6 +132,11 @@ impl Worker {
             *slot = end;
         }
         end
+    }
+
+    /// Whether a slot has nothing to do, nor will have for what is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.takes_runs() && self.n_ready() + self.n_incoming < self.n_slots()
     }
 
     fn takes_runs(&self) -> bool {
@@ -259,6 +272,11 @@ impl Workers {
     /// Schedulable workers, least loaded first.
     pub(super) fn least_loaded(&self) -> impl Iterator<Item = WorkerId> {
         self.by_load.iter().map(|(_, id)| *id)
+    }
+
+    /// Schedulable workers, most loaded first.
+    pub(super) fn most_loaded(&self) -> impl Iterator<Item = WorkerId> {
+        self.by_load.iter().rev().map(|(_, id)| *id)
     }
 
     /// The worker with the longest backlog.
