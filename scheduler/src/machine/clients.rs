@@ -415,6 +415,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let knew = core.workers.update(worker, |entry| {
             let before = entry.known_bodies.len();
             entry.known_bodies.retain(|body| body.graph != graph);
+            entry.known_groups.retain(|(of, _), _| *of != graph);
             before != entry.known_bodies.len()
         });
         if knew == Some(true) {

@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 
-use rask_comm::message::{Run, RunInput, ToWorker};
-use rask_graphs::{BodyId, Part, Source, TaskId, WorkerId};
+use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
+use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
 
 use super::config::Fault;
 use super::core::Core;
@@ -15,7 +15,7 @@ use super::event::Actions;
 use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
 use super::workers::Rank;
-use super::{early, quarantine, stealing, transitions};
+use super::{early, quarantine, siblings, stealing, transitions};
 
 /// How many short tasks a worker is given in a row.
 const BLOCK: usize = 64;
@@ -96,6 +96,9 @@ fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
         });
         if is_here {
             queued_to_processing(core, task, worker, out);
+            if matches!(claim, Claim::Common) {
+                siblings::adopt(core, task, worker);
+            }
             return true;
         }
     }
@@ -250,30 +253,50 @@ fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actio
     let run = core.run(task.graph);
     let declared = &run.graph.inputs[run.inputs(task.idx)];
     let mut inputs = Vec::with_capacity(declared.len());
-    let mut spread = Vec::new();
+    let mut groups = Vec::new();
     let mut last_made_at = 0;
-    for input in declared {
-        let before = inputs.len();
-        for_each_result(core, task.graph, *input, usize::MAX, |result| {
+    for (input, at) in declared.iter().zip(0u32..) {
+        if let Source::Group(group) = input.source() {
+            groups.push(RunGroup { at, group, part: input.part });
+            continue;
+        }
+        for_each_result(core, task.graph, *input, 1, |result| {
             let holders = name_holders(result.holders, worker, task);
             let arrives = if holders[..] == [worker] || result.is_made { 0 } else { PUSH_NS };
             last_made_at = last_made_at.max(result.made_at_ns + arrives);
             let (task, attempt, nbytes, is_made) = (result.task, result.attempt, result.nbytes, result.is_made);
             inputs.push(RunInput { task, attempt, part: input.part, nbytes, holders, is_made });
         });
-        if matches!(input.source(), Source::Group(_)) && spread.is_empty() {
-            spread = vec![1; before];
-        }
-        if matches!(input.source(), Source::Group(_)) || !spread.is_empty() {
-            spread.push((inputs.len() - before) as u32);
-        }
     }
     let (attempt, body) = (run.entry(task.idx).attempt, run.graph.body_of[task.idx.index()]);
     let priority = run.options.priority;
     for input in &inputs {
         introduce_peers(core, &input.holders, worker, out);
     }
-    (Run { task, attempt, body, priority, inputs, spread }, last_made_at)
+    for group in &groups {
+        introduce_group(core, task.graph, group.group, worker, out);
+    }
+    (Run { task, attempt, body, priority, inputs, groups }, last_made_at)
+}
+
+/// Tell `worker` where the members of a group are, unless it knows.
+fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId, out: &mut Actions) {
+    let version = core.run(graph).groups[group as usize].version;
+    let known = core.workers.update(worker, |entry| entry.known_groups.insert((graph, group), version)).flatten();
+    if known == Some(version) {
+        return;
+    }
+    let run = core.run(graph);
+    let mut members = Vec::new();
+    for idx in &run.graph.group_members[run.members(group)] {
+        let (task, entry) = (run.task_id(*idx), run.entry(*idx));
+        let holders = name_holders(&entry.holders, worker, task);
+        members.push(GroupMember { task, attempt: entry.attempt, nbytes: entry.nbytes, n_parts: entry.n_parts, holders });
+    }
+    for member in &members {
+        introduce_peers(core, &member.holders, worker, out);
+    }
+    out.tell_worker(worker, ToWorker::Group { graph, group, members });
 }
 
 /// The holders to name to `worker`: itself if it is one, else a few, other ones for other tasks, so that a result that

@@ -137,6 +137,8 @@ pub(super) struct GroupEntry {
     pub(super) n_missing: u32,
     /// Edges from active tasks.
     pub(super) n_consumers: u32,
+    /// Raised whenever a member is not where it was: workers that have been told have to be told again.
+    pub(super) version: u32,
 }
 
 /// What the scheduler keeps of a result of an earlier graph.
@@ -194,7 +196,11 @@ impl GraphRun {
         let n_groups = graph.n_groups();
         let (dependent_offsets, dependents) = build_dependents(&graph);
         let groups = (0..n_groups)
-            .map(|group| GroupEntry { n_missing: graph.group_offsets[group + 1] - graph.group_offsets[group], n_consumers: 0 })
+            .map(|group| GroupEntry {
+                n_missing: graph.group_offsets[group + 1] - graph.group_offsets[group],
+                n_consumers: 0,
+                version: 1,
+            })
             .collect();
         let mut tasks = vec![TaskEntry::new(); n_tasks];
         for (idx, options) in &graph.options {

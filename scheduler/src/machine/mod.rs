@@ -5,7 +5,7 @@
 //! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement;
-//! `stealing` moves runs to idle workers.
+//! `stealing` moves runs to idle workers, `siblings` keeps roots with a common consumer together.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -24,6 +24,7 @@ mod quarantine;
 mod queue;
 mod report;
 mod retirement;
+mod siblings;
 mod stealing;
 mod story;
 mod transitions;

@@ -6,13 +6,13 @@
 
 use std::cmp::Reverse;
 
+use rask_comm::message::part_nbytes;
 use rask_graphs::{Attempt, GraphId, Input, Source, TaskId, WorkerId};
 use smallvec::SmallVec;
 
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
-use super::transitions::part_nbytes;
 use super::workers::Rank;
 use super::{dispatch, early, quarantine};
 

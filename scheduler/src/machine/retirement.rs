@@ -7,7 +7,7 @@ use rask_graphs::{TaskId, TaskIdx, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, TaskState};
+use super::graph_run::{EXECUTING, MOVING, TaskState};
 use super::{dispatch, placement};
 
 /// A worker asks to leave.
@@ -20,7 +20,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     for run in core.graphs.values() {
         for (idx, entry) in run.tasks.iter().enumerate().filter(|(_, entry)| entry.worker == worker) {
             let task = run.task_id(TaskIdx(idx as u32));
-            if entry.state == TaskState::Processing && !entry.has(EXECUTING) {
+            if entry.state == TaskState::Processing && !entry.has(EXECUTING) && !entry.has(MOVING) {
                 given.push((task, entry.attempt));
             } else if entry.state == TaskState::Queued {
                 backlog.push(task);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use rask_comm::message::{FailureKind, TaskFailure, ToWorker};
-use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, GraphId, Source, TaskId, TaskIdx, WorkerId};
 
 use super::clients;
 use super::config::Fault;
@@ -338,6 +338,7 @@ fn leave_memory(core: &mut Core, task: TaskId) {
             Node::Group(group) => {
                 let run = core.run_mut(task.graph);
                 run.groups[group as usize].n_missing += 1;
+                run.groups[group as usize].version += 1;
                 if run.groups[group as usize].n_missing == 1 {
                     for at in run.dependents(Node::Group(group)) {
                         if let Node::Task(idx) = core.run(task.graph).dependent(at) {
@@ -378,6 +379,15 @@ fn external_users(core: &Core, task: TaskId) -> Vec<(GraphId, u32)> {
     core.run(task.graph).external_users.get(&task.idx).cloned().unwrap_or_default()
 }
 
+/// Workers have been told where the members of the groups of `task` are; that is not true any more.
+fn note_group_moved(core: &mut Core, task: TaskId) {
+    for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
+        if let Node::Group(group) = core.run(task.graph).dependent(at) {
+            core.run_mut(task.graph).groups[group as usize].version += 1;
+        }
+    }
+}
+
 /// How a result was lost at one of its holders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Loss {
@@ -398,6 +408,7 @@ pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, los
         return;
     }
     let (is_last, attempt) = (entry.holders.is_empty(), entry.attempt);
+    note_group_moved(core, task);
     core.workers.update(holder, |worker| {
         worker.n_results -= 1;
         worker.moving.remove(&task);
@@ -561,9 +572,4 @@ pub(super) fn is_current(core: &Core, task: TaskId, attempt: Attempt, worker: Wo
             && entry.worker == worker
             && (entry.attempt == attempt || core.config.has_fault(Fault::SkipAttemptCheck))
     })
-}
-
-/// The size of `part` of a result in memory: a part is taken to be an even share.
-pub(super) fn part_nbytes(nbytes: u64, n_parts: u32, part: Part) -> u64 {
-    if part.is_whole() || n_parts == 0 { nbytes } else { nbytes / u64::from(n_parts) }
 }

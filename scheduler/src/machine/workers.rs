@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
-use rask_graphs::{Attempt, BodyId, TaskId, WorkerId};
-use rustc_hash::FxHashSet;
+use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use super::config::Config;
@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) moving: BTreeSet<TaskId>,
     pub(super) status: WorkerStatus,
     pub(super) known_bodies: FxHashSet<BodyId>,
+    /// The gather groups it has been told of, and in which version.
+    pub(super) known_groups: FxHashMap<(GraphId, u32), u32>,
     pub(super) known_peers: FxHashSet<WorkerId>,
     /// Ready tasks that are best run here and wait for room, with their estimated nanoseconds. Entries of tasks that have moved on are skipped when met.
     pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
@@ -78,6 +80,7 @@ impl Worker {
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
             known_bodies: FxHashSet::default(),
+            known_groups: FxHashMap::default(),
             known_peers: FxHashSet::default(),
             backlog: BinaryHeap::new(),
             backlog_ns: 0,

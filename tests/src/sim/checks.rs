@@ -18,6 +18,12 @@ impl World {
     /// What the scheduler sends to a worker is allowed.
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
         for message in messages {
+            if let ToWorker::Group { members, .. } = message {
+                for holder in members.iter().flat_map(|member| &member.holders) {
+                    let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);
+                    assert!(is_there || self.profile.turn_us > 0, "{worker} is told of a member at {holder}, which is gone");
+                }
+            }
             let ToWorker::Run(run) = message else { continue };
             assert!(self.sent.insert((run.task, run.attempt)), "{} of {} is given twice", run.attempt, run.task);
             let info = &self.graphs[&run.task.graph];

@@ -1,7 +1,6 @@
 //! Random conversations with the worker machine: whatever a scheduler says and peers do, every run is answered once and
 //! nothing is left behind.
 
-use rask_comm::message::RunInput;
 use rask_graphs::{Part, TaskIdx};
 
 use super::tests::*;
@@ -92,7 +91,7 @@ impl World {
         }
         let priority = dice.below(3) as i32;
         self.owed.push((task, Attempt(1)));
-        self.script.say(ToWorker::Run(Run { task, attempt: Attempt(1), body: 0, priority, inputs, spread: Vec::new() }))
+        self.script.say(ToWorker::Run(Run { task, attempt: Attempt(1), body: 0, priority, inputs, groups: Vec::new() }))
     }
 
     fn end_run(&mut self, dice: &mut Dice) -> Vec<Action> {

@@ -28,9 +28,9 @@ mod watchers;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use rask_comm::message::{FromWorker, Run, RunFailure, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, GroupMember, Run, RunFailure, RunGroup, RunInput, ToWorker, WorkerStatus, part_nbytes};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, BodyId, Epoch, TaskId, WorkerId};
+use rask_graphs::{Attempt, BodyId, Epoch, GraphId, TaskId, WorkerId};
 use rustc_hash::FxHashMap;
 
 use executing::{Executing, ExecutingRun};
@@ -91,6 +91,8 @@ pub struct Machine {
     /// Whole results held here, made or fetched.
     results: FxHashMap<TaskId, Attempt>,
     watchers: Watchers,
+    /// Where the members of gather groups are.
+    groups: FxHashMap<(GraphId, u32), Vec<GroupMember>>,
     is_paused: bool,
     is_retiring: bool,
     n_stale: u64,
@@ -113,6 +115,7 @@ impl Machine {
             fetching: Fetching::new(config.limits),
             results: FxHashMap::default(),
             watchers: Watchers::default(),
+            groups: FxHashMap::default(),
             is_paused: false,
             is_retiring: false,
             n_stale: 0,
@@ -257,6 +260,9 @@ impl Machine {
                 self.fetching.set_me(worker);
             }
             ToWorker::Body { id, body, label } => out.push(Action::AddBody { id, body, label }),
+            ToWorker::Group { graph, group, members } => {
+                self.groups.insert((graph, group), members);
+            }
             ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
             ToWorker::Run(run) => self.take_run(now, run, out),
             ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),
@@ -268,6 +274,7 @@ impl Machine {
             }
             ToWorker::ForgetGraph { graph } => {
                 self.watchers.remove_graph(graph);
+                self.groups.retain(|(of, _), _| *of != graph);
                 out.push(Action::ForgetBodies { graph });
             }
             ToWorker::Replicate { input } => self.replicate(&input, out),
@@ -277,7 +284,7 @@ impl Machine {
     }
 
     fn take_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
-        let Run { task, attempt, body, priority, inputs: sources, spread } = run;
+        let Run { task, attempt, body, priority, inputs: sources, groups } = run;
         if !self.make_way(now, task, attempt, out) {
             self.n_stale += 1;
             return;
@@ -285,6 +292,7 @@ impl Machine {
         // Until its inputs have been looked at it counts as missing them all, so that it cannot become ready half-way.
         let n_missing = u32::MAX;
         let body = BodyId { graph: task.graph, idx: body };
+        let (sources, spread) = self.spread_out(task.graph, sources, &groups);
         let key = self.runs.insert(RunEntry {
             task,
             attempt,
@@ -331,6 +339,35 @@ impl Machine {
         } else {
             self.story.push(now, task, attempt, Stage::Waiting);
         }
+    }
+
+    /// All inputs of a run in kernel order, groups spread out, and for each declared input how many it spreads out to; the
+    /// latter empty when each is one.
+    fn spread_out(&self, graph: GraphId, results: Vec<RunInput>, groups: &[RunGroup]) -> (Vec<RunInput>, Vec<u32>) {
+        if groups.is_empty() {
+            return (results, Vec::new());
+        }
+        let n_declared = results.len() + groups.len();
+        let (mut results, mut groups) = (results.into_iter(), groups.iter().peekable());
+        let (mut inputs, mut spread) = (Vec::new(), Vec::with_capacity(n_declared));
+        for at in 0..n_declared {
+            let before = inputs.len();
+            if let Some(group) = groups.next_if(|group| group.at as usize == at) {
+                let members = self.groups.get(&(graph, group.group)).map(Vec::as_slice).unwrap_or_default();
+                inputs.extend(members.iter().map(|member| RunInput {
+                    task: member.task,
+                    attempt: member.attempt,
+                    part: group.part,
+                    nbytes: part_nbytes(member.nbytes, member.n_parts, group.part),
+                    holders: member.holders.clone(),
+                    is_made: true,
+                }));
+            } else {
+                inputs.extend(results.next());
+            }
+            spread.push(u32::try_from(inputs.len() - before).unwrap_or(u32::MAX));
+        }
+        (inputs, spread)
     }
 
     /// Drop or interrupt older runs of `task`. False when `attempt` itself is old news.
