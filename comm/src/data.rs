@@ -1,15 +1,16 @@
 //! The data plane: results, whole or in parts, from the worker that holds them to whoever needs them.
 //!
-//! One stream a request: a frame that lists the items wanted, answered item by item with a frame that describes the item and
-//! then its raw buffers. Buffers are sent without copying and received with one copy, into memory aligned to 64 bytes. Each
+//! One stream a request: a frame that says what is wanted. A list of items is answered item by item with a frame that describes
+//! the item and then its raw buffers; the wish to watch for items begins a conversation ([`crate::watch`]). Buffers are sent without copying and received with one copy, into memory aligned to 64 bytes. Each
 //! buffer has a checksum, each item one of what it claims to be, and nothing is decoded before all of them are right. Which
 //! results exist, and what a failure leads to, is decided elsewhere.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
-use rask_graphs::{Attempt, Part, Registry, TaskId, Value};
+use rask_graphs::{Attempt, Encoded, Part, Registry, TaskId, Value};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -17,6 +18,8 @@ use crate::aligned::AlignedBuffer;
 use crate::codec::{self, CodecError, FRAME_HEADER_NBYTES, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::identity::Role;
+use crate::watch::{WatchHello, Watcher};
 
 /// Most items in one request.
 pub const REQUEST_LIMIT: usize = 65_536;
@@ -35,6 +38,15 @@ pub struct PartRequest {
     pub part: Part,
 }
 
+/// What a stream is for; the only message of its first frame.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request<'a> {
+    /// Send these.
+    Parts(Cow<'a, [PartRequest]>),
+    /// Begin to watch.
+    Watch(WatchHello),
+}
+
 impl PartRequest {
     /// A checksum of the identity: a buffer that is sound and of another result is as wrong as a damaged one.
     fn checksum(&self) -> u64 {
@@ -51,6 +63,11 @@ impl PartRequest {
 pub trait PartSource: Send + Sync + 'static {
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
     fn get(&self, item: &PartRequest) -> Option<Value>;
+
+    /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
+    fn watched_by(&self, watcher: Watcher) {
+        drop(watcher);
+    }
 }
 
 /// Why an item did not come.
@@ -87,11 +104,12 @@ enum ItemHeader {
     NotSendable(String),
 }
 
+/// What is said of a value whose buffers follow.
 #[derive(Debug, Serialize, Deserialize)]
-struct FoundHeader {
-    item: PartRequest,
+pub(crate) struct FoundHeader {
+    pub(crate) item: PartRequest,
     item_checksum: u64,
-    kind: String,
+    kind: Cow<'static, str>,
     value_header: Bytes,
     value_header_checksum: u64,
     buffers: Vec<BufferHeader>,
@@ -101,6 +119,26 @@ struct FoundHeader {
 struct BufferHeader {
     nbytes: u64,
     checksum: u64,
+}
+
+impl FoundHeader {
+    pub(crate) fn new(item: &PartRequest, encoded: &Encoded) -> Self {
+        let header_of = |buffer: &Bytes| BufferHeader { nbytes: buffer.len() as u64, checksum: xxh3_64(buffer) };
+        Self {
+            item: *item,
+            item_checksum: item.checksum(),
+            kind: Cow::Borrowed(encoded.kind),
+            value_header_checksum: xxh3_64(&encoded.header),
+            value_header: encoded.header.clone(),
+            buffers: encoded.buffers.iter().map(header_of).collect(),
+        }
+    }
+
+    /// Bytes of the value on the wire: its header and its buffers.
+    pub(crate) fn nbytes(&self) -> u64 {
+        let buffers = self.buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.nbytes));
+        buffers.saturating_add(self.value_header.len() as u64)
+    }
 }
 
 /// A stream that is reset unless it was finished: dropped at any point, it must not look complete.
@@ -133,8 +171,18 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
     while let Ok((send, receive)) = connection.inner.accept_bi().await {
         let (connection, source) = (connection.clone(), Arc::clone(&source));
         tokio::spawn(async move {
-            let reply = ReplyStream(Some(send));
-            match serve_request(reply, StreamReader::new(receive), &*source).await {
+            let mut reader = StreamReader::new(receive);
+            let served = match read_request(&mut reader).await {
+                Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream(Some(send)), &items, &*source).await,
+                Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
+                    source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
+                    Ok(())
+                }
+                Ok(Some(Request::Watch(_))) => Err(ServeError::Garbage(CodecError::Malformed("only workers watch".to_owned()))),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            match served {
                 Ok(()) => {}
                 Err(ServeError::Garbage(error)) => {
                     tracing::warn!(peer = %connection.peer(), %error, "closing a peer that asked for results in no known way");
@@ -157,14 +205,21 @@ impl From<StreamError> for ServeError {
     }
 }
 
-async fn serve_request(mut reply: ReplyStream, mut request: StreamReader, source: &dyn PartSource) -> Result<(), ServeError> {
-    let items: Vec<PartRequest> = match request.frame().await {
-        Ok(Some(frame)) => codec::decode_frame(&frame).map_err(ServeError::Garbage)?,
-        Ok(None) => Vec::new(),
+/// What the stream is for; `None` when it ends without having said so.
+async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'static>>, ServeError> {
+    let frame = match reader.frame().await {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Ok(None),
         Err(ReadFrameError::Codec(error)) => return Err(ServeError::Garbage(error)),
         Err(ReadFrameError::Stream(error)) => return Err(ServeError::Stream(error)),
     };
-    for item in &items {
+    let mut requests = codec::decode_frame::<Request>(&frame).map_err(ServeError::Garbage)?;
+    let request = requests.pop().filter(|_| requests.is_empty());
+    request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request expected".to_owned())))
+}
+
+async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
+    for item in items {
         let (header, buffers) = answer(item, source);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
@@ -182,18 +237,7 @@ async fn serve_request(mut reply: ReplyStream, mut request: StreamReader, source
 fn answer(item: &PartRequest, source: &dyn PartSource) -> (ItemHeader, Vec<Bytes>) {
     let Some(value) = source.get(item) else { return (ItemHeader::NotThere, Vec::new()) };
     match value.encode() {
-        Ok(encoded) => {
-            let header_of = |buffer: &Bytes| BufferHeader { nbytes: buffer.len() as u64, checksum: xxh3_64(buffer) };
-            let header = FoundHeader {
-                item: *item,
-                item_checksum: item.checksum(),
-                kind: encoded.kind.to_owned(),
-                value_header_checksum: xxh3_64(&encoded.header),
-                value_header: encoded.header,
-                buffers: encoded.buffers.iter().map(header_of).collect(),
-            };
-            (ItemHeader::Found(header), encoded.buffers)
-        }
+        Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
         Err(error) => (ItemHeader::NotSendable(error.to_string()), Vec::new()),
     }
 }
@@ -236,17 +280,15 @@ async fn fetch_batch(
     mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
 ) -> Result<(), FetchError> {
     let mut request = Vec::new();
-    codec::encode_frame(items, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
+    let wanted = [Request::Parts(Cow::Borrowed(items))];
+    codec::encode_frame(&wanted, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
     let (send, receive) = connection.inner.open_bi().await.map_err(|error| lost(error.into()))?;
     let mut send = ReplyStream(Some(send));
     send.write(Bytes::from(request)).await.map_err(lost)?;
     send.finish();
     let mut reader = StreamReader::new(receive);
     for (idx, item) in items.iter().enumerate() {
-        let frame = reader.frame().await.map_err(|error| match error {
-            ReadFrameError::Stream(error) => lost(error),
-            ReadFrameError::Codec(error) => FetchError::Damaged(error.to_string()),
-        })?;
+        let frame = reader.frame().await.map_err(useless)?;
         let Some(frame) = frame else { return Err(FetchError::Damaged("the answer ended early".to_owned())) };
         let mut headers = codec::decode_frame::<ItemHeader>(&frame).map_err(|error| FetchError::Damaged(error.to_string()))?;
         let header = headers.pop().filter(|_| headers.is_empty());
@@ -255,7 +297,7 @@ async fn fetch_batch(
             ItemHeader::NotSendable(reason) => {
                 on_item(idx, Err(FetchError::NotSendable(crate::connection::escaped(reason.as_bytes()))))
             }
-            ItemHeader::Found(header) => on_item(idx, receive_item(&mut reader, item, header, registry).await?),
+            ItemHeader::Found(header) => on_item(idx, receive_item(&mut reader, item, header, registry).await.map_err(useless)?),
         }
     }
     Ok(())
@@ -268,14 +310,21 @@ fn lost(error: StreamError) -> FetchError {
     }
 }
 
+fn useless(error: ReadFrameError) -> FetchError {
+    match error {
+        ReadFrameError::Stream(error) => lost(error),
+        ReadFrameError::Codec(error) => FetchError::Damaged(error.to_string()),
+    }
+}
+
 /// Receive the buffers of one item. The outer error means that the stream is of no use any more, the inner one that only this
 /// item is wrong: then its bytes have been read to their end.
-async fn receive_item(
+pub(crate) async fn receive_item(
     reader: &mut StreamReader,
     item: &PartRequest,
     header: FoundHeader,
     registry: &Registry,
-) -> Result<Result<Fetched, FetchError>, FetchError> {
+) -> Result<Result<Fetched, FetchError>, ReadFrameError> {
     let mut nbytes = header.value_header.len() as u64;
     let mut buffers = Vec::with_capacity(header.buffers.len());
     let mut damage = None;
@@ -287,9 +336,10 @@ async fn receive_item(
     }
     for (idx, announced) in header.buffers.iter().enumerate() {
         if announced.nbytes > BUFFER_LIMIT {
-            return Err(FetchError::Damaged(format!("a buffer of {} bytes is announced", announced.nbytes)));
+            let too_long = CodecError::TooLong { nbytes: announced.nbytes, limit: BUFFER_LIMIT };
+            return Err(ReadFrameError::Codec(too_long));
         }
-        let buffer = reader.buffer(announced.nbytes).await.map_err(lost)?;
+        let buffer = reader.buffer(announced.nbytes).await?;
         if xxh3_64(&buffer) != announced.checksum {
             damage = Some(format!("the checksum of buffer {idx} is wrong"));
         }
@@ -305,7 +355,7 @@ async fn receive_item(
     })
 }
 
-enum ReadFrameError {
+pub(crate) enum ReadFrameError {
     Stream(StreamError),
     Codec(CodecError),
 }
@@ -317,13 +367,13 @@ impl From<StreamError> for ReadFrameError {
 }
 
 /// Reads frames and buffers from a stream, holding at most one chunk that has not been handed out.
-struct StreamReader {
+pub(crate) struct StreamReader {
     stream: RecvStream,
     left: Bytes,
 }
 
 impl StreamReader {
-    fn new(stream: RecvStream) -> Self {
+    pub(crate) fn new(stream: RecvStream) -> Self {
         Self { stream, left: Bytes::new() }
     }
 
@@ -340,7 +390,7 @@ impl StreamReader {
     }
 
     /// The next whole frame; `None` at the end of the stream.
-    async fn frame(&mut self) -> Result<Option<Vec<u8>>, ReadFrameError> {
+    pub(crate) async fn frame(&mut self) -> Result<Option<Vec<u8>>, ReadFrameError> {
         let mut frame = Vec::new();
         let mut wanted = FRAME_HEADER_NBYTES;
         while frame.len() < wanted {

@@ -25,6 +25,7 @@ pub mod time;
 mod tls;
 pub mod token;
 pub mod tuning;
+pub mod watch;
 
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};
@@ -40,6 +41,7 @@ pub use peers::Peers;
 pub use plane::Plane;
 pub use token::{BadToken, Token, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};
+pub use watch::{FromWatcher, News, Pusher, Watch, WatchError, WatchHello, Watcher};
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, 
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

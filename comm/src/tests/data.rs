@@ -10,6 +10,7 @@ use rask_graphs::{Attempt, GraphId, Part, Registry, TaskId, TaskIdx, Value};
 
 use super::{Pair, data_pair};
 use crate::codec::{self, FRAME_LIMIT};
+use crate::data::Request;
 use crate::{FetchError, Fetched, PartRequest, PartSource, Peers, fetch, serve_data};
 
 fn item(idx: u32) -> PartRequest {
@@ -108,7 +109,7 @@ async fn honest_answer() -> Vec<u8> {
     tokio::spawn(serve_data(pair.server.clone(), store([(1, pattern(1000, 1)), (2, pattern(1000, 2))])));
     let (mut send, mut receive) = pair.client.inner.open_bi().await.unwrap();
     let mut request = Vec::new();
-    codec::encode_frame(&[item(1), item(2)], FRAME_LIMIT, &mut request).unwrap();
+    codec::encode_frame(&[Request::Parts([item(1), item(2)].as_slice().into())], FRAME_LIMIT, &mut request).unwrap();
     send.write_all(&request).await.unwrap();
     send.finish().unwrap();
     receive.read_to_end(1 << 20).await.unwrap()

@@ -3,6 +3,7 @@
 mod control;
 mod data;
 mod membership;
+mod watch;
 
 use std::net::SocketAddr;
 use std::time::Duration;

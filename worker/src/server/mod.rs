@@ -8,6 +8,7 @@ mod network;
 mod registration;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 use std::future::Future;
 use std::io;
@@ -22,7 +23,7 @@ use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Ide
 use rask_graphs::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use network::{CurrentStore, serve};
+use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
 
 /// What a worker process is started with. Its name is that of its [`Identity`].
@@ -121,8 +122,8 @@ pub async fn run(
 ) -> Result<Exit, WorkerError> {
     let endpoint = Endpoint::bind(listen_address(&config)?, &identity, &[Plane::Data])?;
     let data_address = advertised_address(&config, &endpoint)?;
-    let stores = Arc::new(CurrentStore::default());
-    let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&stores)));
+    let current = Arc::new(CurrentRegistration::default());
+    let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {
         config: &config,
@@ -130,7 +131,7 @@ pub async fn run(
         registry,
         data_address,
         peers: Peers::new(endpoint.clone()),
-        stores,
+        current,
     };
     let ended = work(&registration, &endpoint, shutdown).await;
     endpoint.shut_down("the worker ends").await;

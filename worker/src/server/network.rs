@@ -3,44 +3,68 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
-use rask_comm::{Endpoint, Incoming, Outbox, Plane};
+use rask_comm::{Endpoint, Incoming, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
+use super::watching::{Identity, Watching, fetch_item, request};
 use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use crate::machine::{FetchFailure, FetchItem};
-use crate::store::Store;
 
-/// The store of the registration that is current; the data plane outlives registrations.
-#[derive(Default)]
-pub(super) struct CurrentStore {
-    store: RwLock<Arc<Store>>,
+/// A registration that the scheduler has welcomed.
+pub(super) struct Current {
+    pub(super) me: Identity,
+    pub(super) core: WorkerCore,
+    pub(super) watching: Arc<Watching>,
 }
 
-impl CurrentStore {
-    pub(super) fn set(&self, store: Arc<Store>) {
-        *self.store.write() = store;
+/// The registration that is current, if any; the data plane outlives registrations.
+#[derive(Default)]
+pub(super) struct CurrentRegistration {
+    current: watch::Sender<Option<Arc<Current>>>,
+}
+
+impl CurrentRegistration {
+    pub(super) fn set(&self, current: Option<Current>) {
+        self.current.send_replace(current.map(Arc::new));
     }
 }
 
-impl PartSource for CurrentStore {
+impl PartSource for CurrentRegistration {
     fn get(&self, item: &PartRequest) -> Option<Value> {
-        let store = Arc::clone(&self.store.read());
-        store.get(&FetchItem { task: item.task, attempt: item.attempt, part: item.part })
+        let current = self.current.borrow().clone()?;
+        current.core.store().get(&fetch_item(item))
+    }
+
+    fn watched_by(&self, watcher: Watcher) {
+        let mut registrations = self.current.subscribe();
+        tokio::spawn(async move {
+            let WatchHello { epoch, maker, .. } = watcher.hello();
+            let wanted = Identity { epoch, worker: maker };
+            // A peer may hear of this worker before its own welcome is here.
+            let is_wanted = |current: &Option<Arc<Current>>| current.as_ref().is_some_and(|current| current.me == wanted);
+            let welcomed = registrations.wait_for(is_wanted);
+            if let Ok(Ok(current)) = timeout(CONNECT_LIMIT, welcomed).await
+                && let Some(current) = current.as_ref()
+            {
+                current.watching.receive(current.core.clone(), watcher);
+            }
+        });
     }
 }
 
 /// Serve results to peers and clients until the endpoint is closed.
-pub(super) async fn serve(endpoint: Endpoint, stores: Arc<CurrentStore>) {
+pub(super) async fn serve(endpoint: Endpoint, registration: Arc<CurrentRegistration>) {
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Data, .. } => {
-                let source: Arc<dyn PartSource> = Arc::clone(&stores) as _;
+                let source: Arc<dyn PartSource> = Arc::clone(&registration) as _;
                 tokio::spawn(data::serve_data(connection, source));
             }
             Incoming::Peer { connection, plane: Plane::Worker | Plane::Client | Plane::Join, .. } => {
@@ -87,11 +111,12 @@ impl Uplink for ToScheduler {
     }
 }
 
-/// Fetches over QUIC, as futures on the network's runtime.
+/// Fetches and watches over QUIC, as futures on the network's runtime.
 pub(super) struct FromPeers {
     pub(super) runtime: Handle,
     pub(super) peers: Peers,
     pub(super) registry: Arc<Registry>,
+    pub(super) watching: Arc<Watching>,
 }
 
 impl Fetcher for FromPeers {
@@ -101,23 +126,21 @@ impl Fetcher for FromPeers {
     }
 
     fn watch(&self, core: &WorkerCore, order: WatchOrder) {
-        if order.begin.is_some() {
-            core.watch_lost(order.from);
-        }
+        self.watching.watch(core, order);
     }
 
-    fn push(&self, core: &WorkerCore, to: WorkerId, _item: FetchItem, _value: Value) {
-        core.peer_gone(to);
+    fn push(&self, _core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value) {
+        self.watching.push(to, &item, &value);
     }
 }
 
 /// How long a peer may take to answer before its results are looked for elsewhere, or made again: a dead one never will.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 async fn fetch(core: WorkerCore, peers: Peers, registry: Arc<Registry>, order: FetchOrder) {
     let begun = Instant::now();
     let FetchOrder { fetch, from, address, name, items } = order;
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, peers.get(address, &name));
+    let connecting = timeout(CONNECT_LIMIT, peers.get(address, &name));
     let connection =
         match connecting.await.map_err(|_elapsed| "no answer".to_owned()).and_then(|it| it.map_err(|error| error.to_string())) {
             Ok(connection) => connection,
@@ -129,7 +152,6 @@ async fn fetch(core: WorkerCore, peers: Peers, registry: Arc<Registry>, order: F
                 return;
             }
         };
-    let request = |item: &FetchItem| PartRequest { task: item.task, attempt: item.attempt, part: item.part };
     let requests: Vec<PartRequest> = items.iter().map(request).collect();
     let on_item = |idx: usize, outcome: Result<data::Fetched, FetchError>| match outcome {
         Ok(fetched) => core.fetch_arrived(fetch, items[idx], fetched.value, begun.elapsed()),

@@ -13,7 +13,8 @@ use rask_graphs::Registry;
 use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::network::{CurrentStore, FromPeers, ToScheduler};
+use super::network::{Current, CurrentRegistration, FromPeers, ToScheduler};
+use super::watching::{Identity, Watching};
 use super::{WorkerConfig, WorkerError, termination};
 use crate::exec::{CoreConfig, Ending, Fetcher, Uplink, WorkerCore};
 
@@ -45,7 +46,7 @@ pub(super) struct Registration<'a> {
     pub(super) registry: Arc<Registry>,
     pub(super) data_address: SocketAddr,
     pub(super) peers: Peers,
-    pub(super) stores: Arc<CurrentStore>,
+    pub(super) current: Arc<CurrentRegistration>,
 }
 
 impl Registration<'_> {
@@ -59,11 +60,12 @@ impl Registration<'_> {
             Err(outcome) => return Ok(outcome),
         };
         let uplink = Arc::new(ToScheduler::default());
-        let core = self.start_core(&uplink)?;
-        self.stores.set(Arc::clone(core.store()));
-        let outcome = self.converse(&core, &uplink, connection, (sender, receiver), shutdown).await;
+        let watching = Arc::new(Watching::new(Handle::current(), self.peers.clone(), Arc::clone(&self.registry)));
+        let core = self.start_core(&uplink, &watching)?;
+        let outcome = self.converse(&core, &uplink, &watching, connection, (sender, receiver), shutdown).await;
         core.shutdown();
-        self.stores.set(Arc::default());
+        self.current.set(None);
+        watching.end();
         Ok(outcome)
     }
 
@@ -84,12 +86,12 @@ impl Registration<'_> {
         Ok((sender, receiver))
     }
 
-    fn start_core(&self, uplink: &Arc<ToScheduler>) -> Result<WorkerCore, WorkerError> {
+    fn start_core(&self, uplink: &Arc<ToScheduler>, watching: &Arc<Watching>) -> Result<WorkerCore, WorkerError> {
         let mut config = CoreConfig::new(self.name, self.config.n_slots);
         config.memory_limit = self.config.memory_limit;
         config.data_roots = self.config.data_roots.clone().map(Arc::from);
-        let (peers, registry) = (self.peers.clone(), Arc::clone(&self.registry));
-        let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry });
+        let (peers, registry, watching) = (self.peers.clone(), Arc::clone(&self.registry), Arc::clone(watching));
+        let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching });
         let uplink: Arc<dyn Uplink> = Arc::clone(uplink) as _;
         Ok(WorkerCore::start(&config, Arc::clone(&self.registry), uplink, fetcher)?)
     }
@@ -100,6 +102,7 @@ impl Registration<'_> {
         &self,
         core: &WorkerCore,
         uplink: &ToScheduler,
+        watching: &Arc<Watching>,
         connection: &Connection,
         (sender, mut receiver): (ControlSender<FromWorker>, ControlReceiver<ToWorker>),
         mut shutdown: Pin<&mut S>,
@@ -118,6 +121,11 @@ impl Registration<'_> {
                     Ok(Some(messages)) => {
                         if let (false, Some(ToWorker::Close { reason })) = (is_welcome, messages.first()) {
                             return Outcome::Refused { reason: reason.clone() };
+                        }
+                        if let (false, Some(&ToWorker::Welcome { worker, epoch })) = (is_welcome, messages.first()) {
+                            let (me, watching) = (Identity { epoch, worker }, Arc::clone(watching));
+                            watching.begin(me);
+                            self.current.set(Some(Current { me, core: core.clone(), watching }));
                         }
                         is_welcome = true;
                         core.deliver(messages);
