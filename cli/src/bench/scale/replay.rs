@@ -10,50 +10,67 @@ use super::super::machine::resident_nbytes;
 use super::workloads::Workload;
 use super::world::{Heard, config, submission, time};
 
-/// What the machine took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
-    /// CPU seconds from submission until everything has been forgotten.
-    pub(super) seconds: f64,
-    /// CPU seconds that the joining of all workers took.
-    pub(super) join_seconds: f64,
-    /// Growth of resident memory from before the submission to its highest. What was free in the allocator before does not
-    /// show, so it is a lower bound.
-    pub(super) grown_nbytes: u64,
-    /// What the machine says it did.
-    pub(super) counters: Counters,
-}
-
 /// How many events pass between two looks at the resident memory.
 const EVENTS_PER_LOOK: usize = 1 << 16;
 
-/// Tell a machine all of `log`.
-pub(super) fn replay(workload: &Workload, log: Vec<(u64, Heard)>) -> Cost {
-    let mut machine = Machine::new(config());
-    let mut out = Actions::default();
-    let mut begun = cpu_seconds();
-    let (mut join_seconds, mut before, mut highest) = (0.0, 0, 0);
-    for (at, (now, heard)) in log.into_iter().enumerate() {
-        let now = time(now);
-        match heard {
-            Heard::Submit => {
-                join_seconds = cpu_seconds() - begun;
-                before = resident_nbytes();
-                let submission = submission(workload);
-                begun = cpu_seconds();
-                machine.handle(now, submission, &mut out);
-                highest = resident_nbytes();
-            }
-            Heard::Event(event) => machine.handle(now, event, &mut out),
-            Heard::Timeout => machine.handle_timeout(now, &mut out),
-            Heard::TurnEnd => out = Actions::default(),
-        }
-        if at % EVENTS_PER_LOOK == 0 {
-            highest = highest.max(resident_nbytes());
-        }
+/// A machine that is told what another one was.
+pub(super) struct Replay<'a> {
+    workload: &'a Workload,
+    machine: Machine,
+    out: Actions,
+    /// CPU seconds from the submission on.
+    pub(super) seconds: f64,
+    /// CPU seconds that the joining of all workers took.
+    pub(super) join_seconds: f64,
+    /// Resident memory before the submission, and the highest seen since, in bytes.
+    resident: (u64, u64),
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(workload: &'a Workload) -> Self {
+        let machine = Machine::new(config());
+        Self { workload, machine, out: Actions::default(), seconds: 0.0, join_seconds: 0.0, resident: (0, 0) }
     }
-    let seconds = cpu_seconds() - begun;
-    Cost { seconds, join_seconds, grown_nbytes: highest.saturating_sub(before), counters: machine.counters() }
+
+    /// Tell the machine all of `log`.
+    pub(super) fn tell(&mut self, log: Vec<(u64, Heard)>) {
+        let mut begun = cpu_seconds();
+        for (at, (now, heard)) in log.into_iter().enumerate() {
+            let now = time(now);
+            match heard {
+                Heard::Submit => {
+                    self.join_seconds += cpu_seconds() - begun;
+                    self.resident = (resident_nbytes(), 0);
+                    let submission = submission(self.workload);
+                    begun = cpu_seconds();
+                    self.machine.handle(now, submission, &mut self.out);
+                }
+                Heard::Event(event) => self.machine.handle(now, event, &mut self.out),
+                Heard::Timeout => self.machine.handle_timeout(now, &mut self.out),
+                Heard::TurnEnd => self.out = Actions::default(),
+            }
+            if at % EVENTS_PER_LOOK == 0 {
+                self.look();
+            }
+        }
+        self.seconds += cpu_seconds() - begun;
+        self.look();
+    }
+
+    fn look(&mut self) {
+        self.resident.1 = self.resident.1.max(resident_nbytes());
+    }
+
+    /// Growth of resident memory from before the submission to its highest: memory that the allocator had at hand before
+    /// does not show.
+    pub(super) fn grown_nbytes(&self) -> u64 {
+        self.resident.1.saturating_sub(self.resident.0)
+    }
+
+    /// What the machine says it did.
+    pub(super) fn counters(&self) -> Counters {
+        self.machine.counters()
+    }
 }
 
 /// CPU time of this thread, in seconds.

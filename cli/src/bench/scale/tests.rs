@@ -5,7 +5,7 @@ use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, FinishOptions, GraphBuilder, TaskIdx};
 
 use super::bounds::Bounds;
-use super::replay::replay;
+use super::replay::Replay;
 use super::workloads::{Cost, Name, Workload, build};
 use super::world::{Cluster, World};
 
@@ -26,6 +26,7 @@ fn workload(tasks: &[(&[u32], u32, u32)]) -> Workload {
 fn simulate(workload: &Workload, n_workers: u32, n_slots: u32) -> World<'_> {
     let mut world = World::new(workload, Cluster { n_workers, n_slots }, false).unwrap();
     world.run().unwrap();
+    world.release().unwrap();
     world
 }
 
@@ -124,8 +125,9 @@ fn every_task_runs_once_and_no_bound_is_beaten() {
 fn a_machine_told_the_same_does_the_same() {
     let workload = build(Name::Anomaly, 500, 4, 3).unwrap();
     let mut world = simulate(&workload, 4, 1);
-    let log = std::mem::take(&mut world.log);
-    assert_eq!(replay(&workload, log).counters, world.counters());
+    let mut replay = Replay::new(&workload);
+    replay.tell(std::mem::take(&mut world.log));
+    assert_eq!(replay.counters(), world.counters());
     assert_eq!(world.counters().n_runs, workload.costs.len() as u64);
 }
 

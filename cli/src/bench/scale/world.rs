@@ -1,11 +1,12 @@
 //! A cluster in virtual time: the real scheduler machine, the real worker machines, and messages that take their time.
 //!
 //! Nothing fails here and nothing is drawn: this world is for schedules and their cost, the one in `tests/src/sim` is for
-//! faults. A message takes 50 us, a link carries 1 GB/s in each direction, a scheduler's turn lasts 10 us and takes in what
-//! has come meanwhile. What the scheduler was told is kept, so that it can be told again with nothing else going on.
+//! faults. A message takes 50 us, a link carries 1 GB/s in each direction, a scheduler's turn lasts 10 us, whatever it has
+//! to do: schedules are judged here, and what they cost by itself. For that, what the scheduler was told is kept, so that
+//! it can be told again with nothing else going on.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -21,9 +22,8 @@ use super::workloads::Workload;
 
 /// One way, between any two.
 pub(super) const LATENCY_NS: u64 = 50_000;
-/// How long the scheduler is at work before it takes in more, and how many frames it takes in at once.
+/// How long the scheduler is at work before it takes in more.
 const TURN_NS: u64 = 10_000;
-const TURN_LIMIT: usize = 64;
 /// How often a worker says how it is.
 const STATUS_NS: u64 = 1_000_000_000;
 
@@ -159,7 +159,7 @@ pub(super) struct World<'a> {
     pub(super) agenda: Agenda,
     scheduler: Machine,
     out: Actions,
-    inbox: VecDeque<(WorkerId, Vec<FromWorker>)>,
+    inbox: Vec<(WorkerId, Vec<FromWorker>)>,
     is_turn_due: bool,
     /// When the scheduler's last turn is over.
     free_at: u64,
@@ -173,8 +173,6 @@ pub(super) struct World<'a> {
     /// By task.
     pub(super) n_runs_of: Vec<u32>,
     pub(super) ended_at: Option<u64>,
-    /// Bytes of the scheduler's tables for the graph.
-    pub(super) graph_nbytes: usize,
 }
 
 /// The scheduler's settings in every figure.
@@ -205,19 +203,19 @@ impl<'a> World<'a> {
             agenda: Agenda::default(),
             scheduler: Machine::new(config()),
             out: Actions::default(),
-            inbox: VecDeque::new(),
+            inbox: Vec::new(),
             is_turn_due: false,
             free_at: 0,
             timer_at: None,
             nodes: (0..cluster.n_workers).map(|_| Node::new(cluster.n_slots)).collect(),
             actions: Vec::new(),
-            log: Vec::new(),
+            // A log that moved as it grew would leave holes behind in which the replay's memory would not show.
+            log: Vec::with_capacity(4 * (workload.costs.len() + cluster.n_workers as usize)),
             counts: Counts::default(),
             schedule: keeps_schedule.then(Schedule::default),
             graph: None,
             n_runs_of: vec![0; workload.costs.len()],
             ended_at: None,
-            graph_nbytes: 0,
         };
         for worker in (0..cluster.n_workers).map(WorkerId) {
             world.tell_scheduler(Event::WorkerJoined { worker, hello: hello(worker, cluster) });
@@ -231,10 +229,10 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Submit the graph, let it run to its end, and have everything released and forgotten.
+    /// Submit the graph and let it run until its client knows of its end.
     ///
     /// # Errors
-    /// When the graph does not come to its end, or something is left behind.
+    /// When that does not come.
     pub(super) fn run(&mut self) -> Result<()> {
         self.log.push((self.now, Heard::Submit));
         self.scheduler.handle(time(self.now), submission(self.workload), &mut self.out);
@@ -246,19 +244,21 @@ impl<'a> World<'a> {
             };
             self.deliver(at, delivery)?;
         }
+        Ok(())
+    }
+
+    /// Have everything released and forgotten, after [`World::run`].
+    ///
+    /// # Errors
+    /// When a task has never run, or something is left behind.
+    pub(super) fn release(&mut self) -> Result<()> {
         let graph = self.graph.unwrap_or_default();
-        self.graph_nbytes = self.scheduler.graph_nbytes(graph).unwrap_or(0);
         let tasks = self.workload.graph.outputs.iter().map(|idx| TaskId::new(graph, *idx)).collect();
         self.tell_scheduler(Event::ClientSaid { client: CLIENT, message: FromClient::Release { tasks } });
         self.end_turn()?;
         while let Some((at, delivery)) = self.agenda.pop() {
             self.deliver(at, delivery)?;
         }
-        self.check_end()
-    }
-
-    /// Everything was made, and nothing is left.
-    fn check_end(&self) -> Result<()> {
         let missing = self.n_runs_of.iter().position(|n_runs| *n_runs == 0);
         ensure!(missing.is_none(), "task {missing:?} has never run");
         ensure!(self.scheduler.n_graphs() == 0, "the scheduler does not forget a graph that nobody wants");
@@ -274,7 +274,7 @@ impl<'a> World<'a> {
             Delivery::Turn => return self.take_turn(),
             Delivery::Timer => self.want_turn(),
             Delivery::FromWorker { worker, messages } => {
-                self.inbox.push_back((worker, messages));
+                self.inbox.push((worker, messages));
                 self.want_turn();
             }
             Delivery::ToWorker { worker, messages } => {
@@ -304,8 +304,7 @@ impl<'a> World<'a> {
 
     fn take_turn(&mut self) -> Result<()> {
         self.is_turn_due = false;
-        for _ in 0..TURN_LIMIT {
-            let Some((worker, messages)) = self.inbox.pop_front() else { break };
+        for (worker, messages) in std::mem::take(&mut self.inbox) {
             for message in messages {
                 self.tell_scheduler(Event::WorkerSaid { worker, message });
             }
@@ -316,11 +315,7 @@ impl<'a> World<'a> {
             ensure!(!self.is_timer_due(), "the scheduler's timer is due again at once");
         }
         self.free_at = self.now + TURN_NS;
-        self.end_turn()?;
-        if !self.inbox.is_empty() {
-            self.want_turn();
-        }
-        Ok(())
+        self.end_turn()
     }
 
     fn is_timer_due(&self) -> bool {
@@ -373,6 +368,11 @@ impl<'a> World<'a> {
             | ToClient::Status { .. } => {}
         }
         Ok(())
+    }
+
+    /// Bytes of the scheduler's tables for the graph.
+    pub(super) fn graph_nbytes(&self) -> usize {
+        self.graph.and_then(|graph| self.scheduler.graph_nbytes(graph)).unwrap_or(0)
     }
 
     /// What the scheduler's machine says it did.
