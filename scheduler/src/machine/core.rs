@@ -1,6 +1,6 @@
 //! The tables of the machine and the few accessors that every transition uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rask_comm::time::Time;
 use rask_graphs::{GraphId, TaskId, WorkerId};
@@ -11,6 +11,7 @@ use super::constraints::Constraints;
 use super::event::Actions;
 use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
+use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::story::{Story, Transition};
 use super::workers::Workers;
@@ -42,6 +43,7 @@ pub(super) struct Core {
     pub(super) next_graph: u32,
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
+    pub(super) quarantine: Quarantine,
     pub(super) learning: Learning,
     pub(super) story: Story,
     pub(super) counters: Counters,
@@ -51,6 +53,10 @@ pub(super) struct Core {
     pub(super) next_progress: Option<Time>,
     /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
     pub(super) needs_filling: bool,
+    /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
+    pub(super) bindable: VecDeque<TaskId>,
+    /// Workers that fetched a result before its maker's report of it came.
+    pub(super) early_holders: BTreeMap<TaskId, Vec<WorkerId>>,
     /// Graphs that may have nothing left to do or hold; looked at when a turn ends.
     pub(super) maybe_over: Vec<GraphId>,
 }
@@ -67,11 +73,14 @@ impl Core {
             next_graph: 0,
             queue: Queue::default(),
             constraints: Constraints::default(),
+            quarantine: Quarantine::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,
             next_progress: None,
             needs_filling: false,
+            bindable: VecDeque::new(),
+            early_holders: BTreeMap::new(),
             maybe_over: Vec::new(),
         }
     }
@@ -92,6 +101,11 @@ impl Core {
     /// As [`Core::run`], to change it.
     pub(super) fn run_mut(&mut self, graph: GraphId) -> &mut GraphRun {
         self.graphs.get_mut(&graph).expect("an id held inside the machine names a graph that is there")
+    }
+
+    /// The time, in nanoseconds.
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.now.0.as_nanos()).unwrap_or(u64::MAX / 4)
     }
 
     /// As [`Core::task`], to change a task that is known to exist.

@@ -8,7 +8,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, TaskState};
-use super::placement;
+use super::{dispatch, placement};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -31,8 +31,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
         out.tell_worker(worker, ToWorker::Revoke { task, attempt });
     }
     for task in backlog {
-        core.set_state(task, TaskState::Waiting, None);
-        placement::waiting_to_queued(core, task, out);
+        placement::requeue(core, task, out);
     }
 }
 
@@ -52,8 +51,8 @@ pub(super) fn advance_if_retiring(core: &mut Core, worker: WorkerId, out: &mut A
     }
     for (at, task) in unique.into_iter().enumerate() {
         let target = targets[at % targets.len()];
-        placement::introduce_peers(core, &[worker], target, out);
-        let input = placement::describe_input(core, task);
+        dispatch::introduce_peers(core, &[worker], target, out);
+        let input = dispatch::describe_input(core, task);
         out.tell_worker(target, ToWorker::Replicate { input });
         core.workers.update(worker, |entry| entry.moving.insert(task));
     }

@@ -9,11 +9,17 @@ use std::collections::{BTreeSet, BinaryHeap};
 use rask_comm::message::{WorkerHello, WorkerStatus};
 use rask_graphs::{BodyId, TaskId, WorkerId};
 use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
 
 use super::config::Config;
 
 /// Order in which ready tasks run: higher priority, then earlier graph, then lower index.
 pub(super) type Rank = (Reverse<i32>, TaskId);
+
+/// Slots beyond this number are planned as if they were this many.
+const MAX_SLOTS_PLANNED: u32 = 64;
+/// How long a plan may expect slots to wait for inputs, beyond as long as they work.
+const MAX_GAP_NS: u64 = 1_000_000;
 
 /// One worker.
 pub(super) struct Worker {
@@ -23,8 +29,15 @@ pub(super) struct Worker {
     pub(super) n_processing: u32,
     /// Estimated cost of what it has been given, in nanoseconds.
     pub(super) occupancy_ns: u64,
+    /// Of these: runs some of whose inputs are not in memory, and their estimated cost in nanoseconds.
+    pub(super) n_early: u32,
+    pub(super) early_ns: u64,
+    /// When each slot is expected to have done what has been given, in nanoseconds of the machine's time.
+    slot_ends: SmallVec<[u64; 4]>,
     pub(super) n_results: u32,
     pub(super) is_retiring: bool,
+    /// It is given nothing, so that a suspect can run alone.
+    pub(super) is_reserved: bool,
     /// It has been told that it may leave.
     pub(super) is_dismissed: bool,
     /// While retiring: results it alone holds, on their way to others.
@@ -36,17 +49,23 @@ pub(super) struct Worker {
     pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
     /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
     pub(super) backlog_ns: u64,
+    /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
+    pub(super) early: BinaryHeap<Reverse<Rank>>,
 }
 
 impl Worker {
     fn new(hello: WorkerHello) -> Self {
         Self {
+            slot_ends: SmallVec::from_elem(0, hello.n_slots.clamp(1, MAX_SLOTS_PLANNED) as usize),
             free_resources: hello.resources.iter().map(|(_, amount)| *amount).collect(),
             hello,
             n_processing: 0,
             occupancy_ns: 0,
+            n_early: 0,
+            early_ns: 0,
             n_results: 0,
             is_retiring: false,
+            is_reserved: false,
             is_dismissed: false,
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
@@ -54,6 +73,7 @@ impl Worker {
             known_peers: FxHashSet::default(),
             backlog: BinaryHeap::new(),
             backlog_ns: 0,
+            early: BinaryHeap::new(),
         }
     }
 
@@ -63,29 +83,86 @@ impl Worker {
 
     /// Estimated nanoseconds until a slot is free for one more task.
     pub(super) fn wait_ns(&self) -> u64 {
-        if self.n_processing < self.n_slots() && self.backlog.is_empty() {
+        if self.n_ready() < self.n_slots() && self.backlog.is_empty() {
             return 0;
         }
         (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots())
     }
 
+    /// Runs that it has been given and can start, or has started.
+    pub(super) fn n_ready(&self) -> u32 {
+        self.n_processing - self.n_early
+    }
+
+    /// A run given to it begins (or ceases) to miss inputs.
+    pub(super) fn count_early(&mut self, is_early: bool, estimate_ns: u64) {
+        if is_early {
+            self.n_early += 1;
+            self.early_ns += estimate_ns;
+        } else {
+            self.n_early -= 1;
+            self.early_ns -= estimate_ns;
+        }
+    }
+
+    /// When a slot is expected to be free for a run that is given now, in nanoseconds of the machine's time. Gaps in which slots
+    /// wait for inputs count; where estimates have drifted from what happened, the number of runs given bounds the error.
+    pub(super) fn free_at_ns(&self, now: u64) -> u64 {
+        if self.n_processing == 0 {
+            return now + self.backlog_ns / u64::from(self.n_slots());
+        }
+        let work = (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots());
+        let planned = self.slot_ends.iter().copied().min().unwrap_or(now);
+        planned.clamp(now, now + 2 * work + MAX_GAP_NS)
+    }
+
+    /// Plan a run that can start at `ready` (0: at once) on the slot that is free first. Tells when it is expected to end.
+    pub(super) fn take_slot(&mut self, now: u64, ready: u64, estimate_ns: u64) -> u64 {
+        let start = self.free_at_ns(now).max(ready);
+        let end = start + estimate_ns;
+        if let Some(slot) = self.slot_ends.iter_mut().min() {
+            *slot = end;
+        }
+        end
+    }
+
+    fn takes_runs(&self) -> bool {
+        !self.is_retiring && !self.is_reserved && !self.status.is_paused
+    }
+
     /// Whether another run may be sent: below saturation, or below the prefill while tasks are short.
     pub(super) fn has_room(&self, config: &Config) -> bool {
-        if self.is_retiring || self.status.is_paused {
+        if !self.takes_runs() {
             return false;
         }
-        !self.is_saturated(config) || self.n_processing < config.max_prefill && self.occupancy_ns < self.prefill_ns(config)
+        let is_short = self.n_ready() < config.max_prefill && self.occupancy_ns - self.early_ns < self.prefill_ns(config);
+        !self.is_saturated(config) || is_short
+    }
+
+    /// Whether another run may be sent whose inputs are still being made: one a slot, or a few milliseconds' worth.
+    pub(super) fn has_early_room(&self, config: &Config) -> bool {
+        if !self.takes_runs() {
+            return false;
+        }
+        self.n_early < config.max_early && (self.n_early < self.n_slots() || self.early_ns < self.prefill_ns(config))
     }
 
     /// Whether it has been given as many tasks as keep its slots busy while tasks are long.
     pub(super) fn is_saturated(&self, config: &Config) -> bool {
-        self.n_processing >= (f64::from(self.n_slots()) * config.saturation).ceil() as u32
+        self.n_ready() >= (f64::from(self.n_slots()) * config.saturation).ceil() as u32
     }
 
     /// Whether it has so much ahead that giving it more can wait.
     pub(super) fn is_well_ahead(&self, config: &Config) -> bool {
-        let has_half = self.n_processing >= config.max_prefill / 2 || self.occupancy_ns >= self.prefill_ns(config) / 2;
+        let ready_ns = self.occupancy_ns - self.early_ns;
+        let has_half = self.n_ready() >= config.max_prefill / 2 || ready_ns >= self.prefill_ns(config) / 2;
         self.is_saturated(config) && has_half
+    }
+
+    /// As [`Worker::is_well_ahead`], of runs whose inputs are still being made.
+    pub(super) fn is_well_ahead_early(&self, config: &Config) -> bool {
+        let has_half = self.n_early >= config.max_early / 2 || self.early_ns >= self.prefill_ns(config) / 2;
+        self.n_early >= self.n_slots() && has_half
     }
 
     fn prefill_ns(&self, config: &Config) -> u64 {

@@ -210,7 +210,11 @@ impl Cluster {
                 }
                 let before = self.given.insert(run.task, (worker, run.attempt));
                 assert!(before.is_none_or(|(_, attempt)| attempt < run.attempt), "attempts of {} do not rise", run.task);
-                let from: Vec<String> = holders.iter().map(|holder| self.worker_name(*holder)).collect();
+                // An exclamation mark: still being made there.
+                let is_made = |holder: &WorkerId| run.inputs.iter().all(|input| input.is_made || !input.holders.contains(holder));
+                let mark = |holder| if is_made(holder) { "" } else { "!" };
+                let from: Vec<String> =
+                    holders.iter().map(|holder| format!("{}{}", self.worker_name(*holder), mark(holder))).collect();
                 let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(",")) };
                 let attempt = if run.attempt.0 > 1 { format!(" {}", run.attempt) } else { String::new() };
                 self.log.push(format!("{name}: run {}{attempt}{from}", self.name_of(run.task)));

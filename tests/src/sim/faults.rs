@@ -247,6 +247,7 @@ impl World {
                 let other = self.pick_process();
                 let pair = (process.min(other), process.max(other));
                 self.cut_peers.insert(pair);
+                self.break_watches_between(pair.0, pair.1);
                 let lasts = self.dice.between(1_000, 2_000_000);
                 self.push_in(lasts, Delivery::Fault(Fault::MendPeers(pair.0, pair.1)));
             }

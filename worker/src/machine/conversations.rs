@@ -1,6 +1,7 @@
 //! Random conversations with the worker machine: whatever a scheduler says and peers do, every run is answered once and
 //! nothing is left behind.
 
+use rask_comm::message::RunInput;
 use rask_graphs::{Part, TaskIdx};
 
 use super::tests::*;
