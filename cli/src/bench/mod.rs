@@ -2,6 +2,7 @@
 
 mod machine;
 mod overhead;
+mod scale;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -23,6 +24,8 @@ enum Bench {
     Overhead(OverheadArgs),
     /// Time the scheduler's state machine alone, with workers that take no time.
     Machine(MachineArgs),
+    /// Schedule named workloads on up to 10,000 simulated workers, in virtual time.
+    Scale(scale::ScaleArgs),
 }
 
 #[derive(Args)]
@@ -61,6 +64,7 @@ struct MachineArgs {
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
     match args.which {
         Bench::Overhead(args) => overhead::run(&args),
+        Bench::Scale(args) => scale::run(&args),
         Bench::Machine(args) => {
             let figures = machine::measure(args.tasks, args.workers);
             let line = json!({
