@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, finish};
 use super::kernels::{FLOPS_PER_ITERATION, Mark, peak};
 use super::metg::{Metg, Point, search};
-use super::patterns::{Pattern, Shape};
+#[cfg(test)]
+use super::patterns::Pattern;
+use super::patterns::Shape;
 use super::{TaskbenchArgs, print, round};
 
 /// Time given to each measurement of the peak.

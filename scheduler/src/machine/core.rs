@@ -34,6 +34,8 @@ pub struct Counters {
     pub n_steal_requests: u64,
     /// Runs that moved to an idle worker after having been given to another.
     pub n_stolen: u64,
+    /// Workers whose connection was closed because they said what cannot be.
+    pub n_expelled: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }

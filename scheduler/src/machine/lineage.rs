@@ -14,7 +14,7 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::transitions::Loss;
 use super::workers::Worker;
-use super::{dispatch, early, placement, retirement, stealing, transitions};
+use super::{contract, dispatch, early, placement, retirement, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
@@ -110,9 +110,21 @@ pub(super) fn note_no_workers(core: &mut Core) {
     }
 }
 
+/// A worker has said what cannot be: it is believed nothing more, and its connection is closed.
+fn expel(core: &mut Core, worker: WorkerId, reason: String, out: &mut Actions) {
+    core.counters.n_expelled += 1;
+    core.workers.update(worker, |entry| entry.is_expelled = true);
+    out.tell_worker(worker, ToWorker::Close { reason });
+    out.close_workers.push(worker);
+}
+
 /// One message of a worker.
 pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker, out: &mut Actions) {
-    if core.workers.get(worker).is_none() {
+    if core.workers.get(worker).is_none_or(|entry| entry.is_expelled) {
+        return;
+    }
+    if let Some(reason) = contract::breach(core, &message) {
+        expel(core, worker, reason, out);
         return;
     }
     match message {

@@ -12,6 +12,7 @@
 mod clients;
 mod config;
 mod constraints;
+mod contract;
 mod core;
 mod dispatch;
 mod early;

@@ -43,6 +43,8 @@ pub(super) struct Worker {
     pub(super) is_retiring: bool,
     /// It is given nothing, so that a suspect can run alone.
     pub(super) is_reserved: bool,
+    /// It has broken the contract, and its connection is being closed.
+    pub(super) is_expelled: bool,
     /// It has been told that it may leave.
     pub(super) is_dismissed: bool,
     /// While retiring: results it alone holds, on their way to others.
@@ -76,6 +78,7 @@ impl Worker {
             n_results: 0,
             is_retiring: false,
             is_reserved: false,
+            is_expelled: false,
             is_dismissed: false,
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
@@ -143,7 +146,7 @@ impl Worker {
     }
 
     fn takes_runs(&self) -> bool {
-        !self.is_retiring && !self.is_reserved && !self.status.is_paused
+        !self.is_retiring && !self.is_reserved && !self.is_expelled && !self.status.is_paused
     }
 
     /// Whether another run may be sent: below saturation, or below the prefill while tasks are short.
