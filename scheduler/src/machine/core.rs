@@ -14,6 +14,7 @@ use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::replicas::Hot;
 use super::story::{Story, Transition};
 use super::workers::Workers;
 
@@ -36,6 +37,8 @@ pub struct Counters {
     pub n_stolen: u64,
     /// Workers whose connection was closed because they said what cannot be.
     pub n_expelled: u64,
+    /// Replicas that were let go while their result was still needed elsewhere.
+    pub n_replicas_dropped: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -62,6 +65,8 @@ pub(super) struct Core {
     pub(super) needs_filling: bool,
     /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
     pub(super) bindable: VecDeque<TaskId>,
+    /// Big results that are being fetched.
+    pub(super) hot: BTreeMap<TaskId, Hot>,
     /// Runs that are being moved, and for whom.
     pub(super) moves: FxHashMap<TaskId, WorkerId>,
     /// Workers that fetched a result before its maker's report of it came.
@@ -89,6 +94,7 @@ impl Core {
             next_progress: None,
             needs_filling: false,
             bindable: VecDeque::new(),
+            hot: BTreeMap::new(),
             moves: FxHashMap::default(),
             early_holders: BTreeMap::new(),
             maybe_over: Vec::new(),

@@ -15,7 +15,7 @@ use super::event::Actions;
 use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
 use super::workers::Rank;
-use super::{early, quarantine, siblings, stealing, transitions};
+use super::{early, quarantine, replicas, siblings, stealing, transitions};
 
 /// How many short tasks a worker is given in a row.
 const BLOCK: usize = 64;
@@ -94,6 +94,9 @@ fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
             let is_claimed = is_common && entry.worker == NOBODY || entry.worker == worker;
             entry.state == TaskState::Queued && !entry.is_early() && is_claimed
         });
+        if is_here && replicas::park_if_hot(core, task, worker) {
+            continue;
+        }
         if is_here {
             queued_to_processing(core, task, worker, out);
             if matches!(claim, Claim::Common) {
@@ -205,6 +208,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     entry.estimate_ns = estimate;
     core.set_state(task, TaskState::Processing, Some(worker));
     core.counters.n_runs += 1;
+    replicas::note_fetching(core, task, worker);
     introduce_body(core, task, worker, out);
     let (message, inputs_made_at) = describe_run(core, task, worker, out);
     let (now, is_early) = (core.now_ns(), core.entry(task).is_early());

@@ -14,7 +14,7 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::transitions::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, placement, retirement, stealing, transitions};
+use super::{contract, dispatch, early, placement, replicas, retirement, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
@@ -27,6 +27,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
     core.learning.forget_worker(worker);
+    replicas::worker_gone(core, worker);
     out.to_workers.remove(&worker);
     let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in core.graphs.values() {
@@ -236,6 +237,7 @@ fn add_holder(core: &mut Core, worker: WorkerId, task: TaskId, attempt: Attempt,
         entry.holders.push(worker);
         core.workers.update(worker, |worker| worker.n_results += 1);
     }
+    replicas::fetch_ended(core, task, worker, true);
     retirement::replicated(core, task, out);
     clients::tell_in_memory(core, task, out);
 }

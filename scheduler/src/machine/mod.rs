@@ -23,6 +23,7 @@ mod lineage;
 mod placement;
 mod quarantine;
 mod queue;
+mod replicas;
 mod report;
 mod retirement;
 mod siblings;

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
 use super::workers::Rank;
-use super::{dispatch, early, quarantine};
+use super::{dispatch, early, quarantine, replicas};
 
 /// How many holders, and how many of the least loaded workers, are considered.
 pub(super) const N_HOLDERS: usize = 6;
@@ -54,7 +54,9 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
     }
     match choose_worker(core, task) {
         Some(worker) if core.workers.get(worker).is_some_and(|worker| worker.has_room(&core.config)) => {
-            dispatch::queued_to_processing(core, task, worker, out);
+            if !replicas::park_if_hot(core, task, worker) {
+                dispatch::queued_to_processing(core, task, worker, out);
+            }
         }
         Some(worker) => push_backlog(core, worker, task),
         None => core.queue.push(rank_of(core, task).0.0, task),

@@ -15,7 +15,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::{early, placement, stealing};
+use super::{early, placement, replicas, stealing};
 
 /// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
 pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
@@ -186,6 +186,13 @@ fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
     core.set_state(task, TaskState::Released, None);
 }
 
+/// One of several holders of a result is to drop it.
+pub(super) fn drop_replica(core: &mut Core, task: TaskId, holder: WorkerId, out: &mut Actions) {
+    core.entry_mut(task).holders.retain(|worker| *worker != holder);
+    core.workers.update(holder, |worker| worker.n_results -= 1);
+    tell_free(out, holder, task);
+}
+
 fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
     let messages = out.to_workers.entry(worker).or_default();
     if let Some(ToWorker::Free { tasks }) = messages.last_mut() {
@@ -220,6 +227,7 @@ fn give_back(core: &mut Core, task: TaskId) {
     entry.estimate_ns = 0;
     entry.clear(EXECUTING);
     entry.clear(BOUND_EARLY);
+    replicas::run_ended(core, task, worker);
     if core.config.has_fault(Fault::LeakSlot) {
         return;
     }
@@ -264,6 +272,7 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     enter_memory(core, task, out);
     if !core.config.has_fault(Fault::ReleaseInputsEarly) {
         drop_needs_of(core, task, out);
+        replicas::shrink_inputs(core, task, out);
     }
     clients::tell_in_memory(core, task, out);
     if !core.entry(task).is_needed() {
@@ -332,6 +341,7 @@ fn one_arrived(core: &mut Core, task: TaskId, was_placed: bool, ready: &mut Vec<
 
 /// A result has left memory: dependants miss one input more, and those that were ready wait again.
 fn leave_memory(core: &mut Core, task: TaskId) {
+    replicas::forget(core, task);
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
             Node::Task(idx) => one_left(core, TaskId::new(task.graph, idx)),

@@ -40,6 +40,7 @@ pub(super) fn validate(core: &Core) {
         assert_eq!(worker.backlog_ns, backlog, "{id}: backlog");
     }
     assert!(n_processing.is_empty(), "runs at workers that are gone: {n_processing:?}");
+    super::replicas::validate(core);
     for task in core.moves.keys() {
         assert!(core.task(*task).is_some_and(|entry| entry.has(MOVING)), "{task}: moves, and does not know it");
     }
