@@ -37,7 +37,7 @@ impl Class {
 pub(super) fn suits(options: &TaskOptions, worker: &Worker, workers: &Workers, now: bool) -> bool {
     let names = &options.workers;
     let is_named = names.is_empty() || names.contains(&worker.hello.name);
-    let any_named_there = || workers.iter().any(|(_, other)| names.contains(&other.hello.name));
+    let any_named_there = || names.iter().any(|name| !workers.named(name).is_empty());
     (is_named || options.allow_other_workers && !any_named_there()) && worker.offers(&options.resources, now)
 }
 
@@ -75,7 +75,7 @@ impl Constraints {
     /// Whether `worker` may run tasks of `class`, now or (with `free` false) ever.
     fn suits(&self, class: usize, worker: &Worker, workers: &Workers, free: bool) -> bool {
         let class = &self.classes[class];
-        let named_there = !class.names.is_empty() && workers.iter().any(|(_, other)| class.names.contains(&other.hello.name));
+        let named_there = class.names.iter().any(|name| !workers.named(name).is_empty());
         !worker.is_retiring && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub(super) next_progress: Option<Time>,
     /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
     pub(super) needs_filling: bool,
+    /// Workers for which work has appeared; looked at when the turn ends.
+    pub(super) to_fill: Vec<WorkerId>,
     /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
     pub(super) bindable: VecDeque<TaskId>,
     /// Big results that are being fetched.
@@ -93,6 +95,7 @@ impl Core {
             no_workers_since: None,
             next_progress: None,
             needs_filling: false,
+            to_fill: Vec::new(),
             bindable: VecDeque::new(),
             hot: BTreeMap::new(),
             moves: FxHashMap::default(),

@@ -57,8 +57,11 @@ pub(super) fn settle(core: &mut Core, out: &mut Actions) {
         if !core.quarantine.is_empty() {
             quarantine::advance(core, out);
         }
-        if !core.needs_filling && core.bindable.is_empty() {
+        if !core.needs_filling && core.to_fill.is_empty() && core.bindable.is_empty() {
             return;
+        }
+        while let Some(worker) = core.to_fill.pop() {
+            fill_worker(core, worker, out);
         }
         if core.needs_filling {
             fill_workers(core, out);

@@ -93,12 +93,15 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     let rank = rank_of(core, task);
     let is_early = core.entry(task).is_early();
     let run = core.graphs.get(&task.graph).expect("a task in transition has a graph");
-    if let Some(options) = run.graph.options_of(task.idx) {
-        let class = core.constraints.class(options);
-        core.constraints.push(class, rank, is_early);
+    // It is given out when the turn ends, together with the others, so that all of them go in order.
+    let Some(options) = run.graph.options_of(task.idx) else { return };
+    let class = core.constraints.class(options);
+    core.constraints.push(class, rank, is_early);
+    if options.workers.is_empty() || options.allow_other_workers {
+        core.needs_filling = true;
+    } else {
+        core.to_fill.extend(options.workers.iter().flat_map(|name| core.workers.named(name)));
     }
-    // Together with the others of this turn, so that all of them go in order.
-    core.needs_filling = true;
 }
 
 pub(super) fn rank_of(core: &Core, task: TaskId) -> Rank {

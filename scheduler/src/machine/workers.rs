@@ -221,6 +221,8 @@ pub(super) struct Workers {
     by_load: BTreeSet<(u64, WorkerId)>,
     /// Workers whose backlog is not empty, longest last.
     by_backlog: BTreeSet<(u64, WorkerId)>,
+    /// Workers by the name that restrictions use.
+    by_name: FxHashMap<String, SmallVec<[WorkerId; 1]>>,
     n_connected: u32,
 }
 
@@ -229,6 +231,7 @@ impl Workers {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        self.by_name.entry(hello.name.clone()).or_default().push(id);
         self.table[id.index()] = Some(Box::new(Worker::new(hello)));
         self.by_load.insert((0, id));
         self.n_connected += 1;
@@ -236,6 +239,12 @@ impl Workers {
 
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Box<Worker>> {
         let worker = self.table.get_mut(id.index())?.take()?;
+        if let Some(named) = self.by_name.get_mut(&worker.hello.name) {
+            named.retain(|other| *other != id);
+            if named.is_empty() {
+                self.by_name.remove(&worker.hello.name);
+            }
+        }
         self.by_load.remove(&(load(&worker), id));
         self.by_backlog.remove(&(worker.backlog_ns, id));
         self.n_connected -= 1;
@@ -244,6 +253,11 @@ impl Workers {
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.table.get(id.index())?.as_deref()
+    }
+
+    /// The workers called `name`.
+    pub(super) fn named(&self, name: &str) -> &[WorkerId] {
+        self.by_name.get(name).map(SmallVec::as_slice).unwrap_or_default()
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -301,6 +315,7 @@ impl Workers {
             }
         }
         assert_eq!(self.iter().count(), self.n_connected as usize, "number of workers");
+        assert_eq!(self.by_name.values().map(SmallVec::len).sum::<usize>(), self.n_connected as usize, "workers by name");
     }
 }
 
