@@ -4,28 +4,6 @@
 //! the worker's backlog (when its data is there) or in the common queue (tasks without inputs), so late information still
 //! counts and moving a task that has not been sent costs nothing. Runs whose inputs are still being made have room of their own.
 
-use std::cmp::Reverse;
-
-use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
-use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
-
-use super::config::Fault;
-use super::core::Core;
-use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
-use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
-use super::workers::Rank;
-use super::{early, quarantine, replicas, siblings, stealing, transitions};
-
-/// How many short tasks a worker is given in a row.
-const BLOCK: usize = 64;
-
-/// Where a ready task waits.
-enum Claim {
-    Backlog,
-    Common,
-    Constrained(usize),
-}
 
 /// Give every worker with room what waits for it. Workers take turns, so that a new graph is spread evenly.
 pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {
@@ -117,7 +95,7 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
             return false;
         }
         let constrained = core.constraints.peek_for(worker, &core.workers, true, false);
-        let own = core.workers.get(worker).and_then(|entry| entry.early.peek()).map(|Reverse(rank)| *rank);
+        let own = core.workers.get(worker).and_then(|entry| entry.early.peek()).map(|Reverse((rank, _))| *rank);
         let (class, (_, task)) = match (own, constrained) {
             (Some(rank), Some((class, other))) if other < rank => (Some(class), other),
             (Some(rank), _) => (None, rank),
@@ -127,7 +105,7 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
         match class {
             Some(class) => core.constraints.pop(class, true),
             None => {
-                core.workers.update(worker, |entry| entry.early.pop());
+                core.workers.update(worker, super::workers::Worker::pop_early);
             }
         }
         let place = if class.is_some() { NOBODY } else { worker };
@@ -218,6 +196,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     let run = core.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
     let options = run.graph.options_of(task.idx);
     let end = core.workers.update(worker, |worker| {
+        let end = worker.take_slot(now, inputs_made_at, u64::from(estimate));
         worker.n_processing += 1;
         worker.occupancy_ns += u64::from(estimate);
         if is_early {
@@ -226,7 +205,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
         if let Some(options) = options {
             worker.adjust_resources(&options.resources, -1.0);
         }
-        worker.take_slot(now, inputs_made_at, u64::from(estimate))
+        end
     });
     let entry = run.entry_mut(task.idx);
     entry.expected_end_ns = end.unwrap_or_default();

@@ -123,9 +123,9 @@ pub(super) fn bind(core: &mut Core, out: &mut Actions) {
 }
 
 fn push_early(core: &mut Core, worker: WorkerId, task: TaskId) {
-    let rank = placement::rank_of(core, task);
+    let (rank, estimate) = (placement::rank_of(core, task), placement::estimate_ns(core, task));
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.early.push(std::cmp::Reverse(rank)));
+    core.workers.update(worker, |worker| worker.push_early(rank, estimate));
 }
 
 /// Another input of an active task is in memory, or (`is_back`) one is not any more.

@@ -245,7 +245,8 @@ pub(super) fn for_each_result(core: &Core, graph: GraphId, input: Input, limit: 
         let attempt = entry.attempt;
         if entry.state == TaskState::Processing {
             let nbytes = core.learning.estimate_nbytes(operator_of(core, task));
-            let made_at_ns = entry.expected_end_ns;
+            let maker = core.workers.get(entry.worker);
+            let made_at_ns = maker.map_or(0, |maker| maker.expected(entry.expected_end_ns)).max(core.now_ns());
             let holders = std::slice::from_ref(&entry.worker);
             visit(InputResult { task, attempt, nbytes, holders, is_made: false, made_at_ns });
         } else {

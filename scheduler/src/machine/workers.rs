@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) n_incoming: u32,
     /// When each slot is expected to have done what has been given, in nanoseconds of the machine's time.
     slot_ends: SmallVec<[u64; 4]>,
+    /// How much later than planned the last run ended, in nanoseconds.
+    drift_ns: i64,
     pub(super) n_results: u32,
     pub(super) is_retiring: bool,
     /// It is given nothing, so that a suspect can run alone.
@@ -59,7 +61,9 @@ pub(super) struct Worker {
     /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
     pub(super) backlog_ns: u64,
     /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
-    pub(super) early: BinaryHeap<Reverse<Rank>>,
+    pub(super) early: BinaryHeap<Reverse<(Rank, u32)>>,
+    /// Estimated cost of these, in nanoseconds; an upper bound while entries are stale.
+    pub(super) early_backlog_ns: u64,
 }
 
 impl Worker {
@@ -73,6 +77,7 @@ impl Worker {
             given: Vec::new(),
             n_outgoing: 0,
             n_incoming: 0,
+            drift_ns: 0,
             n_early: 0,
             early_ns: 0,
             n_results: 0,
@@ -88,6 +93,7 @@ impl Worker {
             backlog: BinaryHeap::new(),
             backlog_ns: 0,
             early: BinaryHeap::new(),
+            early_backlog_ns: 0,
         }
     }
 
@@ -119,25 +125,57 @@ impl Worker {
         }
     }
 
-    /// When a slot is expected to be free for a run that is given now, in nanoseconds of the machine's time. Gaps in which slots
-    /// wait for inputs count; where estimates have drifted from what happened, the number of runs given bounds the error.
-    pub(super) fn free_at_ns(&self, now: u64) -> u64 {
-        if self.n_processing == 0 {
-            return now + self.backlog_ns / u64::from(self.n_slots());
-        }
-        let work = (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots());
-        let planned = self.slot_ends.iter().copied().min().unwrap_or(now);
-        planned.clamp(now, now + 2 * work + MAX_GAP_NS)
+    /// A task bound to this worker waits for early room.
+    pub(super) fn push_early(&mut self, rank: Rank, estimate_ns: u32) {
+        self.early.push(Reverse((rank, estimate_ns)));
+        self.early_backlog_ns += u64::from(estimate_ns);
     }
 
-    /// Plan a run that can start at `ready` (0: at once) on the slot that is free first. Tells when it is expected to end.
-    pub(super) fn take_slot(&mut self, now: u64, ready: u64, estimate_ns: u64) -> u64 {
-        let start = self.free_at_ns(now).max(ready);
-        let end = start + estimate_ns;
-        if let Some(slot) = self.slot_ends.iter_mut().min() {
-            *slot = end;
+    pub(super) fn pop_early(&mut self) {
+        if let Some(Reverse((_, estimate))) = self.early.pop() {
+            self.early_backlog_ns -= u64::from(estimate);
         }
-        end
+    }
+
+    /// What was planned for `planned`, as it stands now: the plan moves with what the last finished run taught. In nanoseconds of
+    /// the machine's time, as everything here.
+    pub(super) fn expected(&self, planned: u64) -> u64 {
+        planned.saturating_add_signed(self.drift_ns)
+    }
+
+    /// A run that was planned to end at `planned` has ended: the plan was wrong by so much.
+    pub(super) fn note_ended(&mut self, now: u64, planned: u64) {
+        let bound = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        self.drift_ns = bound(now) - bound(planned);
+    }
+
+    /// When a slot is expected to be free for a run that is given now. Gaps in which slots wait for inputs count; where
+    /// estimates have drifted from what happened, the number of runs given bounds the error.
+    pub(super) fn free_at_ns(&self, now: u64) -> u64 {
+        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        if self.n_processing == 0 {
+            return now + backlog;
+        }
+        let given = self.occupancy_ns / u64::from(self.n_slots());
+        let planned = self.slot_ends.iter().copied().min().unwrap_or(now);
+        self.expected(planned).clamp(now, now + 2 * given + MAX_GAP_NS) + backlog
+    }
+
+    /// Plan a run that can start at `ready` (0: at once) on the slot that is free first; it has not been counted yet. Tells
+    /// when it is planned to end.
+    pub(super) fn take_slot(&mut self, now: u64, ready: u64, estimate_ns: u64) -> u64 {
+        if self.n_processing == 0 {
+            self.slot_ends.fill(now);
+            self.drift_ns = 0;
+        }
+        // What waits in the backlogs comes after it.
+        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        let end = (self.free_at_ns(now) - backlog).max(ready) + estimate_ns;
+        let planned = end.saturating_add_signed(-self.drift_ns);
+        if let Some(slot) = self.slot_ends.iter_mut().min() {
+            *slot = planned;
+        }
+        planned
     }
 
     /// Whether a slot has nothing to do, nor will have for what is on its way.
