@@ -4,6 +4,28 @@
 //! the worker's backlog (when its data is there) or in the common queue (tasks without inputs), so late information still
 //! counts and moving a task that has not been sent costs nothing. Runs whose inputs are still being made have room of their own.
 
+use std::cmp::Reverse;
+
+use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
+use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
+
+use super::config::Fault;
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
+use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
+use super::workers::Rank;
+use super::{early, quarantine, replicas, siblings, stealing, transitions};
+
+/// How many short tasks a worker is given in a row.
+const BLOCK: usize = 64;
+
+/// Where a ready task waits.
+enum Claim {
+    Backlog,
+    Common,
+    Constrained(usize),
+}
 
 /// Give every worker with room what waits for it. Workers take turns, so that a new graph is spread evenly.
 pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {

@@ -4,6 +4,25 @@
 //! needed is made again from its inputs, recursively. Only what was executing is blamed: workers name runs that take long;
 //! of the others, the first in line for a slot are suspected.
 
+use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
+use rask_graphs::{Attempt, TaskId, TaskIdx, WorkerId};
+
+use super::clients;
+use super::config::Fault;
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
+use super::transitions::Loss;
+use super::workers::Worker;
+use super::{contract, dispatch, early, placement, replicas, retirement, stealing, transitions};
+
+pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
+    core.workers.insert(worker, hello);
+    core.no_workers_since = None;
+    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
+    dispatch::fill_workers(core, out);
+    retirement::advance_all(core, out);
+}
 
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
