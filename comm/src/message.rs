@@ -223,20 +223,26 @@ pub enum FromWorker {
         /// The holders that failed.
         holders: Vec<WorkerId>,
     },
-    /// A result, or a part of one, was fetched from a peer. After a whole one this worker is a holder.
+    /// A whole result was fetched from a peer: this worker is a holder of it.
     Fetched {
         /// The result.
         task: TaskId,
         /// The run that made it.
         attempt: Attempt,
-        /// The part.
-        part: Part,
         /// Bytes moved.
         nbytes: u64,
         /// The peer it came from.
         from: WorkerId,
         /// How long it took, in microseconds.
         duration_us: u64,
+    },
+    /// Parts of results were fetched from peers. They are kept while runs here need them, so nobody has to know which; told
+    /// when a run ends, of all since the last time.
+    FetchedParts {
+        /// Whose results.
+        graph: GraphId,
+        /// Bytes moved.
+        nbytes: u64,
     },
     /// The answer to [`ToWorker::Revoke`].
     Revoked {

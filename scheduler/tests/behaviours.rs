@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Cluster, graph};
 use rask_comm::message::FromWorker;
-use rask_graphs::{Part, TaskId, WorkerId};
+use rask_graphs::{TaskId, WorkerId};
 use rask_scheduler::machine::{Config, TaskState};
 
 fn held_back(saturation: f64) -> Config {
@@ -139,7 +139,7 @@ fn nine_of_ten_workers_may_leave_at_once_and_nothing_is_made_again() {
                 "replicate" => {
                     let (task, by) = (cluster.task(words[2]), cluster.worker(name));
                     let (attempt, from) = (cluster.machine.attempt(task), cluster.machine.who_has(task)[0]);
-                    cluster.say(by, FromWorker::Fetched { task, attempt, part: Part::WHOLE, nbytes: 1, from, duration_us: 1 });
+                    cluster.say(by, FromWorker::Fetched { task, attempt, nbytes: 1, from, duration_us: 1 });
                 }
                 "leave" => {
                     cluster.lose(name, true);

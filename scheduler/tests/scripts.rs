@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use common::{Cluster, graph};
 use rask_comm::message::{FromClient, FromWorker};
-use rask_graphs::Part;
 use rask_scheduler::machine::{Config, Event};
 
 #[test]
@@ -125,7 +124,7 @@ fn command(cluster: &mut Cluster, line: &str) {
             let named = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).expect("a worker");
             let (by, from) = (cluster.worker(named("by=")), cluster.worker(named("from=")));
             let attempt = cluster.machine.attempt(task);
-            let message = FromWorker::Fetched { task, attempt, part: Part::WHOLE, nbytes: 100, from, duration_us: 1 };
+            let message = FromWorker::Fetched { task, attempt, nbytes: 100, from, duration_us: 1 };
             cluster.say(by, message);
         }
         // input-lost TASK INPUT HOLDER: the run of TASK is given back, INPUT could not be had from HOLDER

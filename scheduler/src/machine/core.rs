@@ -161,6 +161,14 @@ impl Core {
         self.story.add(Transition { at: now, task, from, to, attempt, worker });
     }
 
+    /// Workers have fetched `nbytes` of results of `graph` from each other.
+    pub(super) fn count_transferred(&mut self, graph: GraphId, nbytes: u64) {
+        self.counters.nbytes_transferred += nbytes;
+        if let Some(run) = self.graphs.get_mut(&graph) {
+            run.nbytes_transferred += nbytes;
+        }
+    }
+
     /// Have `graph` looked at when the turn ends.
     pub(super) fn note_maybe_over(&mut self, graph: GraphId) {
         if let Some(run) = self.graphs.get(&graph) {

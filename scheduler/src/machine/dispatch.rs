@@ -216,9 +216,11 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     let (message, inputs_made_at) = describe_run(core, task, worker, out);
     let (now, is_early) = (core.now_ns(), core.entry(task).is_early());
     let run = core.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
+    let is_root = run.is_root(task.idx);
     let options = run.graph.options_of(task.idx);
     let end = core.workers.update(worker, |worker| {
-        let end = worker.take_slot(now, inputs_made_at, u64::from(estimate));
+        let estimate_ns = u64::from(estimate);
+        let end = if is_root { worker.plan_root(now, estimate_ns) } else { worker.take_slot(now, inputs_made_at, estimate_ns) };
         worker.n_processing += 1;
         worker.occupancy_ns += u64::from(estimate);
         if is_early {

@@ -146,16 +146,12 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 core.counters.n_stale += 1;
             }
         }
-        FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us } => {
+        FromWorker::Fetched { task, attempt, nbytes, from, duration_us } => {
             core.learning.observe_transfer(from, worker, nbytes, duration_us);
-            core.counters.nbytes_transferred += nbytes;
-            if let Some(run) = core.graphs.get_mut(&task.graph) {
-                run.nbytes_transferred += nbytes;
-            }
-            if part.is_whole() {
-                add_holder(core, worker, task, attempt, out);
-            }
+            core.count_transferred(task.graph, nbytes);
+            add_holder(core, worker, task, attempt, out);
         }
+        FromWorker::FetchedParts { graph, nbytes } => core.count_transferred(graph, nbytes),
         FromWorker::Revoked { task, attempt, given_up } => {
             if transitions::is_current(core, task, attempt, worker) {
                 stealing::answered(core, task, given_up, out);
@@ -197,7 +193,9 @@ fn finished(
     }
     core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
     let (now, planned) = (core.now_ns(), core.entry(task).expected_end_ns);
-    core.workers.update(worker, |worker| worker.note_ended(now, planned));
+    if !core.run(task.graph).is_root(task.idx) {
+        core.workers.update(worker, |worker| worker.note_ended(now, planned));
+    }
     transitions::processing_to_memory(core, task, nbytes, n_parts, out);
 }
 

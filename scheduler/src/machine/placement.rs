@@ -26,7 +26,8 @@ const FETCH_NS: u64 = 200_000;
 pub(super) const PUSH_NS: u64 = 50_000;
 /// Results up to this size are pushed along.
 const MAX_PUSHED_NBYTES: u64 = 64 << 10;
-/// How many times its time a transfer counts at most.
+/// How many times its time a transfer counts at least, and at most.
+const MIN_RELUCTANCE: u64 = 2;
 const MAX_RELUCTANCE: u64 = 64;
 /// What a worker that is short of memory counts for, in nanoseconds of waiting.
 const PAUSED_NS: u64 = 1_000_000_000;
@@ -223,7 +224,7 @@ pub(super) fn choose_worker(core: &Core, task: TaskId) -> Option<WorkerId> {
 pub(super) fn transfer_ns(core: &Core, from: WorkerId, worker: WorkerId, missing: u64, estimate: u32, is_early: bool) -> u64 {
     let latency = if is_early && missing <= MAX_PUSHED_NBYTES { PUSH_NS } else { FETCH_NS };
     let time = latency.saturating_add(core.learning.transfer_ns(from, worker, missing));
-    time.saturating_mul((time / u64::from(estimate.max(1))).clamp(1, MAX_RELUCTANCE))
+    time.saturating_mul((time / u64::from(estimate.max(1))).clamp(MIN_RELUCTANCE, MAX_RELUCTANCE))
 }
 
 /// A result that a task takes, made or being made.

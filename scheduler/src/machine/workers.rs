@@ -149,8 +149,9 @@ impl Worker {
         self.drift_ns = bound(now) - bound(planned);
     }
 
-    /// When a slot is expected to be free for a run that is given now. Gaps in which slots wait for inputs count; where
-    /// estimates have drifted from what happened, the number of runs given bounds the error.
+    /// When a slot is expected to be free for a run with inputs that is given now. Roots do not count: they come later in the
+    /// order than what continues work begun, so such a run does not wait for them. Gaps in which slots wait for inputs count;
+    /// where estimates have drifted from what happened, the number of runs given bounds the error.
     pub(super) fn free_at_ns(&self, now: u64) -> u64 {
         let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
         if self.n_processing == 0 {
@@ -161,8 +162,8 @@ impl Worker {
         self.expected(planned).clamp(now, now + 2 * given + MAX_GAP_NS) + backlog
     }
 
-    /// Plan a run that can start at `ready` (0: at once) on the slot that is free first; it has not been counted yet. Tells
-    /// when it is planned to end.
+    /// Plan a run with inputs that can start at `ready` (0: at once) on the slot that is free first; it has not been counted
+    /// yet. Tells when it is planned to end.
     pub(super) fn take_slot(&mut self, now: u64, ready: u64, estimate_ns: u64) -> u64 {
         if self.n_processing == 0 {
             self.slot_ends.fill(now);
@@ -176,6 +177,12 @@ impl Worker {
             *slot = planned;
         }
         planned
+    }
+
+    /// When a root that is given now is planned to end: after everything given before.
+    pub(super) fn plan_root(&mut self, now: u64, estimate_ns: u64) -> u64 {
+        let end = now + self.occupancy_ns / u64::from(self.n_slots()) + estimate_ns;
+        end.saturating_add_signed(-self.drift_ns)
     }
 
     /// Whether a slot has nothing to do, nor will have for what is on its way.

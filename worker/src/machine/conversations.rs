@@ -141,12 +141,11 @@ impl World {
                 self.told.insert(FetchItem::whole(task, attempt));
                 (task, attempt)
             }
-            FromWorker::Fetched { task, attempt, part, .. } => {
-                if part.is_whole() {
-                    self.told.insert(FetchItem::whole(task, attempt));
-                }
+            FromWorker::Fetched { task, attempt, .. } => {
+                self.told.insert(FetchItem::whole(task, attempt));
                 return;
             }
+            FromWorker::FetchedParts { .. } => return,
             FromWorker::Failed { task, attempt, .. }
             | FromWorker::InputLost { task, attempt, .. }
             | FromWorker::Revoked { task, attempt, given_up: true } => (task, attempt),

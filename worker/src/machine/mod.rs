@@ -91,6 +91,8 @@ pub struct Machine {
     /// Whole results held here, made or fetched.
     results: FxHashMap<TaskId, Attempt>,
     watchers: Watchers,
+    /// Bytes of parts fetched since a run last ended, by graph.
+    parts_fetched: Vec<(GraphId, u64)>,
     /// Where the members of gather groups are.
     groups: FxHashMap<(GraphId, u32), Vec<GroupMember>>,
     is_paused: bool,
@@ -115,6 +117,7 @@ impl Machine {
             fetching: Fetching::new(config.limits),
             results: FxHashMap::default(),
             watchers: Watchers::default(),
+            parts_fetched: Vec::new(),
             groups: FxHashMap::default(),
             is_paused: false,
             is_retiring: false,
@@ -409,6 +412,9 @@ impl Machine {
     }
 
     fn finish(&mut self, now: Time, news: FromWorker, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        for (graph, nbytes) in self.parts_fetched.drain(..) {
+            out.push(Action::Tell(FromWorker::FetchedParts { graph, nbytes }));
+        }
         let whole = FetchItem::whole(task, attempt);
         let Some(run) = self.executing.finish(task, attempt) else {
             self.n_stale += 1;

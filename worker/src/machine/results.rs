@@ -47,9 +47,14 @@ impl Machine {
                 self.results.insert(task, attempt);
             }
             self.story.push(now, task, attempt, Stage::Fetched);
-        }
-        if !self.config.has_fault(Fault::HideReplica) {
-            out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us }));
+            if !self.config.has_fault(Fault::HideReplica) {
+                out.push(Action::Tell(FromWorker::Fetched { task, attempt, nbytes, from, duration_us }));
+            }
+        } else {
+            match self.parts_fetched.iter_mut().find(|(graph, _)| *graph == task.graph) {
+                Some((_, sum)) => *sum += nbytes,
+                None => self.parts_fetched.push((task.graph, nbytes)),
+            }
         }
         self.inputs_came(now, waiters);
     }
@@ -128,8 +133,8 @@ impl Machine {
         if self.fetching.keep_pushed(whole) {
             self.results.insert(input.task, input.attempt);
             let from = input.holders.first().copied().unwrap_or(WorkerId(u32::MAX));
-            let (task, attempt, part) = (input.task, input.attempt, whole.part);
-            out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes: 0, from, duration_us: 0 }));
+            let (task, attempt) = (input.task, input.attempt);
+            out.push(Action::Tell(FromWorker::Fetched { task, attempt, nbytes: 0, from, duration_us: 0 }));
             return;
         }
         // Replicas are made so that a worker may leave: they go before anything else of the same priority.

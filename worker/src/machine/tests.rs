@@ -68,9 +68,8 @@ fn show_told(message: &FromWorker) -> String {
             let holders: Vec<String> = holders.iter().map(|holder| holder.0.to_string()).collect();
             format!("told {} lacks {} of [{}]", show_id(*task, *attempt), input.idx.0, holders.join(" "))
         }
-        FromWorker::Fetched { task, attempt, part, .. } => {
-            format!("told fetched {}", show_item(&FetchItem { task: *task, attempt: *attempt, part: *part }))
-        }
+        FromWorker::Fetched { task, attempt, .. } => format!("told fetched {}", show_id(*task, *attempt)),
+        FromWorker::FetchedParts { nbytes, .. } => format!("told {nbytes} bytes of parts"),
         FromWorker::Revoked { task, attempt, given_up } => {
             format!("told {} {}", if *given_up { "gave up" } else { "kept" }, show_id(*task, *attempt))
         }
