@@ -17,6 +17,8 @@ pub struct Config {
     pub max_prefill: u32,
     /// Never more runs than this at one worker whose inputs are still being made; 0 switches early binding off.
     pub max_early: u32,
+    /// Second runs of stragglers at once, as a share of all slots, but at least one; 0 switches them off.
+    pub backup_share: f64,
     /// A task whose worker died this often while executing it is tried once more; after that it has failed.
     pub allowed_failures: u32,
     /// How long graphs wait when no worker is there, or none that fits, before they fail.
@@ -37,6 +39,7 @@ impl Default for Config {
             prefill: Duration::from_millis(5),
             max_prefill: 1024,
             max_early: 1024,
+            backup_share: 0.1,
             allowed_failures: 3,
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
@@ -89,11 +92,17 @@ pub enum Fault {
     ForgetEarlyRuns,
     /// A result that a worker fetched before its maker reported it is not known to be there.
     ForgetEarlyHolders,
+    /// Of two runs of a task the one that is not needed any more goes on.
+    KeepLoser,
+    /// A backup's result is taken for the first run's.
+    MixUpAttempts,
+    /// The slot of a backup that is ended is not given back.
+    LeakBackupSlot,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 19] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -110,5 +119,8 @@ impl Fault {
         Fault::SwallowFailure,
         Fault::ForgetEarlyRuns,
         Fault::ForgetEarlyHolders,
+        Fault::KeepLoser,
+        Fault::MixUpAttempts,
+        Fault::LeakBackupSlot,
     ];
 }

@@ -13,6 +13,7 @@ use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::speculation::Speculation;
 use super::story::{Story, Transition};
 use super::workers::Workers;
 
@@ -29,6 +30,10 @@ pub struct Counters {
     pub n_transitions: u64,
     /// Ready tasks taken from one worker's backlog for another.
     pub n_moved: u64,
+    /// Second runs sent for stragglers.
+    pub n_backups: u64,
+    /// Of these, those whose result was taken.
+    pub n_backups_won: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -44,6 +49,7 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
     pub(super) quarantine: Quarantine,
+    pub(super) speculation: Speculation,
     pub(super) learning: Learning,
     pub(super) story: Story,
     pub(super) counters: Counters,
@@ -74,6 +80,7 @@ impl Core {
             queue: Queue::default(),
             constraints: Constraints::default(),
             quarantine: Quarantine::default(),
+            speculation: Speculation::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,

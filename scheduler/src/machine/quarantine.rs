@@ -44,7 +44,8 @@ pub(super) fn push(core: &mut Core, task: TaskId) -> bool {
     true
 }
 
-fn may_run(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+/// Whether `worker` could run `task`, were it free.
+pub(super) fn may_run(core: &Core, task: TaskId, worker: WorkerId) -> bool {
     let Some(entry) = core.workers.get(worker).filter(|entry| !entry.is_retiring) else { return false };
     let options = core.run(task.graph).graph.options_of(task.idx);
     options.is_none_or(|options| super::constraints::may_ever_run(options, entry, &core.workers))

@@ -126,7 +126,7 @@ impl Worker {
         end
     }
 
-    fn takes_runs(&self) -> bool {
+    pub(super) fn takes_runs(&self) -> bool {
         !self.is_retiring && !self.is_reserved && !self.status.is_paused
     }
 
