@@ -395,6 +395,7 @@ pub(super) fn tell_progress(core: &mut Core, out: &mut Actions) {
 pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let Some(run) = core.graphs.remove(&graph) else { return };
     core.queue.remove_graph(run.options.priority, graph);
+    core.speculation.forget_graph(graph);
     if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
         graphs.remove(&graph);
     }

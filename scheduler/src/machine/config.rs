@@ -19,6 +19,8 @@ pub struct Config {
     pub max_early: u32,
     /// Results of at least this many bytes spread from worker to worker in waves, instead of from one to all.
     pub hot_nbytes: u64,
+    /// Second runs of stragglers at once, as a share of all slots, but at least one; 0 switches them off.
+    pub backup_share: f64,
     /// A task whose worker died this often while executing it is tried once more; after that it has failed.
     pub allowed_failures: u32,
     /// How long graphs wait when no worker is there, or none that fits, before they fail.
@@ -40,6 +42,7 @@ impl Default for Config {
             max_prefill: 1024,
             max_early: 1024,
             hot_nbytes: 1 << 20,
+            backup_share: 0.1,
             allowed_failures: 3,
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
@@ -96,11 +99,17 @@ pub enum Fault {
     ForgetParked,
     /// A result that a worker fetched before its maker reported it is not known to be there.
     ForgetEarlyHolders,
+    /// Of two runs of a task the one that is not needed any more goes on.
+    KeepLoser,
+    /// A backup's result is taken for the first run's.
+    MixUpAttempts,
+    /// The slot of a backup that is ended is not given back.
+    LeakBackupSlot,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 18] = [
+    pub const ALL: [Fault; 21] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -119,5 +128,8 @@ impl Fault {
         Fault::ForgetEarlyHolders,
         Fault::TakeRefused,
         Fault::ForgetParked,
+        Fault::KeepLoser,
+        Fault::MixUpAttempts,
+        Fault::LeakBackupSlot,
     ];
 }

@@ -8,6 +8,7 @@ use rask_comm::message::FromWorker;
 use rask_graphs::{Attempt, GraphId, TaskId};
 
 use super::core::Core;
+use super::graph_run::SPECULATED;
 
 /// No result is larger than this, in bytes: sums over all results must not overflow.
 const MAX_NBYTES: u64 = 1 << 50;
@@ -39,7 +40,9 @@ pub(super) fn breach(core: &Core, message: &FromWorker) -> Option<String> {
 }
 
 fn never_given(core: &Core, task: TaskId, attempt: Attempt) -> Option<String> {
-    let is_future = core.task(task).is_some_and(|entry| attempt > entry.attempt) || attempt == Attempt(0);
+    // A task that has had a backup has one number more.
+    let last = core.task(task).map(|entry| entry.attempt.0 + u32::from(entry.has(SPECULATED)));
+    let is_future = last.is_some_and(|last| attempt.0 > last) || attempt == Attempt(0);
     never_was(core, task).or_else(|| is_future.then(|| format!("{attempt} of {task} was never given to anybody")))
 }
 

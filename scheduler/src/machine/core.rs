@@ -15,6 +15,7 @@ use super::learning::Learning;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::replicas::Hot;
+use super::speculation::Speculation;
 use super::story::{Story, Transition};
 use super::workers::Workers;
 
@@ -39,6 +40,10 @@ pub struct Counters {
     pub n_expelled: u64,
     /// Replicas that were let go while their result was still needed elsewhere.
     pub n_replicas_dropped: u64,
+    /// Second runs sent for stragglers.
+    pub n_backups: u64,
+    /// Of these, those whose result was taken.
+    pub n_backups_won: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -54,6 +59,7 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
     pub(super) quarantine: Quarantine,
+    pub(super) speculation: Speculation,
     pub(super) learning: Learning,
     pub(super) story: Story,
     pub(super) counters: Counters,
@@ -90,6 +96,7 @@ impl Core {
             queue: Queue::default(),
             constraints: Constraints::default(),
             quarantine: Quarantine::default(),
+            speculation: Speculation::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,

@@ -12,7 +12,7 @@ use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
+use super::graph_run::{BOUND_EARLY, NOBODY, SPECULATED, TaskState};
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
 use super::workers::Rank;
 use super::{early, quarantine, replicas, siblings, stealing, transitions};
@@ -206,7 +206,9 @@ pub(super) fn missing_nbytes(core: &Core, task: TaskId, worker: WorkerId) -> u64
 pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
     let estimate = estimate_ns(core, task);
     let entry = core.entry_mut(task);
-    entry.attempt.0 += 1;
+    // A backup of its last run took a number too.
+    entry.attempt.0 += 1 + u32::from(entry.has(SPECULATED));
+    entry.clear(SPECULATED);
     entry.worker = worker;
     entry.estimate_ns = estimate;
     core.set_state(task, TaskState::Processing, Some(worker));
@@ -245,7 +247,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
 }
 
 /// Send a body before the first run that names it.
-fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
+pub(super) fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
     let run = core.graphs.get(&task.graph).expect("a task in transition has a graph");
     let idx = run.graph.body_of[task.idx.index()];
     let id = BodyId { graph: task.graph, idx };
@@ -259,7 +261,7 @@ fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Act
 
 /// The message for a run, with where its inputs are and when the last of them is expected; peers not met before are
 /// introduced first.
-fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) -> (Run, u64) {
+pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) -> (Run, u64) {
     let run = core.run(task.graph);
     let declared = &run.graph.inputs[run.inputs(task.idx)];
     let mut inputs = Vec::with_capacity(declared.len());

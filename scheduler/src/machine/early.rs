@@ -10,7 +10,7 @@ use rask_graphs::{TaskId, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, EXECUTING, NOBODY, NOT_EARLY, Node, TaskState};
+use super::graph_run::{BOUND_EARLY, EXECUTING, NOBODY, NOT_EARLY, Node, SPECULATED, TaskState};
 use super::{dispatch, placement, transitions};
 
 /// The run of `task` has been given to a worker: to its dependants it is placed.
@@ -35,6 +35,10 @@ pub(super) fn unplace(core: &mut Core, task: TaskId, out: &mut Actions) {
     let forgets = core.config.has_fault(Fault::ForgetEarlyRuns);
     let mut stack = vec![task];
     while let Some(task) = stack.pop() {
+        if core.entry(task).has(SPECULATED) {
+            // It has not been placed since it had a backup.
+            continue;
+        }
         for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
             let Node::Task(idx) = core.run(task.graph).dependent(at) else { continue };
             let dependent = TaskId::new(task.graph, idx);

@@ -43,9 +43,11 @@ pub(super) const NOT_EARLY: u16 = 64;
 
 /// Its present run was given to a worker while some input was still being made.
 pub(super) const BOUND_EARLY: u16 = 128;
+/// Its present or last run has, or had, a backup, which took the attempt after it. While such a run is under way it is not placed.
+pub(super) const SPECULATED: u16 = 256;
 
 /// Its worker has been asked to give its present run up.
-pub(super) const MOVING: u16 = 256;
+pub(super) const MOVING: u16 = 512;
 
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
@@ -311,7 +313,10 @@ impl GraphRun {
     /// Whether `source` is in memory or being made by a run that a worker has been given.
     pub(super) fn is_placed(&self, source: Source) -> bool {
         match source {
-            Source::Task(idx) => matches!(self.entry(idx).state, TaskState::Memory | TaskState::Processing),
+            Source::Task(idx) => {
+                let entry = self.entry(idx);
+                entry.state == TaskState::Memory || entry.state == TaskState::Processing && !entry.has(SPECULATED)
+            }
             Source::Group(_) | Source::External(_) => self.is_available(source),
         }
     }

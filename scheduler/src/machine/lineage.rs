@@ -14,7 +14,7 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::transitions::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, placement, replicas, retirement, stealing, transitions};
+use super::{contract, dispatch, early, placement, replicas, retirement, speculation, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
@@ -48,6 +48,11 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
             }
         }
     }
+    for task in core.speculation.backups_at(worker) {
+        let is_executing = core.speculation.backups.get(&task).is_some_and(|backup| backup.is_executing);
+        let priority = core.run(task.graph).options.priority;
+        if is_executing { &mut executing } else { &mut others }.push((priority, task));
+    }
     // Those that waited for inputs were hardly on a slot; should one have been, it will be ready the next time.
     others.sort_by_key(|(priority, task)| (core.entry(*task).is_early(), std::cmp::Reverse(*priority), *task));
     let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
@@ -63,7 +68,7 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     let runs = executing.into_iter().map(|(_, task)| (task, true));
     let runs: Vec<_> = runs.chain(others.into_iter().enumerate().map(|(at, (_, task))| (task, at < n_suspects))).collect();
     for (task, is_suspect) in runs {
-        run_lost(core, task, &gone, is_suspect && !was_graceful, out);
+        run_lost(core, task, worker, &gone, is_suspect && !was_graceful, out);
     }
     for task in backlog {
         if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker) {
@@ -76,7 +81,7 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
 }
 
 /// A run has gone with its worker. A task blamed too often fails, so that it does not kill one worker after the other.
-fn run_lost(core: &mut Core, task: TaskId, gone: &Worker, is_suspect: bool, out: &mut Actions) {
+fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, is_suspect: bool, out: &mut Actions) {
     if !core.task(task).is_some_and(|entry| entry.state == TaskState::Processing) {
         return;
     }
@@ -92,7 +97,15 @@ fn run_lost(core: &mut Core, task: TaskId, gone: &Worker, is_suspect: bool, out:
     if is_suspect {
         entry.set(NOT_EARLY);
     }
-    transitions::abandon_run(core, task, false, out);
+    let is_backup = core.speculation.is_backup_at(task, worker);
+    if is_backup && !is_deadly {
+        speculation::end(core, task, false, out);
+        return;
+    }
+    if !is_deadly && speculation::promote(core, task, false, out) {
+        return;
+    }
+    transitions::abandon_run(core, task, is_backup, out);
     if is_deadly {
         let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", gone.hello.name);
         let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
@@ -134,7 +147,12 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         }
         FromWorker::Failed { task, attempt, failure } => failed(core, worker, (task, attempt), failure, out),
         FromWorker::InputLost { task, attempt, input, holders } => {
-            if transitions::is_current(core, task, attempt, worker) {
+            if core.speculation.is_backup(task, attempt, worker) {
+                speculation::end(core, task, false, out);
+                for holder in holders {
+                    transitions::remove_holder(core, input, holder, Loss::Unreachable, out);
+                }
+            } else if transitions::is_current(core, task, attempt, worker) {
                 transitions::abandon_run(core, task, false, out);
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
@@ -164,6 +182,9 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         FromWorker::Executing { task, attempt } => {
             if transitions::is_current(core, task, attempt, worker) {
                 core.entry_mut(task).set(EXECUTING);
+                speculation::note_executing(core, task);
+            } else if let Some(backup) = core.speculation.backup_mut(task, attempt, worker) {
+                backup.is_executing = true;
             } else {
                 core.counters.n_stale += 1;
             }
@@ -186,11 +207,16 @@ fn finished(
     duration_us: u64,
     out: &mut Actions,
 ) {
-    if !transitions::is_current(core, task, attempt, worker) {
+    if core.speculation.is_backup(task, attempt, worker) {
+        speculation::promote(core, task, true, out);
+        core.counters.n_backups_won += 1;
+    } else if !transitions::is_current(core, task, attempt, worker) {
         core.counters.n_stale += 1;
+        speculation::note_replaced(core, task, attempt, worker, out);
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
         return;
     }
+    speculation::note_done(core, task, duration_us);
     core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
     let (now, planned) = (core.now_ns(), core.entry(task).expected_end_ns);
     if !core.run(task.graph).is_root(task.idx) {
@@ -200,19 +226,28 @@ fn finished(
 }
 
 fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt), failure: RunFailure, out: &mut Actions) {
+    if core.speculation.is_backup(task, attempt, worker) {
+        speculation::end(core, task, false, out);
+        return;
+    }
     if !transitions::is_current(core, task, attempt, worker) {
         core.counters.n_stale += 1;
         return;
     }
     let name = core.workers.get(worker).map(|worker| worker.hello.name.clone()).unwrap_or_default();
-    transitions::abandon_run(core, task, false, out);
     let run = core.run_mut(task.graph);
     run.n_executions += 1;
     let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries);
     let entry = run.entry_mut(task.idx);
     entry.n_failures = entry.n_failures.saturating_add(1);
     let n_failures = u32::from(entry.n_failures);
-    if n_failures <= retries || core.config.has_fault(Fault::RetryForEver) {
+    let may_retry = n_failures <= retries || core.config.has_fault(Fault::RetryForEver);
+    if may_retry && speculation::promote(core, task, false, out) {
+        // The retry is under way.
+        return;
+    }
+    transitions::abandon_run(core, task, false, out);
+    if may_retry {
         transitions::processing_to_waiting(core, task, out);
     } else {
         let failure = transitions::failure_of(core, task, failure.kind, &name, Some(failure.operator), failure.message);

@@ -4,8 +4,8 @@
 //! turn and writes one frame a peer. The machine owns small sub-machines: `graph_run` (a graph's tasks), `workers`,
 //! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
-//! suspects of a worker's death run alone, `retirement` those that leave in agreement;
-//! `stealing` moves runs to idle workers, `siblings` keeps roots with a common consumer together.
+//! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
+//! workers, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -27,6 +27,7 @@ mod replicas;
 mod report;
 mod retirement;
 mod siblings;
+mod speculation;
 mod stealing;
 mod story;
 mod transitions;
@@ -51,6 +52,8 @@ pub enum Timer {
     Progress,
     /// Nobody has been there to work, or nobody fitting, for as long as graphs may wait.
     NoWorkers,
+    /// A run may have become a straggler.
+    Speculation,
 }
 
 /// The scheduler.
@@ -100,6 +103,7 @@ impl Machine {
             core.no_workers_since = None;
             fail_all_queued(core, out);
         }
+        speculation::look(core, out);
         dispatch::settle(core, out);
         core.forget_finished_graphs(out);
     }
@@ -110,7 +114,8 @@ impl Machine {
         let progress = self.core.next_progress.map(|at| (at, Timer::Progress));
         let no_workers =
             self.core.no_workers_since.map(|since| (since.after(self.core.config.no_worker_grace), Timer::NoWorkers));
-        progress.into_iter().chain(no_workers).min()
+        let speculation = self.core.speculation.next_look.map(|at| (at, Timer::Speculation));
+        progress.into_iter().chain(no_workers).chain(speculation).min()
     }
 
     /// The last transitions of `task`, oldest first.
@@ -148,7 +153,13 @@ impl Machine {
         self.core.task(task).filter(|entry| entry.state == TaskState::Processing).map(|entry| entry.worker)
     }
 
-    /// The number of the last run of a task; 0 before the first.
+    /// Where a second run of a task is under way, and which it is.
+    #[must_use]
+    pub fn backup(&self, task: TaskId) -> Option<(WorkerId, Attempt)> {
+        self.core.speculation.backups.get(&task).map(|backup| (backup.worker, backup.attempt))
+    }
+
+    /// The number of the last run of a task; 0 before the first. A backup's number is one higher until its result is taken.
     #[must_use]
     pub fn attempt(&self, task: TaskId) -> Attempt {
         self.core.task(task).map_or(Attempt(0), |entry| entry.attempt)

@@ -8,7 +8,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, MOVING, TaskState};
-use super::{dispatch, placement};
+use super::{dispatch, placement, speculation};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -29,6 +29,10 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     }
     for (task, attempt) in given {
         out.tell_worker(worker, ToWorker::Revoke { task, attempt });
+    }
+    // Nor is it kept by what another worker does as well.
+    for task in core.speculation.backups_at(worker) {
+        speculation::end(core, task, true, out);
     }
     for task in backlog {
         placement::requeue(core, task, out);

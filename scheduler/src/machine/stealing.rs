@@ -15,7 +15,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, MOVING, TaskState};
-use super::{dispatch, placement, transitions};
+use super::{dispatch, placement, speculation, transitions};
 
 /// How many of the most loaded workers, and how many of the latest runs of each, are looked at.
 const N_VICTIMS: usize = 4;
@@ -97,6 +97,10 @@ pub(super) fn answered(core: &mut Core, task: TaskId, given_up: bool, out: &mut 
     if !given_up && !(core.config.has_fault(Fault::TakeRefused) && thief.is_some()) {
         end_move(core, task);
         core.entry_mut(task).set(EXECUTING);
+        return;
+    }
+    if speculation::promote(core, task, false, out) {
+        // Its backup is its run.
         return;
     }
     // Giving back the run ends the move.

@@ -14,8 +14,10 @@ use super::clients;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::{early, placement, replicas, stealing};
+use super::graph_run::{
+    BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, SPECULATED, TaskState, WANTED,
+};
+use super::{early, placement, replicas, speculation, stealing};
 
 /// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
 pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
@@ -207,20 +209,30 @@ fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
 pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut Actions) {
     let (worker, attempt) = (core.entry(task).worker, core.entry(task).attempt);
     give_back(core, task);
-    for holder in early::take_early_holders(core, task) {
-        if core.workers.get(holder).is_some() {
-            out.tell_worker(holder, ToWorker::Cancel { task, attempt });
-        }
-    }
+    speculation::end(core, task, true, out);
+    cancel_early_holders(core, task, out);
     core.needs_filling = true;
     if tell && core.workers.get(worker).is_some() {
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
     }
 }
 
+/// The run of `task` is over without a result, as far as is known here: who has fetched it drops it.
+pub(super) fn cancel_early_holders(core: &mut Core, task: TaskId, out: &mut Actions) {
+    let attempt = core.entry(task).attempt;
+    for holder in early::take_early_holders(core, task) {
+        if core.workers.get(holder).is_some() {
+            out.tell_worker(holder, ToWorker::Cancel { task, attempt });
+        }
+    }
+}
+
 /// Return the slot share and the resources of a processing task.
-fn give_back(core: &mut Core, task: TaskId) {
+pub(super) fn give_back(core: &mut Core, task: TaskId) {
     stealing::end_move(core, task);
+    if core.entry(task).has(EXECUTING) {
+        speculation::forget_executing(core, task);
+    }
     let entry = core.entry_mut(task);
     let (worker, estimate, is_early) = (entry.worker, u64::from(entry.estimate_ns), entry.is_early());
     entry.worker = NOBODY;
@@ -249,6 +261,8 @@ fn give_back(core: &mut Core, task: TaskId) {
 pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n_parts: u32, out: &mut Actions) {
     let worker = core.entry(task).worker;
     give_back(core, task);
+    // Before anything is freed that it needs.
+    speculation::end(core, task, true, out);
     let entry = core.entry_mut(task);
     entry.nbytes = nbytes;
     entry.n_parts = n_parts;
@@ -288,9 +302,10 @@ pub(super) fn release_inputs_early(core: &mut Core, task: TaskId, out: &mut Acti
 /// A result has come into memory: dependants miss one input less.
 fn enter_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
     let mut ready = Vec::new();
+    let was_placed = !core.entry(task).has(SPECULATED);
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
-            Node::Task(idx) => one_arrived(core, TaskId::new(task.graph, idx), true, &mut ready),
+            Node::Task(idx) => one_arrived(core, TaskId::new(task.graph, idx), was_placed, &mut ready),
             Node::Group(group) => {
                 let run = core.run_mut(task.graph);
                 run.groups[group as usize].n_missing -= 1;

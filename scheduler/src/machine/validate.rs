@@ -26,6 +26,12 @@ pub(super) fn validate(core: &Core) {
             }
         }
     }
+    for backup in core.speculation.backups.values() {
+        let (count, occupancy, ..) = n_processing.entry(backup.worker).or_insert((0u32, 0u64, 0u32, 0u64));
+        *count += 1;
+        *occupancy += u64::from(backup.estimate_ns);
+    }
+    super::speculation::validate(core);
     for (id, worker) in core.workers.iter() {
         let (count, occupancy, n_early, early_ns) = n_processing.remove(&id).unwrap_or_default();
         assert_eq!((worker.n_early, worker.early_ns), (n_early, early_ns), "{id}: runs given early");

@@ -190,7 +190,7 @@ impl Worker {
         self.takes_runs() && self.n_ready() + self.n_incoming < self.n_slots()
     }
 
-    fn takes_runs(&self) -> bool {
+    pub(super) fn takes_runs(&self) -> bool {
         !self.is_retiring && !self.is_reserved && !self.is_expelled && !self.status.is_paused
     }
 

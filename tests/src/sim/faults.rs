@@ -140,7 +140,11 @@ impl Profile {
 
 /// Draw how the scheduler is set, extremes included.
 pub(super) fn draw_config(dice: &mut Dice) -> Config {
-    let mut config = Config { no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)), ..Config::default() };
+    let mut config = Config {
+        no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)),
+        backup_share: 0.0,
+        ..Config::default()
+    };
     if dice.chance(50) {
         config.hot_nbytes = dice.magnitude(1, 1 << 16);
     }

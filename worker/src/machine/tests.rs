@@ -315,10 +315,10 @@ fn parts_are_dropped_when_the_last_run_that_needs_them_is_over() {
         "peer 1                  |
          run 5 <- 0:1@1 0:2@1    | fetch 0 from 1: 0:1 0:2
          run 6 <- 0:1@1 0:1@1    |
-         came 0 0:1              | told fetched 0:1, start 6
-         came 0 0:2              | told fetched 0:2
+         came 0 0:1              | start 6
+         came 0 0:2              |
          run 7 <- 0:1@1          |
-         done 6                  | told finished 6, start 5
+         done 6                  | told 2 bytes of parts, told finished 6, start 5
          cancel 7                |
          done 5                  | drop 0:1, drop 0:2, told finished 5",
     );
@@ -419,7 +419,7 @@ fn freeing_ends_every_wait_for_the_result() {
         1,
         "peer 1                  |
          run 1 <- 10@1 11:2@1    | fetch 0 from 1: 10 11:2
-         came 0 11:2             | told fetched 11:2
+         came 0 11:2             |
          free 10 11              | drop 11:2, told 1 lacks 10 of []
          came 0 10               | drop 10
          run 2 <- 10@            | told 2 lacks 10 of []",
