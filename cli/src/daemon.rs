@@ -11,6 +11,7 @@ use rask_worker::server::{WorkerConfig, WorkerError};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{SchedulerArguments, WorkerArguments};
+use crate::bench;
 use crate::compute::block_on;
 use crate::exit::{Exit, Failure};
 use crate::machine::{default_memory, n_processors};
@@ -70,7 +71,7 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
         let identity = obtain_identity(Role::Worker, &name, address, &settings.state_dir, token.as_deref()).await;
         let identity = identity.map_err(|error| join_failure(&error, &scheduler))?;
         print_note(&format!("worker {name} of {} threads, scheduler {scheduler}", config.n_slots));
-        match rask_worker::server::run(config, identity, rask::registry(), stopped).await {
+        match rask_worker::server::run(config, identity, bench::registry(), stopped).await {
             Ok(rask_worker::server::Exit::Left) => Ok(Exit::Done),
             Ok(rask_worker::server::Exit::Hurried) => {
                 print_note("left without waiting for the scheduler: results that only this worker held are lost");

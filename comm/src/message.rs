@@ -60,6 +60,16 @@ pub enum ToWorker {
         /// Family name of the first task that runs it, for logs.
         label: String,
     },
+    /// Where the members of a gather group are; sent before the first run here that takes it, and again when they have moved.
+    /// So a shuffle of M members by N consumers costs each worker one list of M, not one a consumer.
+    Group {
+        /// The graph.
+        graph: GraphId,
+        /// The group's number in it.
+        group: u32,
+        /// All its members, in order.
+        members: Vec<GroupMember>,
+    },
     /// Where a peer's data plane is; sent before the first run that names it as a holder.
     Peer {
         /// The peer.
@@ -121,10 +131,42 @@ pub struct Run {
     pub body: u32,
     /// Higher runs first; then the earlier graph; then the lower index.
     pub priority: i32,
-    /// Inputs in kernel order, groups spread out.
+    /// Inputs that are single results, in kernel order.
     pub inputs: Vec<RunInput>,
-    /// For each declared input of the task the number of entries in `inputs` it spreads out to; empty when all are 1.
-    pub spread: Vec<u32>,
+    /// Inputs that are gather groups, in kernel order.
+    pub groups: Vec<RunGroup>,
+}
+
+/// An input of a run that is a part of each member of a gather group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RunGroup {
+    /// Its position among all declared inputs of the task.
+    pub at: u32,
+    /// The group, in the same graph; told of by [`ToWorker::Group`] before.
+    pub group: u32,
+    /// The part wanted of each member.
+    pub part: Part,
+}
+
+/// A member of a gather group, and where it can be had.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// The task whose result it is.
+    pub task: TaskId,
+    /// The run that made it.
+    pub attempt: Attempt,
+    /// Size of the whole in bytes.
+    pub nbytes: u64,
+    /// Its addressable parts, 0 when only whole.
+    pub n_parts: u32,
+    /// Workers that hold it, the receiver possibly among them.
+    pub holders: Vec<WorkerId>,
+}
+
+/// The size in bytes of `part` of a result of `nbytes` bytes in `n_parts` parts: a part is taken to be an even share.
+#[must_use]
+pub fn part_nbytes(nbytes: u64, n_parts: u32, part: Part) -> u64 {
+    if part.is_whole() || n_parts == 0 { nbytes } else { nbytes / u64::from(n_parts) }
 }
 
 /// An input of a run, and where it can be had.

@@ -7,7 +7,7 @@ use tests::sim::{Options, run};
 
 const N_SEEDS: u64 = 100;
 /// Most faults show within a dozen seeds; the two about news of old attempts need rare coincidences.
-const N_SEEDS_A_FAULT: u64 = 1_500;
+const N_SEEDS_A_FAULT: u64 = 3_000;
 
 fn quietly<T>(action: impl FnOnce() -> T) -> T {
     // Broken rules are panics that are caught and reported with their seed.

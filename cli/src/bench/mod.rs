@@ -1,11 +1,21 @@
 //! `rask bench`: what the scheduler costs, measured by the program that ships.
 
+mod cluster;
+mod kernels;
 mod machine;
+mod metg;
 mod overhead;
+mod patterns;
+mod scale;
+mod taskbench;
+
+pub(crate) use cluster::registry;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use patterns::Pattern;
 
 /// Arguments of `rask bench`.
 #[derive(Args)]
@@ -23,6 +33,14 @@ enum Bench {
     Overhead(OverheadArgs),
     /// Time the scheduler's state machine alone, with workers that take no time.
     Machine(MachineArgs),
+    /// Schedule named workloads on up to 10,000 simulated workers, in virtual time.
+    Scale(scale::ScaleArgs),
+    /// Find the smallest tasks that still use half of the machine: METG(50 %) of the patterns of Task Bench.
+    ///
+    /// The granularity of tasks is wall time x slots / tasks. Efficiency is the share of the peak, which is what the same
+    /// arithmetic reaches on as many threads as slots without any runtime, measured in turn with the graphs. Each pattern takes
+    /// about half a minute. Without --cluster everything runs in this process, with a slot a processor.
+    Taskbench(TaskbenchArgs),
 }
 
 #[derive(Args)]
@@ -57,10 +75,43 @@ struct MachineArgs {
     json: bool,
 }
 
+#[derive(Args)]
+struct TaskbenchArgs {
+    /// Run a scheduler and this many worker processes of one slot instead of an embedded cluster.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cluster: Option<u32>,
+    /// How tasks depend on those of the step before; several, separated by commas, are measured one after another.
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', default_value = "stencil_1d")]
+    pattern: Vec<Pattern>,
+    /// Tasks side by side [default: the number of slots]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    width: Option<u32>,
+    /// Steps after one another [default: as many as take a graph about 0.4 s]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: Option<u32>,
+    /// Dependences of a task in nearest, spread and random_nearest.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    radix: u32,
+    /// Bytes that each task returns, a multiple of 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16)]
+    payload: usize,
+    /// Measure tasks of this many iterations (of 32 floating-point operations) only, instead of searching.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    iterations: Option<u64>,
+    /// Runs of each graph, of which the median counts.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Print one JSON object a pattern instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Run the benchmark asked for.
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
     match args.which {
         Bench::Overhead(args) => overhead::run(&args),
+        Bench::Scale(args) => scale::run(&args),
+        Bench::Taskbench(args) => taskbench::run(&args),
         Bench::Machine(args) => {
             let figures = machine::measure(args.tasks, args.workers);
             let line = json!({
@@ -89,12 +140,18 @@ fn print(line: &Value, is_json: bool) {
     }
     let Some(object) = line.as_object() else { return };
     for (name, value) in object {
-        match value.as_object() {
-            Some(inner) => {
-                let parts: Vec<String> = inner.iter().map(|(name, value)| format!("{name} {value}")).collect();
-                println!("{name:<16} {}", parts.join(", "));
+        match value {
+            Value::Object(inner) => println!("{name:<16} {}", parts(inner)),
+            Value::Array(list) => {
+                list.iter().filter_map(Value::as_object).for_each(|inner| println!("{:<16} {}", "", parts(inner)))
             }
-            None => println!("{name:<16} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+            Value::String(text) => println!("{name:<16} {text}"),
+            Value::Null | Value::Bool(_) | Value::Number(_) => println!("{name:<16} {value}"),
         }
     }
+}
+
+fn parts(object: &Map<String, Value>) -> String {
+    let parts: Vec<String> = object.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    parts.join(", ")
 }

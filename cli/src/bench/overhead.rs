@@ -1,41 +1,29 @@
-//! `rask bench overhead`: what a task costs from end to end, when it does nothing.
+//! `rask bench overhead`: what a task costs from end to end, when it does nothing, and how soon the first one runs.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use futures::executor::block_on;
-use rask::graphs::FinishOptions;
 use rask::graphs::keys::KeyRef;
 use rask::graphs::{Body, Graph, GraphBuilder, TaskIdx, TaskOptions};
-use rask::{Client, ClusterOptions, LocalCluster, LocalOptions, SubmitOptions};
 use serde_json::{Value, json};
 
+use super::cluster::{Cluster, finish};
+use super::kernels::time_until_stamp;
 use super::{OverheadArgs, print, round};
 
 pub(super) fn run(args: &OverheadArgs) -> Result<()> {
-    let registry = rask::registry();
-    let (client, n_workers, _cluster) = match args.cluster {
-        None => {
-            let options = LocalOptions { n_slots: 1, ..LocalOptions::new(registry) };
-            (Client::local(options)?, 1, None)
-        }
-        Some(n_workers) => {
-            let binary = std::env::current_exe().context("cannot find this program's own file")?;
-            let cluster = block_on(LocalCluster::processes(ClusterOptions::new(binary, n_workers)))?;
-            (block_on(cluster.client(registry))?, n_workers, Some(cluster))
-        }
-    };
-    // Connections are made and the operator's duration is learned before the clock runs.
-    time(&client, independent(1_000)?)?;
-    let independent = time(&client, independent(args.tasks)?)?;
-    let tree = time(&client, tree(args.tree)?)?;
-    let chain_graph = chain(args.chain, &[])?;
-    let chain_time = time(&client, chain_graph)?;
+    let cluster = Cluster::start(args.cluster, 1)?;
+    // Connections are made and the operators' durations are learned before the clock runs.
+    time_independent(&cluster, 1_000)?;
+    let independent = time_independent(&cluster, args.tasks)?;
+    let tree = time(&cluster, tree(args.tree)?)?;
+    let chain_time = time(&cluster, chain(args.chain, &[])?)?;
     let mut line = json!({
         "bench": "overhead",
-        "mode": if args.cluster.is_some() { "cluster" } else { "in-process" },
-        "n_workers": n_workers,
-        "independent": rate(args.tasks, independent),
+        "mode": cluster.mode,
+        "n_workers": cluster.n_workers,
+        "independent": rate(args.tasks, independent.total),
         "tree": rate(args.tree, tree),
         "chain": {
             "n_tasks": args.chain,
@@ -43,8 +31,9 @@ pub(super) fn run(args: &OverheadArgs) -> Result<()> {
             "us_per_task": round(chain_time.as_secs_f64() * 1e6 / f64::from(args.chain)),
         },
     });
-    if args.cluster.is_some() && n_workers >= 2 {
-        let hops = time(&client, chain(args.chain, &["worker-0", "worker-1"])?)?;
+    line["independent"]["first_task_ms"] = json!(round(independent.until_first.as_secs_f64() * 1e3));
+    if args.cluster.is_some() && cluster.n_workers >= 2 {
+        let hops = time(&cluster, chain(args.chain, &["worker-0", "worker-1"])?)?;
         line["hop"] = json!({ "n_tasks": args.chain, "us_per_hop": round(hops.as_secs_f64() * 1e6 / f64::from(args.chain)) });
     }
     print(&line, args.json);
@@ -57,34 +46,48 @@ fn rate(n_tasks: u32, elapsed: Duration) -> Value {
 }
 
 /// From submission until every output is known to be done. Letting go of the results is not part of it; what is timed next
-/// begins when that is over, which is when another graph has made its way through every queue behind it.
-fn time(client: &Client, graph: Graph) -> Result<Duration> {
-    let begun = Instant::now();
-    let job = block_on(client.submit(graph, SubmitOptions::default()))?;
-    block_on(job.wait())?;
-    let elapsed = begun.elapsed();
+/// begins when that is over.
+fn time(cluster: &Cluster, graph: Graph) -> Result<Duration> {
+    let (elapsed, job) = cluster.time(graph)?;
     drop(job);
-    let settling = block_on(client.submit(independent(100)?, SubmitOptions::default()))?;
-    block_on(settling.wait())?;
+    cluster.settle()?;
     Ok(elapsed)
 }
 
-/// Nothing is fused or dropped: the tasks are what is measured.
-const AS_IS: FinishOptions = FinishOptions { cull: false, fuse: false, order: true };
-
-fn finish(builder: GraphBuilder) -> Result<Graph> {
-    Ok(builder.finish(&AS_IS)?.graph)
+struct Independent {
+    /// From submission until every task is known to be done.
+    total: Duration,
+    /// From submission until the first task ran on a worker.
+    until_first: Duration,
 }
 
-/// `n_tasks` no-ops, every one an output.
-fn independent(n_tasks: u32) -> Result<Graph> {
+fn time_independent(cluster: &Cluster, n_tasks: u32) -> Result<Independent> {
+    let (graph, first) = independent(n_tasks)?;
+    let begin = SystemTime::now();
+    let (total, job) = cluster.time(graph)?;
+    let stamp = block_on(job.gather(first))?;
+    let until_first = time_until_stamp(begin, &stamp).map_err(|error| anyhow!("{error}"))?;
+    drop(job);
+    cluster.settle()?;
+    Ok(Independent { total, until_first })
+}
+
+/// `n_tasks` independent tasks, every one an output, and the first of them in execution order. That one says when it ran,
+/// the others are no-ops.
+fn independent(n_tasks: u32) -> Result<(Graph, TaskIdx)> {
     let mut graph = GraphBuilder::new();
-    let (family, body) = (graph.family("noop"), graph.body(Body::single("core.noop", 1, "{}")));
+    let family = graph.family("noop");
+    let (stamp, noop) = (graph.body(Body::single("bench.stamp", 1, "{}")), graph.body(Body::single("core.noop", 1, "{}")));
     for member in 0..n_tasks {
+        let body = if member == 0 { stamp } else { noop };
         let task = graph.task_with(KeyRef { family, member: Some(member) }, body).add();
         graph.output(task);
     }
-    finish(graph)
+    let finished = finish(graph)?;
+    match finished.renumbering.first() {
+        Some(Some(first)) if first.index() == 0 => Ok((finished.graph, *first)),
+        _ => Err(anyhow!("the task that was added first is not the first to run")),
+    }
 }
 
 /// A binary tree of about `n_tasks` no-ops, its root the only output.
@@ -101,7 +104,7 @@ fn tree(n_tasks: u32) -> Result<Graph> {
         level = level.chunks(2).map(|pair| if pair.len() == 2 { add(&mut graph, pair) } else { pair[0] }).collect();
     }
     graph.output(level[0]);
-    finish(graph)
+    Ok(finish(graph)?.graph)
 }
 
 /// A chain of `n_tasks` no-ops; with `workers`, each next link on the next of them.
@@ -120,5 +123,5 @@ fn chain(n_tasks: u32, workers: &[&str]) -> Result<Graph> {
     if let Some(last) = last {
         graph.output(last);
     }
-    finish(graph)
+    Ok(finish(graph)?.graph)
 }

@@ -9,7 +9,8 @@ use rask_graphs::{ClientId, Graph, GraphId, Source, TaskId, TaskIdx};
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::{lineage, placement, report, transitions};
+use super::transitions::Loss;
+use super::{dispatch, lineage, placement, report, transitions};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
@@ -66,7 +67,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Locate { task } => locate(core, client, task, out),
         FromClient::FetchFailed { task, worker } => {
             if is_own(core, client, task) {
-                transitions::remove_holder(core, task, worker, true, out);
+                transitions::remove_holder(core, task, worker, Loss::Unreachable, out);
             }
         }
         FromClient::Status { request } => {
@@ -125,8 +126,9 @@ fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
         run.entry_mut(idx).state = TaskState::Waiting;
         run.n_active += 1;
         run.counts.n_waiting += 1;
+        // Nothing of it is in memory or being made yet, except results of other graphs.
         let n_missing = run.count_missing(idx);
-        run.entry_mut(idx).n_missing = n_missing;
+        (run.entry_mut(idx).n_missing, run.entry_mut(idx).n_unplaced) = (n_missing, n_missing);
         if n_missing == 0 {
             if run.is_root(idx) && !run.entry(idx).has(IS_CONSTRAINED) {
                 run.entry_mut(idx).state = TaskState::Queued;
@@ -151,7 +153,7 @@ fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
         }
     }
     fail_users_of_erred(core, graph, out);
-    placement::fill_workers(core, out);
+    dispatch::fill_workers(core, out);
     if is_over {
         end_if_done(core, graph, out);
         core.note_maybe_over(graph);
@@ -413,6 +415,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let knew = core.workers.update(worker, |entry| {
             let before = entry.known_bodies.len();
             entry.known_bodies.retain(|body| body.graph != graph);
+            entry.known_groups.retain(|(of, _), _| *of != graph);
             before != entry.known_bodies.len()
         });
         if knew == Some(true) {

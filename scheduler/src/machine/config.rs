@@ -15,6 +15,10 @@ pub struct Config {
     pub prefill: Duration,
     /// Never more runs than this at one worker, however short.
     pub max_prefill: u32,
+    /// Never more runs than this at one worker whose inputs are still being made; 0 switches early binding off.
+    pub max_early: u32,
+    /// Results of at least this many bytes spread from worker to worker in waves, instead of from one to all.
+    pub hot_nbytes: u64,
     /// A task whose worker died this often while executing it is tried once more; after that it has failed.
     pub allowed_failures: u32,
     /// How long graphs wait when no worker is there, or none that fits, before they fail.
@@ -34,6 +38,8 @@ impl Default for Config {
             saturation: 1.1,
             prefill: Duration::from_millis(5),
             max_prefill: 1024,
+            max_early: 1024,
+            hot_nbytes: 1 << 20,
             allowed_failures: 3,
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
@@ -82,11 +88,19 @@ pub enum Fault {
     LeaveTooEarly,
     /// A failure is not passed on to dependants.
     SwallowFailure,
+    /// Runs that wait for the result of a run which is over without one are not taken back.
+    ForgetEarlyRuns,
+    /// A worker that has started a run is taken to have given it up.
+    TakeRefused,
+    /// Consumers that wait for a replica of a big result are not looked at again when there is one.
+    ForgetParked,
+    /// A result that a worker fetched before its maker reported it is not known to be there.
+    ForgetEarlyHolders,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 18] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -101,5 +115,9 @@ impl Fault {
         Fault::ForgetToCancel,
         Fault::LeaveTooEarly,
         Fault::SwallowFailure,
+        Fault::ForgetEarlyRuns,
+        Fault::ForgetEarlyHolders,
+        Fault::TakeRefused,
+        Fault::ForgetParked,
     ];
 }

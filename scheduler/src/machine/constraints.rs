@@ -17,14 +17,28 @@ struct Class {
     names: Vec<String>,
     allow_others: bool,
     ready: BinaryHeap<Reverse<Rank>>,
+    /// Tasks whose inputs are still being made.
+    early: BinaryHeap<Reverse<Rank>>,
     /// Since when it has ready tasks but no worker that could ever run one.
     stranded_since: Option<Time>,
 }
 
 impl Class {
+    fn heap(&mut self, is_early: bool) -> &mut BinaryHeap<Reverse<Rank>> {
+        if is_early { &mut self.early } else { &mut self.ready }
+    }
+
     fn matches_name(&self, worker: &Worker, is_any_named_there: bool) -> bool {
         self.names.is_empty() || self.names.contains(&worker.hello.name) || (self.allow_others && !is_any_named_there)
     }
+}
+
+/// Whether `worker` could run a task with these options; with `now`, without waiting for others to give resources back.
+pub(super) fn suits(options: &TaskOptions, worker: &Worker, workers: &Workers, now: bool) -> bool {
+    let names = &options.workers;
+    let is_named = names.is_empty() || names.contains(&worker.hello.name);
+    let any_named_there = || names.iter().any(|name| !workers.named(name).is_empty());
+    (is_named || options.allow_other_workers && !any_named_there()) && worker.offers(&options.resources, now)
 }
 
 /// All classes and their ready tasks.
@@ -47,34 +61,42 @@ impl Constraints {
             names: options.workers.clone(),
             allow_others: options.allow_other_workers,
             ready: BinaryHeap::new(),
+            early: BinaryHeap::new(),
             stranded_since: None,
         });
         self.ids.insert(key, self.classes.len() - 1);
         self.classes.len() - 1
     }
 
-    pub(super) fn push(&mut self, class: usize, rank: Rank) {
-        self.classes[class].ready.push(Reverse(rank));
+    pub(super) fn push(&mut self, class: usize, rank: Rank, is_early: bool) {
+        self.classes[class].heap(is_early).push(Reverse(rank));
     }
 
     /// Whether `worker` may run tasks of `class`, now or (with `free` false) ever.
     fn suits(&self, class: usize, worker: &Worker, workers: &Workers, free: bool) -> bool {
         let class = &self.classes[class];
-        let named_there = !class.names.is_empty() && workers.iter().any(|(_, other)| class.names.contains(&other.hello.name));
+        let named_there = class.names.iter().any(|name| !workers.named(name).is_empty());
         !worker.is_retiring && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
     }
 
-    /// The first ready task of each class that `worker` could start now, best rank first over all classes.
-    pub(super) fn peek_for(&self, worker: WorkerId, workers: &Workers, ignore_resources: bool) -> Option<(usize, Rank)> {
+    /// The first task, ready or early, that `worker` could be given now, best rank first over all classes.
+    pub(super) fn peek_for(
+        &self,
+        worker: WorkerId,
+        workers: &Workers,
+        is_early: bool,
+        ignore_resources: bool,
+    ) -> Option<(usize, Rank)> {
         let entry = workers.get(worker)?;
+        let first = |class: &Class| if is_early { class.early.peek() } else { class.ready.peek() }.map(|Reverse(rank)| *rank);
         (0..self.classes.len())
-            .filter_map(|class| Some((class, self.classes[class].ready.peek()?.0)))
+            .filter_map(|class| Some((class, first(&self.classes[class])?)))
             .filter(|(class, _)| self.suits(*class, entry, workers, !ignore_resources))
             .min_by_key(|(_, rank)| *rank)
     }
 
-    pub(super) fn pop(&mut self, class: usize) {
-        self.classes[class].ready.pop();
+    pub(super) fn pop(&mut self, class: usize, is_early: bool) {
+        self.classes[class].heap(is_early).pop();
     }
 
     /// Note which classes no worker could ever serve, and return one ready task of each that has been so since `deadline`.

@@ -1,9 +1,10 @@
 //! The tables of the machine and the few accessors that every transition uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rask_comm::time::Time;
 use rask_graphs::{GraphId, TaskId, WorkerId};
+use rustc_hash::FxHashMap;
 
 use super::clients::Clients;
 use super::config::Config;
@@ -11,7 +12,9 @@ use super::constraints::Constraints;
 use super::event::Actions;
 use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
+use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::replicas::Hot;
 use super::story::{Story, Transition};
 use super::workers::Workers;
 
@@ -28,6 +31,14 @@ pub struct Counters {
     pub n_transitions: u64,
     /// Ready tasks taken from one worker's backlog for another.
     pub n_moved: u64,
+    /// Runs that workers were asked to give up for idle ones, and those that they did.
+    pub n_steal_requests: u64,
+    /// Runs that moved to an idle worker after having been given to another.
+    pub n_stolen: u64,
+    /// Workers whose connection was closed because they said what cannot be.
+    pub n_expelled: u64,
+    /// Replicas that were let go while their result was still needed elsewhere.
+    pub n_replicas_dropped: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -42,6 +53,7 @@ pub(super) struct Core {
     pub(super) next_graph: u32,
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
+    pub(super) quarantine: Quarantine,
     pub(super) learning: Learning,
     pub(super) story: Story,
     pub(super) counters: Counters,
@@ -51,6 +63,16 @@ pub(super) struct Core {
     pub(super) next_progress: Option<Time>,
     /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
     pub(super) needs_filling: bool,
+    /// Workers for which work has appeared; looked at when the turn ends.
+    pub(super) to_fill: Vec<WorkerId>,
+    /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
+    pub(super) bindable: VecDeque<TaskId>,
+    /// Big results that are being fetched.
+    pub(super) hot: BTreeMap<TaskId, Hot>,
+    /// Runs that are being moved, and for whom.
+    pub(super) moves: FxHashMap<TaskId, WorkerId>,
+    /// Workers that fetched a result before its maker's report of it came.
+    pub(super) early_holders: BTreeMap<TaskId, Vec<WorkerId>>,
     /// Graphs that may have nothing left to do or hold; looked at when a turn ends.
     pub(super) maybe_over: Vec<GraphId>,
 }
@@ -67,11 +89,17 @@ impl Core {
             next_graph: 0,
             queue: Queue::default(),
             constraints: Constraints::default(),
+            quarantine: Quarantine::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,
             next_progress: None,
             needs_filling: false,
+            to_fill: Vec::new(),
+            bindable: VecDeque::new(),
+            hot: BTreeMap::new(),
+            moves: FxHashMap::default(),
+            early_holders: BTreeMap::new(),
             maybe_over: Vec::new(),
         }
     }
@@ -92,6 +120,11 @@ impl Core {
     /// As [`Core::run`], to change it.
     pub(super) fn run_mut(&mut self, graph: GraphId) -> &mut GraphRun {
         self.graphs.get_mut(&graph).expect("an id held inside the machine names a graph that is there")
+    }
+
+    /// The time, in nanoseconds.
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.now.0.as_nanos()).unwrap_or(u64::MAX / 4)
     }
 
     /// As [`Core::task`], to change a task that is known to exist.

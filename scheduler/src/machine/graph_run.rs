@@ -19,11 +19,12 @@ pub enum TaskState {
     /// Not needed now: never asked for, or its result was let go.
     #[default]
     Released,
-    /// Needed; some input is not in memory.
+    /// Needed; some input is neither in memory nor being made.
     Waiting,
-    /// Ready; held back until a worker has room for it (or until one that fits is there).
+    /// Every input is in memory, or being made by a run that was given to a worker; held back until a worker has room for it
+    /// (or until one that fits is there).
     Queued,
-    /// Given to a worker.
+    /// Given to a worker; early, when some input is still being made.
     Processing,
     /// Its result is in some worker's memory.
     Memory,
@@ -31,12 +32,20 @@ pub enum TaskState {
     Erred,
 }
 
-pub(super) const WANTED: u8 = 1;
-pub(super) const OUTPUT_PENDING: u8 = 2;
-pub(super) const FINISHED_ONCE: u8 = 4;
-pub(super) const EXECUTING: u8 = 8;
-pub(super) const HAS_EXTERNAL: u8 = 16;
-pub(super) const IS_CONSTRAINED: u8 = 32;
+pub(super) const WANTED: u16 = 1;
+pub(super) const OUTPUT_PENDING: u16 = 2;
+pub(super) const FINISHED_ONCE: u16 = 4;
+pub(super) const EXECUTING: u16 = 8;
+pub(super) const HAS_EXTERNAL: u16 = 16;
+pub(super) const IS_CONSTRAINED: u16 = 32;
+/// To be given to a worker only when all its inputs are in memory: it holds resources, or an early run of it went wrong.
+pub(super) const NOT_EARLY: u16 = 64;
+
+/// Its present run was given to a worker while some input was still being made.
+pub(super) const BOUND_EARLY: u16 = 128;
+
+/// Its worker has been asked to give its present run up.
+pub(super) const MOVING: u16 = 256;
 
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
@@ -45,13 +54,16 @@ pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 #[derive(Clone, Debug)]
 pub(super) struct TaskEntry {
     pub(super) state: TaskState,
-    pub(super) flags: u8,
+    pub(super) flags: u16,
     /// Worker deaths it is blamed for.
     pub(super) n_crashes: u8,
     /// Failed runs so far.
     pub(super) n_failures: u8,
-    /// While waiting: inputs (edges, groups counting one) that are not in memory.
+    /// While active: inputs (edges, groups counting one) that are not in memory.
     pub(super) n_missing: u32,
+    /// While active: those of them that no worker has been given to make. Groups and results of other graphs are not looked
+    /// into: they count until they are in memory.
+    pub(super) n_unplaced: u32,
     /// Edges from active tasks and active groups to this result.
     pub(super) n_consumers: u32,
     /// The last run's number; 0 before the first.
@@ -60,6 +72,8 @@ pub(super) struct TaskEntry {
     pub(super) worker: WorkerId,
     /// While processing: what it was estimated to cost, in nanoseconds.
     pub(super) estimate_ns: u32,
+    /// While processing: when it is expected to have finished, in nanoseconds of the machine's time.
+    pub(super) expected_end_ns: u64,
     /// In memory: its addressable parts.
     pub(super) n_parts: u32,
     /// In memory: its size.
@@ -68,7 +82,7 @@ pub(super) struct TaskEntry {
     pub(super) holders: SmallVec<[WorkerId; 2]>,
 }
 
-const _: () = assert!(size_of::<TaskEntry>() <= 72);
+const _: () = assert!(size_of::<TaskEntry>() <= 80);
 
 impl TaskEntry {
     fn new() -> Self {
@@ -78,30 +92,37 @@ impl TaskEntry {
             n_crashes: 0,
             n_failures: 0,
             n_missing: 0,
+            n_unplaced: 0,
             n_consumers: 0,
             attempt: Attempt(0),
             worker: NOBODY,
             estimate_ns: 0,
+            expected_end_ns: 0,
             n_parts: 0,
             nbytes: 0,
             holders: SmallVec::new(),
         }
     }
 
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub(super) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    pub(super) fn set(&mut self, flag: u8) {
+    pub(super) fn set(&mut self, flag: u16) {
         self.flags |= flag;
     }
 
-    pub(super) fn clear(&mut self, flag: u8) {
+    pub(super) fn clear(&mut self, flag: u16) {
         self.flags &= !flag;
     }
 
     pub(super) fn is_active(&self) -> bool {
         matches!(self.state, TaskState::Waiting | TaskState::Queued | TaskState::Processing)
+    }
+
+    /// Whether its inputs are not all in memory yet.
+    pub(super) fn is_early(&self) -> bool {
+        self.n_missing > 0
     }
 
     pub(super) fn is_needed(&self) -> bool {
@@ -116,6 +137,8 @@ pub(super) struct GroupEntry {
     pub(super) n_missing: u32,
     /// Edges from active tasks.
     pub(super) n_consumers: u32,
+    /// Raised whenever a member is not where it was: workers that have been told have to be told again.
+    pub(super) version: u32,
 }
 
 /// What the scheduler keeps of a result of an earlier graph.
@@ -173,12 +196,19 @@ impl GraphRun {
         let n_groups = graph.n_groups();
         let (dependent_offsets, dependents) = build_dependents(&graph);
         let groups = (0..n_groups)
-            .map(|group| GroupEntry { n_missing: graph.group_offsets[group + 1] - graph.group_offsets[group], n_consumers: 0 })
+            .map(|group| GroupEntry {
+                n_missing: graph.group_offsets[group + 1] - graph.group_offsets[group],
+                n_consumers: 0,
+                version: 1,
+            })
             .collect();
         let mut tasks = vec![TaskEntry::new(); n_tasks];
         for (idx, options) in &graph.options {
             if !options.resources.is_empty() || !options.workers.is_empty() {
                 tasks[idx.index()].set(IS_CONSTRAINED);
+            }
+            if !options.resources.is_empty() {
+                tasks[idx.index()].set(NOT_EARLY);
             }
         }
         let n_tasks = u32::try_from(n_tasks).unwrap_or(u32::MAX);
@@ -276,6 +306,19 @@ impl GraphRun {
     pub(super) fn count_missing(&self, idx: TaskIdx) -> u32 {
         let missing = self.graph.inputs[self.inputs(idx)].iter().filter(|input| !self.is_available(input.source()));
         missing.count() as u32
+    }
+
+    /// Whether `source` is in memory or being made by a run that a worker has been given.
+    pub(super) fn is_placed(&self, source: Source) -> bool {
+        match source {
+            Source::Task(idx) => matches!(self.entry(idx).state, TaskState::Memory | TaskState::Processing),
+            Source::Group(_) | Source::External(_) => self.is_available(source),
+        }
+    }
+
+    /// The number of inputs of `idx` that are neither in memory nor being made.
+    pub(super) fn count_unplaced(&self, idx: TaskIdx) -> u32 {
+        self.graph.inputs[self.inputs(idx)].iter().filter(|input| !self.is_placed(input.source())).count() as u32
     }
 
     pub(super) fn is_root(&self, idx: TaskIdx) -> bool {

@@ -11,20 +11,23 @@ use super::clients;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, TaskState};
+use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
+use super::transitions::Loss;
 use super::workers::Worker;
-use super::{placement, retirement, transitions};
+use super::{contract, dispatch, early, placement, replicas, retirement, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
     core.no_workers_since = None;
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
-    placement::fill_workers(core, out);
+    dispatch::fill_workers(core, out);
     retirement::advance_all(core, out);
 }
 
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
+    core.learning.forget_worker(worker);
+    replicas::worker_gone(core, worker);
     out.to_workers.remove(&worker);
     let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in core.graphs.values() {
@@ -45,15 +48,18 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
             }
         }
     }
-    others.sort_by_key(|(priority, task)| (std::cmp::Reverse(*priority), *task));
+    // Those that waited for inputs were hardly on a slot; should one have been, it will be ready the next time.
+    others.sort_by_key(|(priority, task)| (core.entry(*task).is_early(), std::cmp::Reverse(*priority), *task));
+    let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
     if core.config.has_fault(Fault::KeepDeadHolders) {
         held.clear();
     }
     // Results first: a run that is given to another worker must not be told of holders that are gone.
     for task in held {
-        transitions::remove_holder(core, task, worker, false, out);
+        let loss = if was_graceful { Loss::Left } else { Loss::Gone };
+        transitions::remove_holder(core, task, worker, loss, out);
     }
-    let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len());
+    let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len()).min(n_ready);
     let runs = executing.into_iter().map(|(_, task)| (task, true));
     let runs: Vec<_> = runs.chain(others.into_iter().enumerate().map(|(at, (_, task))| (task, at < n_suspects))).collect();
     for (task, is_suspect) in runs {
@@ -61,11 +67,10 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     }
     for task in backlog {
         if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker) {
-            core.set_state(task, TaskState::Waiting, None);
-            placement::waiting_to_queued(core, task, out);
+            placement::requeue(core, task, out);
         }
     }
-    placement::fill_workers(core, out);
+    dispatch::fill_workers(core, out);
     retirement::advance_all(core, out);
     note_no_workers(core);
 }
@@ -84,6 +89,9 @@ fn run_lost(core: &mut Core, task: TaskId, gone: &Worker, is_suspect: bool, out:
     entry.n_crashes = entry.n_crashes.saturating_add(n_crashes);
     let is_deadly = is_suspect && u32::from(entry.n_crashes) > allowed;
     let n_crashes = entry.n_crashes;
+    if is_suspect {
+        entry.set(NOT_EARLY);
+    }
     transitions::abandon_run(core, task, false, out);
     if is_deadly {
         let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", gone.hello.name);
@@ -103,9 +111,21 @@ pub(super) fn note_no_workers(core: &mut Core) {
     }
 }
 
+/// A worker has said what cannot be: it is believed nothing more, and its connection is closed.
+fn expel(core: &mut Core, worker: WorkerId, reason: String, out: &mut Actions) {
+    core.counters.n_expelled += 1;
+    core.workers.update(worker, |entry| entry.is_expelled = true);
+    out.tell_worker(worker, ToWorker::Close { reason });
+    out.close_workers.push(worker);
+}
+
 /// One message of a worker.
 pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker, out: &mut Actions) {
-    if core.workers.get(worker).is_none() {
+    if core.workers.get(worker).is_none_or(|entry| entry.is_expelled) {
+        return;
+    }
+    if let Some(reason) = contract::breach(core, &message) {
+        expel(core, worker, reason, out);
         return;
     }
     match message {
@@ -116,8 +136,10 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         FromWorker::InputLost { task, attempt, input, holders } => {
             if transitions::is_current(core, task, attempt, worker) {
                 transitions::abandon_run(core, task, false, out);
+                // What could not be had although it was about to be made is waited for here the next time.
+                core.entry_mut(task).set(NOT_EARLY);
                 for holder in holders {
-                    transitions::remove_holder(core, input, holder, true, out);
+                    transitions::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
                 transitions::processing_to_waiting(core, task, out);
             } else {
@@ -125,7 +147,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us } => {
-            let _ = (from, duration_us);
+            core.learning.observe_transfer(from, worker, nbytes, duration_us);
             core.counters.nbytes_transferred += nbytes;
             if let Some(run) = core.graphs.get_mut(&task.graph) {
                 run.nbytes_transferred += nbytes;
@@ -135,14 +157,13 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Revoked { task, attempt, given_up } => {
-            if given_up && transitions::is_current(core, task, attempt, worker) {
-                transitions::abandon_run(core, task, false, out);
-                transitions::processing_to_waiting(core, task, out);
+            if transitions::is_current(core, task, attempt, worker) {
+                stealing::answered(core, task, given_up, out);
             } else {
                 core.counters.n_stale += u64::from(given_up);
             }
         }
-        FromWorker::Lost { task } => transitions::remove_holder(core, task, worker, false, out),
+        FromWorker::Lost { task } => transitions::remove_holder(core, task, worker, Loss::Gone, out),
         FromWorker::NotReplicated { task } => retirement::not_replicated(core, task),
         FromWorker::Executing { task, attempt } => {
             if transitions::is_current(core, task, attempt, worker) {
@@ -156,7 +177,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         }
         FromWorker::Retiring => retirement::begin(core, worker, out),
     }
-    placement::fill_worker(core, worker, out);
+    dispatch::fill_worker(core, worker, out);
     retirement::advance_if_retiring(core, worker, out);
 }
 
@@ -174,9 +195,9 @@ fn finished(
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
         return;
     }
-    let run = core.run(task.graph);
-    let operator = run.operator_of[run.graph.body_of[task.idx.index()] as usize];
-    core.learning.observe(operator, duration_us);
+    core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
+    let (now, planned) = (core.now_ns(), core.entry(task).expected_end_ns);
+    core.workers.update(worker, |worker| worker.note_ended(now, planned));
     transitions::processing_to_memory(core, task, nbytes, n_parts, out);
 }
 
@@ -203,8 +224,12 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
 
 /// A worker has fetched a whole result and keeps it.
 fn add_holder(core: &mut Core, worker: WorkerId, task: TaskId, attempt: Attempt, out: &mut Actions) {
-    let is_valid = core.task(task).is_some_and(|entry| entry.state == TaskState::Memory && entry.attempt == attempt);
-    if !is_valid {
+    let state = core.task(task).filter(|entry| entry.attempt == attempt).map(|entry| entry.state);
+    if state == Some(TaskState::Processing) {
+        early::note_early_holder(core, task, worker);
+        return;
+    }
+    if state != Some(TaskState::Memory) {
         core.counters.n_stale += 1;
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
         return;
@@ -214,6 +239,7 @@ fn add_holder(core: &mut Core, worker: WorkerId, task: TaskId, attempt: Attempt,
         entry.holders.push(worker);
         core.workers.update(worker, |worker| worker.n_results += 1);
     }
+    replicas::fetch_ended(core, task, worker, true);
     retirement::replicated(core, task, out);
     clients::tell_in_memory(core, task, out);
 }

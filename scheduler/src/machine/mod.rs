@@ -3,22 +3,31 @@
 //! [`Machine::handle`] is called once an event; the shell gathers the [`Actions`] of as many events as it likes into one
 //! turn and writes one frame a peer. The machine owns small sub-machines: `graph_run` (a graph's tasks), `workers`,
 //! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
-//! `placement` chooses workers, `lineage` follows workers that come and go, `retirement` those that leave in agreement.
+//! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
+//! suspects of a worker's death run alone, `retirement` those that leave in agreement;
+//! `stealing` moves runs to idle workers, `siblings` keeps roots with a common consumer together.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
 mod clients;
 mod config;
 mod constraints;
+mod contract;
 mod core;
+mod dispatch;
+mod early;
 pub mod event;
 mod graph_run;
 mod learning;
 mod lineage;
 mod placement;
+mod quarantine;
 mod queue;
+mod replicas;
 mod report;
 mod retirement;
+mod siblings;
+mod stealing;
 mod story;
 mod transitions;
 mod validate;
@@ -68,7 +77,7 @@ impl Machine {
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
-        placement::fill_if_needed(core, out);
+        dispatch::settle(core, out);
         core.forget_finished_graphs(out);
         if core.next_progress.is_none() && !core.clients.graphs_of.is_empty() && !core.graphs.is_empty() {
             core.next_progress = Some(core.now.after(core.config.progress_interval));
@@ -81,6 +90,7 @@ impl Machine {
         core.now = core.now.max(now);
         if core.next_progress.is_some_and(|at| at <= core.now) {
             clients::tell_progress(core, out);
+            stealing::look_again(core, out);
             fail_stranded(core, out);
             let goes_on = core.graphs.values().any(|run| run.n_active > 0);
             core.next_progress = goes_on.then(|| core.now.after(core.config.progress_interval));
@@ -90,7 +100,7 @@ impl Machine {
             core.no_workers_since = None;
             fail_all_queued(core, out);
         }
-        placement::fill_if_needed(core, out);
+        dispatch::settle(core, out);
         core.forget_finished_graphs(out);
     }
 

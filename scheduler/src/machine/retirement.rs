@@ -7,8 +7,8 @@ use rask_graphs::{TaskId, TaskIdx, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, TaskState};
-use super::placement;
+use super::graph_run::{EXECUTING, MOVING, TaskState};
+use super::{dispatch, placement};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -20,7 +20,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     for run in core.graphs.values() {
         for (idx, entry) in run.tasks.iter().enumerate().filter(|(_, entry)| entry.worker == worker) {
             let task = run.task_id(TaskIdx(idx as u32));
-            if entry.state == TaskState::Processing && !entry.has(EXECUTING) {
+            if entry.state == TaskState::Processing && !entry.has(EXECUTING) && !entry.has(MOVING) {
                 given.push((task, entry.attempt));
             } else if entry.state == TaskState::Queued {
                 backlog.push(task);
@@ -31,8 +31,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
         out.tell_worker(worker, ToWorker::Revoke { task, attempt });
     }
     for task in backlog {
-        core.set_state(task, TaskState::Waiting, None);
-        placement::waiting_to_queued(core, task, out);
+        placement::requeue(core, task, out);
     }
 }
 
@@ -52,8 +51,8 @@ pub(super) fn advance_if_retiring(core: &mut Core, worker: WorkerId, out: &mut A
     }
     for (at, task) in unique.into_iter().enumerate() {
         let target = targets[at % targets.len()];
-        placement::introduce_peers(core, &[worker], target, out);
-        let input = placement::describe_input(core, task);
+        dispatch::introduce_peers(core, &[worker], target, out);
+        let input = dispatch::describe_input(core, task);
         out.tell_worker(target, ToWorker::Replicate { input });
         core.workers.update(worker, |entry| entry.moving.insert(task));
     }

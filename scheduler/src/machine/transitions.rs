@@ -8,14 +8,14 @@
 use std::sync::Arc;
 
 use rask_comm::message::{FailureKind, TaskFailure, ToWorker};
-use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, GraphId, Source, TaskId, TaskIdx, WorkerId};
 
 use super::clients;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::placement;
+use super::graph_run::{BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, TaskState, WANTED};
+use super::{early, placement, replicas, stealing};
 
 /// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
 pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
@@ -26,19 +26,23 @@ pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: 
             continue;
         }
         core.set_state(task, TaskState::Waiting, None);
-        let mut n_missing = 0;
+        let (mut n_missing, mut n_unplaced) = (0, 0);
         let mut failure = None;
         for at in core.run(task.graph).inputs(task.idx) {
             let source = core.run(task.graph).graph.inputs[at].source();
             add_need(core, task.graph, source, &mut stack);
             n_missing += u32::from(!core.run(task.graph).is_available(source));
+            n_unplaced += u32::from(!core.run(task.graph).is_placed(source));
             failure = failure.or(source_failure(core, task.graph, source));
         }
-        core.entry_mut(task).n_missing = n_missing;
+        let entry = core.entry_mut(task);
+        (entry.n_missing, entry.n_unplaced) = (n_missing, n_unplaced);
         if let Some(failure) = failure {
             doomed.push((task, failure));
         } else if n_missing == 0 {
             ready.push(task);
+        } else {
+            early::note_bindable(core, task);
         }
     }
     for (task, failure) in doomed {
@@ -92,7 +96,8 @@ fn add_need_of_task(core: &mut Core, task: TaskId, stack: &mut Vec<TaskId>) {
 fn drop_needs_of(core: &mut Core, task: TaskId, out: &mut Actions) {
     let mut unneeded = Vec::new();
     drop_needs_onto(core, task, &mut unneeded);
-    let_go(core, unneeded, out);
+    let is_done = core.entry(task).state == TaskState::Memory;
+    let_go_of(core, unneeded, is_done, out);
 }
 
 fn drop_needs_onto(core: &mut Core, task: TaskId, unneeded: &mut Vec<TaskId>) {
@@ -134,7 +139,13 @@ fn drop_need_of_task(core: &mut Core, task: TaskId, unneeded: &mut Vec<TaskId>) 
 }
 
 /// Let go of results, or of making them, where nobody needs them any more.
-pub(super) fn let_go(core: &mut Core, mut unneeded: Vec<TaskId>, out: &mut Actions) {
+pub(super) fn let_go(core: &mut Core, unneeded: Vec<TaskId>, out: &mut Actions) {
+    let_go_of(core, unneeded, false, out);
+}
+
+/// As [`let_go`]; `are_made` tells that they were inputs of a run that has finished, so that they have been made even where
+/// their makers' reports have not come.
+fn let_go_of(core: &mut Core, mut unneeded: Vec<TaskId>, are_made: bool, out: &mut Actions) {
     while let Some(task) = unneeded.pop() {
         let entry = core.entry(task);
         if entry.is_needed() {
@@ -147,6 +158,9 @@ pub(super) fn let_go(core: &mut Core, mut unneeded: Vec<TaskId>, out: &mut Actio
                 drop_needs_onto(core, task, &mut unneeded);
             }
             TaskState::Processing => {
+                if are_made {
+                    early::note_made(core, task);
+                }
                 abandon_run(core, task, !core.config.has_fault(Fault::ForgetToCancel), out);
                 core.set_state(task, TaskState::Released, None);
                 drop_needs_onto(core, task, &mut unneeded);
@@ -172,6 +186,13 @@ fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
     core.set_state(task, TaskState::Released, None);
 }
 
+/// One of several holders of a result is to drop it.
+pub(super) fn drop_replica(core: &mut Core, task: TaskId, holder: WorkerId, out: &mut Actions) {
+    core.entry_mut(task).holders.retain(|worker| *worker != holder);
+    core.workers.update(holder, |worker| worker.n_results -= 1);
+    tell_free(out, holder, task);
+}
+
 fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
     let messages = out.to_workers.entry(worker).or_default();
     if let Some(ToWorker::Free { tasks }) = messages.last_mut() {
@@ -186,6 +207,11 @@ fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
 pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut Actions) {
     let (worker, attempt) = (core.entry(task).worker, core.entry(task).attempt);
     give_back(core, task);
+    for holder in early::take_early_holders(core, task) {
+        if core.workers.get(holder).is_some() {
+            out.tell_worker(holder, ToWorker::Cancel { task, attempt });
+        }
+    }
     core.needs_filling = true;
     if tell && core.workers.get(worker).is_some() {
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
@@ -194,11 +220,14 @@ pub(super) fn abandon_run(core: &mut Core, task: TaskId, tell: bool, out: &mut A
 
 /// Return the slot share and the resources of a processing task.
 fn give_back(core: &mut Core, task: TaskId) {
+    stealing::end_move(core, task);
     let entry = core.entry_mut(task);
-    let (worker, estimate) = (entry.worker, u64::from(entry.estimate_ns));
+    let (worker, estimate, is_early) = (entry.worker, u64::from(entry.estimate_ns), entry.is_early());
     entry.worker = NOBODY;
     entry.estimate_ns = 0;
     entry.clear(EXECUTING);
+    entry.clear(BOUND_EARLY);
+    replicas::run_ended(core, task, worker);
     if core.config.has_fault(Fault::LeakSlot) {
         return;
     }
@@ -207,6 +236,9 @@ fn give_back(core: &mut Core, task: TaskId) {
     core.workers.update(worker, |worker| {
         worker.n_processing -= 1;
         worker.occupancy_ns -= estimate;
+        if is_early {
+            worker.count_early(false, estimate);
+        }
         if let Some(options) = options {
             worker.adjust_resources(&options.resources, 1.0);
         }
@@ -221,8 +253,17 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     entry.nbytes = nbytes;
     entry.n_parts = n_parts;
     entry.holders.push(worker);
+    let early_holders = early::take_early_holders(core, task);
+    for holder in early_holders {
+        if holder != worker && core.workers.update(holder, |worker| worker.n_results += 1).is_some() {
+            core.entry_mut(task).holders.push(holder);
+        }
+    }
+    let entry = core.entry_mut(task);
     let is_first = !entry.has(FINISHED_ONCE);
     entry.set(FINISHED_ONCE);
+    // Whatever killed a worker that had this, it was not this.
+    entry.n_crashes = 0;
     core.workers.update(worker, |worker| worker.n_results += 1);
     core.set_state(task, TaskState::Memory, Some(worker));
     let run = core.run_mut(task.graph);
@@ -231,6 +272,7 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     enter_memory(core, task, out);
     if !core.config.has_fault(Fault::ReleaseInputsEarly) {
         drop_needs_of(core, task, out);
+        replicas::shrink_inputs(core, task, out);
     }
     clients::tell_in_memory(core, task, out);
     if !core.entry(task).is_needed() {
@@ -248,14 +290,14 @@ fn enter_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
     let mut ready = Vec::new();
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
-            Node::Task(idx) => one_arrived(core, TaskId::new(task.graph, idx), &mut ready),
+            Node::Task(idx) => one_arrived(core, TaskId::new(task.graph, idx), true, &mut ready),
             Node::Group(group) => {
                 let run = core.run_mut(task.graph);
                 run.groups[group as usize].n_missing -= 1;
                 if run.groups[group as usize].n_missing == 0 {
                     for at in run.dependents(Node::Group(group)) {
                         if let Node::Task(idx) = core.run(task.graph).dependent(at) {
-                            one_arrived(core, TaskId::new(task.graph, idx), &mut ready);
+                            one_arrived(core, TaskId::new(task.graph, idx), false, &mut ready);
                         }
                     }
                 }
@@ -267,7 +309,7 @@ fn enter_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
         core.run_mut(graph).externals[external as usize].is_present = true;
         for at in core.run(graph).dependents(Node::External(external)) {
             if let Node::Task(idx) = core.run(graph).dependent(at) {
-                one_arrived(core, TaskId::new(graph, idx), &mut ready);
+                one_arrived(core, TaskId::new(graph, idx), false, &mut ready);
             }
         }
     }
@@ -276,25 +318,37 @@ fn enter_memory(core: &mut Core, task: TaskId, out: &mut Actions) {
     }
 }
 
-fn one_arrived(core: &mut Core, task: TaskId, ready: &mut Vec<TaskId>) {
+/// `was_placed` tells whether the input was known to be on its way.
+fn one_arrived(core: &mut Core, task: TaskId, was_placed: bool, ready: &mut Vec<TaskId>) {
+    if !core.entry(task).is_active() {
+        return;
+    }
+    early::count_missing(core, task, false);
     let loses_wake_up = core.config.has_fault(Fault::LoseWakeUp) && task.idx.0 % 7 == 6;
     let entry = core.entry_mut(task);
-    if entry.state == TaskState::Waiting {
-        entry.n_missing -= 1;
-        if entry.n_missing == 0 && !loses_wake_up {
-            ready.push(task);
-        }
+    entry.n_unplaced -= u32::from(!was_placed);
+    match entry.state {
+        TaskState::Waiting | TaskState::Queued if entry.n_missing == 0 && !loses_wake_up => ready.push(task),
+        TaskState::Waiting if entry.n_unplaced == 0 => core.bindable.push_back(task),
+        TaskState::Released
+        | TaskState::Waiting
+        | TaskState::Queued
+        | TaskState::Processing
+        | TaskState::Memory
+        | TaskState::Erred => {}
     }
 }
 
 /// A result has left memory: dependants miss one input more, and those that were ready wait again.
 fn leave_memory(core: &mut Core, task: TaskId) {
+    replicas::forget(core, task);
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
             Node::Task(idx) => one_left(core, TaskId::new(task.graph, idx)),
             Node::Group(group) => {
                 let run = core.run_mut(task.graph);
                 run.groups[group as usize].n_missing += 1;
+                run.groups[group as usize].version += 1;
                 if run.groups[group as usize].n_missing == 1 {
                     for at in run.dependents(Node::Group(group)) {
                         if let Node::Task(idx) = core.run(task.graph).dependent(at) {
@@ -318,13 +372,13 @@ fn leave_memory(core: &mut Core, task: TaskId) {
 
 /// A processing task is left alone: its worker may have the input already, and says so if not.
 fn one_left(core: &mut Core, task: TaskId) {
-    match core.entry(task).state {
-        TaskState::Waiting => core.entry_mut(task).n_missing += 1,
-        TaskState::Queued => {
-            core.entry_mut(task).n_missing = 1;
-            core.set_state(task, TaskState::Waiting, None);
-        }
-        TaskState::Released | TaskState::Processing | TaskState::Memory | TaskState::Erred => {}
+    if !core.entry(task).is_active() {
+        return;
+    }
+    early::count_missing(core, task, true);
+    core.entry_mut(task).n_unplaced += 1;
+    if core.entry(task).state == TaskState::Queued {
+        core.set_state(task, TaskState::Waiting, None);
     }
 }
 
@@ -335,8 +389,28 @@ fn external_users(core: &Core, task: TaskId) -> Vec<(GraphId, u32)> {
     core.run(task.graph).external_users.get(&task.idx).cloned().unwrap_or_default()
 }
 
+/// Workers have been told where the members of the groups of `task` are; that is not true any more.
+fn note_group_moved(core: &mut Core, task: TaskId) {
+    for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
+        if let Node::Group(group) = core.run(task.graph).dependent(at) {
+            core.run_mut(task.graph).groups[group as usize].version += 1;
+        }
+    }
+}
+
+/// How a result was lost at one of its holders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// The worker left in agreement: what it had to tell its peers it has told, or their connections tell them.
+    Left,
+    /// The worker is gone, or has said that it does not have the result any more.
+    Gone,
+    /// Others say that the result cannot be had there; the worker may still have it.
+    Unreachable,
+}
+
 /// One holder of a result does not have it any more. The last one takes the result with it.
-pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, tell: bool, out: &mut Actions) {
+pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, loss: Loss, out: &mut Actions) {
     let Some(entry) = core.graphs.get_mut(&task.graph).and_then(|run| run.tasks.get_mut(task.idx.index())) else { return };
     let n_before = entry.holders.len();
     entry.holders.retain(|worker| *worker != holder);
@@ -344,16 +418,22 @@ pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, tel
         return;
     }
     let (is_last, attempt) = (entry.holders.is_empty(), entry.attempt);
+    note_group_moved(core, task);
     core.workers.update(holder, |worker| {
         worker.n_results -= 1;
         worker.moving.remove(&task);
     });
-    if tell && core.workers.get(holder).is_some() {
+    if loss == Loss::Unreachable && core.workers.get(holder).is_some() {
         out.tell_worker(holder, ToWorker::Cancel { task, attempt });
     }
     if is_last {
         core.counters.n_lost_results += 1;
         leave_memory(core, task);
+    }
+    if loss != Loss::Left && !core.config.has_fault(Fault::ForgetEarlyRuns) {
+        early::holder_lost(core, task, out);
+    }
+    if is_last {
         core.set_state(task, TaskState::Released, Some(holder));
         if core.entry(task).is_needed() && !core.config.has_fault(Fault::ForgetLineage) {
             released_to_waiting(core, vec![task], out);
@@ -361,17 +441,19 @@ pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, tel
     }
 }
 
-/// A run was given back, or its worker is gone: the task is ready again, or waits for inputs that have been lost since.
+/// A run was given back, or its worker is gone: the task is ready again, or waits for inputs that have been lost since. What
+/// was bound to the run is taken back.
 pub(super) fn processing_to_waiting(core: &mut Core, task: TaskId, out: &mut Actions) {
     core.set_state(task, TaskState::Waiting, None);
+    early::unplace(core, task, out);
     let run = core.run(task.graph);
-    let n_missing = run.count_missing(task.idx);
     let failure = run.inputs(task.idx).find_map(|at| source_failure(core, task.graph, run.graph.inputs[at].source()));
-    core.entry_mut(task).n_missing = n_missing;
     if let Some(failure) = failure {
         to_erred(core, task, failure, out);
-    } else if n_missing == 0 {
+    } else if core.entry(task).n_missing == 0 {
         placement::waiting_to_queued(core, task, out);
+    } else {
+        early::note_bindable(core, task);
     }
 }
 
@@ -420,9 +502,11 @@ pub(super) fn to_erred(core: &mut Core, task: TaskId, failure: Arc<TaskFailure>,
     }
 }
 
+/// Dependants that wait for `task`, at a worker too; one that is executing has what it needs.
 fn push_waiting_dependents(core: &Core, task: TaskId, stack: &mut Vec<TaskId>) {
     let push = |graph: GraphId, idx: TaskIdx, stack: &mut Vec<TaskId>| {
-        if core.run(graph).entry(idx).state == TaskState::Waiting {
+        let entry = core.run(graph).entry(idx);
+        if entry.is_active() && entry.is_early() && !entry.has(EXECUTING) {
             stack.push(TaskId::new(graph, idx));
         }
     };
@@ -498,9 +582,4 @@ pub(super) fn is_current(core: &Core, task: TaskId, attempt: Attempt, worker: Wo
             && entry.worker == worker
             && (entry.attempt == attempt || core.config.has_fault(Fault::SkipAttemptCheck))
     })
-}
-
-/// The size of `part` of a result in memory: a part is taken to be an even share.
-pub(super) fn part_nbytes(nbytes: u64, n_parts: u32, part: Part) -> u64 {
-    if part.is_whole() || n_parts == 0 { nbytes } else { nbytes / u64::from(n_parts) }
 }

@@ -3,7 +3,7 @@
 use rask_graphs::{Source, TaskIdx};
 
 use super::core::Core;
-use super::graph_run::{GraphRun, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
 
 pub(super) fn validate(core: &Core) {
     core.workers.validate();
@@ -13,9 +13,13 @@ pub(super) fn validate(core: &Core) {
         validate_graph(core, run);
         for entry in &run.tasks {
             if entry.state == TaskState::Processing {
-                let (count, occupancy) = n_processing.entry(entry.worker).or_insert((0u32, 0u64));
+                let (count, occupancy, n_early, early_ns) = n_processing.entry(entry.worker).or_insert((0u32, 0u64, 0u32, 0u64));
                 *count += 1;
                 *occupancy += u64::from(entry.estimate_ns);
+                if entry.is_early() {
+                    *n_early += 1;
+                    *early_ns += u64::from(entry.estimate_ns);
+                }
             }
             for holder in &entry.holders {
                 *n_results.entry(*holder).or_insert(0u32) += 1;
@@ -23,14 +27,27 @@ pub(super) fn validate(core: &Core) {
         }
     }
     for (id, worker) in core.workers.iter() {
-        let (count, occupancy) = n_processing.remove(&id).unwrap_or_default();
+        let (count, occupancy, n_early, early_ns) = n_processing.remove(&id).unwrap_or_default();
+        assert_eq!((worker.n_early, worker.early_ns), (n_early, early_ns), "{id}: runs given early");
         assert_eq!(worker.n_processing, count, "{id}: runs given");
         assert_eq!(worker.occupancy_ns, occupancy, "{id}: occupancy");
         assert_eq!(worker.n_results, n_results.remove(&id).unwrap_or_default(), "{id}: results held");
+        let n_incoming = core.moves.values().filter(|thief| **thief == id).count();
+        let n_outgoing = core.moves.keys().filter(|task| core.entry(**task).worker == id).count();
+        assert_eq!((worker.n_incoming as usize, worker.n_outgoing as usize), (n_incoming, n_outgoing), "{id}: moves");
+        assert_eq!(worker.is_reserved, core.quarantine.is_reserved(id), "{id}: reserved");
         let backlog: u64 = worker.backlog.iter().map(|entry| u64::from(entry.0.1)).sum();
         assert_eq!(worker.backlog_ns, backlog, "{id}: backlog");
     }
     assert!(n_processing.is_empty(), "runs at workers that are gone: {n_processing:?}");
+    super::replicas::validate(core);
+    for task in core.moves.keys() {
+        assert!(core.task(*task).is_some_and(|entry| entry.has(MOVING)), "{task}: moves, and does not know it");
+    }
+    for (task, holders) in &core.early_holders {
+        let is_made = core.task(*task).is_some_and(|entry| entry.state == TaskState::Processing);
+        assert!(is_made && !holders.is_empty(), "{task}: fetched, but nobody makes it");
+    }
     assert!(n_results.is_empty(), "results at workers that are gone: {n_results:?}");
 }
 
@@ -91,12 +108,13 @@ fn validate_entry(core: &Core, run: &GraphRun, task: TaskIdx) {
     for holder in &entry.holders {
         assert!(core.workers.get(*holder).is_some(), "{id}: held by {holder}, which is gone");
     }
+    if entry.is_active() {
+        assert_eq!(entry.n_missing, run.count_missing(task), "{id}: missing inputs");
+        assert_eq!(entry.n_unplaced, run.count_unplaced(task), "{id}: inputs not placed");
+    }
     match entry.state {
-        TaskState::Waiting => {
-            assert_eq!(entry.n_missing, run.count_missing(task), "{id}: missing inputs");
-            assert!(entry.n_missing > 0, "{id}: waits for nothing");
-        }
-        TaskState::Queued => assert_eq!(run.count_missing(task), 0, "{id}: ready without its inputs"),
+        TaskState::Waiting => assert!(entry.n_missing > 0, "{id}: waits for nothing"),
+        TaskState::Queued => assert_eq!(entry.n_unplaced, 0, "{id}: queued without its inputs"),
         TaskState::Processing => {
             assert!(entry.worker != NOBODY && core.workers.get(entry.worker).is_some(), "{id}: given to nobody");
         }

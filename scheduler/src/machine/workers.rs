@@ -7,13 +7,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
-use rask_graphs::{BodyId, TaskId, WorkerId};
-use rustc_hash::FxHashSet;
+use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use super::config::Config;
 
 /// Order in which ready tasks run: higher priority, then earlier graph, then lower index.
 pub(super) type Rank = (Reverse<i32>, TaskId);
+
+/// Slots beyond this number are planned as if they were this many.
+const MAX_SLOTS_PLANNED: u32 = 64;
+/// How long a plan may expect slots to wait for inputs, beyond as long as they work.
+const MAX_GAP_NS: u64 = 1_000_000;
 
 /// One worker.
 pub(super) struct Worker {
@@ -23,37 +29,71 @@ pub(super) struct Worker {
     pub(super) n_processing: u32,
     /// Estimated cost of what it has been given, in nanoseconds.
     pub(super) occupancy_ns: u64,
+    /// Of these: runs some of whose inputs are not in memory, and their estimated cost in nanoseconds.
+    pub(super) n_early: u32,
+    pub(super) early_ns: u64,
+    /// Runs given to it that could be worth moving, oldest first. Entries of runs that are over are skipped when met.
+    pub(super) given: Vec<(TaskId, Attempt)>,
+    /// Runs that it has been asked to give up, and runs that others have been asked to give up for it.
+    pub(super) n_outgoing: u32,
+    pub(super) n_incoming: u32,
+    /// When each slot is expected to have done what has been given, in nanoseconds of the machine's time.
+    slot_ends: SmallVec<[u64; 4]>,
+    /// How much later than planned the last run ended, in nanoseconds.
+    drift_ns: i64,
     pub(super) n_results: u32,
     pub(super) is_retiring: bool,
+    /// It is given nothing, so that a suspect can run alone.
+    pub(super) is_reserved: bool,
+    /// It has broken the contract, and its connection is being closed.
+    pub(super) is_expelled: bool,
     /// It has been told that it may leave.
     pub(super) is_dismissed: bool,
     /// While retiring: results it alone holds, on their way to others.
     pub(super) moving: BTreeSet<TaskId>,
     pub(super) status: WorkerStatus,
     pub(super) known_bodies: FxHashSet<BodyId>,
+    /// The gather groups it has been told of, and in which version.
+    pub(super) known_groups: FxHashMap<(GraphId, u32), u32>,
     pub(super) known_peers: FxHashSet<WorkerId>,
     /// Ready tasks that are best run here and wait for room, with their estimated nanoseconds. Entries of tasks that have moved on are skipped when met.
     pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
     /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
     pub(super) backlog_ns: u64,
+    /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
+    pub(super) early: BinaryHeap<Reverse<(Rank, u32)>>,
+    /// Estimated cost of these, in nanoseconds; an upper bound while entries are stale.
+    pub(super) early_backlog_ns: u64,
 }
 
 impl Worker {
     fn new(hello: WorkerHello) -> Self {
         Self {
+            slot_ends: SmallVec::from_elem(0, hello.n_slots.clamp(1, MAX_SLOTS_PLANNED) as usize),
             free_resources: hello.resources.iter().map(|(_, amount)| *amount).collect(),
             hello,
             n_processing: 0,
             occupancy_ns: 0,
+            given: Vec::new(),
+            n_outgoing: 0,
+            n_incoming: 0,
+            drift_ns: 0,
+            n_early: 0,
+            early_ns: 0,
             n_results: 0,
             is_retiring: false,
+            is_reserved: false,
+            is_expelled: false,
             is_dismissed: false,
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
             known_bodies: FxHashSet::default(),
+            known_groups: FxHashMap::default(),
             known_peers: FxHashSet::default(),
             backlog: BinaryHeap::new(),
             backlog_ns: 0,
+            early: BinaryHeap::new(),
+            early_backlog_ns: 0,
         }
     }
 
@@ -63,29 +103,123 @@ impl Worker {
 
     /// Estimated nanoseconds until a slot is free for one more task.
     pub(super) fn wait_ns(&self) -> u64 {
-        if self.n_processing < self.n_slots() && self.backlog.is_empty() {
+        if self.n_ready() < self.n_slots() && self.backlog.is_empty() {
             return 0;
         }
         (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots())
     }
 
+    /// Runs that it has been given and can start, or has started.
+    pub(super) fn n_ready(&self) -> u32 {
+        self.n_processing - self.n_early
+    }
+
+    /// A run given to it begins (or ceases) to miss inputs.
+    pub(super) fn count_early(&mut self, is_early: bool, estimate_ns: u64) {
+        if is_early {
+            self.n_early += 1;
+            self.early_ns += estimate_ns;
+        } else {
+            self.n_early -= 1;
+            self.early_ns -= estimate_ns;
+        }
+    }
+
+    /// A task bound to this worker waits for early room.
+    pub(super) fn push_early(&mut self, rank: Rank, estimate_ns: u32) {
+        self.early.push(Reverse((rank, estimate_ns)));
+        self.early_backlog_ns += u64::from(estimate_ns);
+    }
+
+    pub(super) fn pop_early(&mut self) {
+        if let Some(Reverse((_, estimate))) = self.early.pop() {
+            self.early_backlog_ns -= u64::from(estimate);
+        }
+    }
+
+    /// What was planned for `planned`, as it stands now: the plan moves with what the last finished run taught. In nanoseconds of
+    /// the machine's time, as everything here.
+    pub(super) fn expected(&self, planned: u64) -> u64 {
+        planned.saturating_add_signed(self.drift_ns)
+    }
+
+    /// A run that was planned to end at `planned` has ended: the plan was wrong by so much.
+    pub(super) fn note_ended(&mut self, now: u64, planned: u64) {
+        let bound = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        self.drift_ns = bound(now) - bound(planned);
+    }
+
+    /// When a slot is expected to be free for a run that is given now. Gaps in which slots wait for inputs count; where
+    /// estimates have drifted from what happened, the number of runs given bounds the error.
+    pub(super) fn free_at_ns(&self, now: u64) -> u64 {
+        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        if self.n_processing == 0 {
+            return now + backlog;
+        }
+        let given = self.occupancy_ns / u64::from(self.n_slots());
+        let planned = self.slot_ends.iter().copied().min().unwrap_or(now);
+        self.expected(planned).clamp(now, now + 2 * given + MAX_GAP_NS) + backlog
+    }
+
+    /// Plan a run that can start at `ready` (0: at once) on the slot that is free first; it has not been counted yet. Tells
+    /// when it is planned to end.
+    pub(super) fn take_slot(&mut self, now: u64, ready: u64, estimate_ns: u64) -> u64 {
+        if self.n_processing == 0 {
+            self.slot_ends.fill(now);
+            self.drift_ns = 0;
+        }
+        // What waits in the backlogs comes after it.
+        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        let end = (self.free_at_ns(now) - backlog).max(ready) + estimate_ns;
+        let planned = end.saturating_add_signed(-self.drift_ns);
+        if let Some(slot) = self.slot_ends.iter_mut().min() {
+            *slot = planned;
+        }
+        planned
+    }
+
+    /// Whether a slot has nothing to do, nor will have for what is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.takes_runs() && self.n_ready() + self.n_incoming < self.n_slots()
+    }
+
+    fn takes_runs(&self) -> bool {
+        !self.is_retiring && !self.is_reserved && !self.is_expelled && !self.status.is_paused
+    }
+
     /// Whether another run may be sent: below saturation, or below the prefill while tasks are short.
     pub(super) fn has_room(&self, config: &Config) -> bool {
-        if self.is_retiring || self.status.is_paused {
+        if !self.takes_runs() {
             return false;
         }
-        !self.is_saturated(config) || self.n_processing < config.max_prefill && self.occupancy_ns < self.prefill_ns(config)
+        let is_short = self.n_ready() < config.max_prefill && self.occupancy_ns - self.early_ns < self.prefill_ns(config);
+        !self.is_saturated(config) || is_short
+    }
+
+    /// Whether another run may be sent whose inputs are still being made: one a slot, or a few milliseconds' worth.
+    pub(super) fn has_early_room(&self, config: &Config) -> bool {
+        if !self.takes_runs() {
+            return false;
+        }
+        self.n_early < config.max_early && (self.n_early < self.n_slots() || self.early_ns < self.prefill_ns(config))
     }
 
     /// Whether it has been given as many tasks as keep its slots busy while tasks are long.
     pub(super) fn is_saturated(&self, config: &Config) -> bool {
-        self.n_processing >= (f64::from(self.n_slots()) * config.saturation).ceil() as u32
+        self.n_ready() >= (f64::from(self.n_slots()) * config.saturation).ceil() as u32
     }
 
     /// Whether it has so much ahead that giving it more can wait.
     pub(super) fn is_well_ahead(&self, config: &Config) -> bool {
-        let has_half = self.n_processing >= config.max_prefill / 2 || self.occupancy_ns >= self.prefill_ns(config) / 2;
+        let ready_ns = self.occupancy_ns - self.early_ns;
+        let has_half = self.n_ready() >= config.max_prefill / 2 || ready_ns >= self.prefill_ns(config) / 2;
         self.is_saturated(config) && has_half
+    }
+
+    /// As [`Worker::is_well_ahead`], of runs whose inputs are still being made.
+    pub(super) fn is_well_ahead_early(&self, config: &Config) -> bool {
+        let has_half = self.n_early >= config.max_early / 2 || self.early_ns >= self.prefill_ns(config) / 2;
+        self.n_early >= self.n_slots() && has_half
     }
 
     fn prefill_ns(&self, config: &Config) -> u64 {
@@ -125,6 +259,8 @@ pub(super) struct Workers {
     by_load: BTreeSet<(u64, WorkerId)>,
     /// Workers whose backlog is not empty, longest last.
     by_backlog: BTreeSet<(u64, WorkerId)>,
+    /// Workers by the name that restrictions use.
+    by_name: FxHashMap<String, SmallVec<[WorkerId; 1]>>,
     n_connected: u32,
 }
 
@@ -133,6 +269,7 @@ impl Workers {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        self.by_name.entry(hello.name.clone()).or_default().push(id);
         self.table[id.index()] = Some(Box::new(Worker::new(hello)));
         self.by_load.insert((0, id));
         self.n_connected += 1;
@@ -140,6 +277,12 @@ impl Workers {
 
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Box<Worker>> {
         let worker = self.table.get_mut(id.index())?.take()?;
+        if let Some(named) = self.by_name.get_mut(&worker.hello.name) {
+            named.retain(|other| *other != id);
+            if named.is_empty() {
+                self.by_name.remove(&worker.hello.name);
+            }
+        }
         self.by_load.remove(&(load(&worker), id));
         self.by_backlog.remove(&(worker.backlog_ns, id));
         self.n_connected -= 1;
@@ -148,6 +291,11 @@ impl Workers {
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.table.get(id.index())?.as_deref()
+    }
+
+    /// The workers called `name`.
+    pub(super) fn named(&self, name: &str) -> &[WorkerId] {
+        self.by_name.get(name).map(SmallVec::as_slice).unwrap_or_default()
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -184,6 +332,11 @@ impl Workers {
         self.by_load.iter().map(|(_, id)| *id)
     }
 
+    /// Schedulable workers, most loaded first.
+    pub(super) fn most_loaded(&self) -> impl Iterator<Item = WorkerId> {
+        self.by_load.iter().rev().map(|(_, id)| *id)
+    }
+
     /// The worker with the longest backlog.
     pub(super) fn longest_backlog(&self) -> Option<WorkerId> {
         self.by_backlog.last().map(|(_, id)| *id)
@@ -200,6 +353,7 @@ impl Workers {
             }
         }
         assert_eq!(self.iter().count(), self.n_connected as usize, "number of workers");
+        assert_eq!(self.by_name.values().map(SmallVec::len).sum::<usize>(), self.n_connected as usize, "workers by name");
     }
 }
 

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rask_comm::message::{
-    ClientHello, FailureKind, FromClient, FromWorker, RunFailure, SubmitOptions, ToClient, ToWorker, WorkerHello, WorkerStatus,
+    ClientHello, FailureKind, FromClient, FromWorker, GroupMember, RunFailure, SubmitOptions, ToClient, ToWorker, WorkerHello,
+    WorkerStatus,
 };
 use rask_comm::time::Time;
 use rask_graphs::graph::Input;
@@ -27,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) clients: BTreeMap<String, ClientId>,
     /// Runs that have been given and not taken back, by task.
     pub(crate) given: BTreeMap<TaskId, (WorkerId, Attempt)>,
+    /// Members of gather groups, as each worker was told last.
+    pub(crate) groups_told: BTreeMap<(WorkerId, GraphId, u32), Vec<GroupMember>>,
     /// Actions in words since the log was last taken.
     pub(crate) log: Vec<String>,
     pub(crate) n_messages: usize,
@@ -43,6 +46,7 @@ impl Cluster {
             graphs: BTreeMap::new(),
             clients: BTreeMap::new(),
             given: BTreeMap::new(),
+            groups_told: BTreeMap::new(),
             log: Vec::new(),
             n_messages: 0,
             n_workers: 0,
@@ -204,13 +208,20 @@ impl Cluster {
         match message {
             ToWorker::Run(run) => {
                 assert!(self.workers.values().any(|there| *there == worker), "a run for {worker}, which is gone");
-                let holders: BTreeSet<WorkerId> = run.inputs.iter().flat_map(|input| input.holders.iter().copied()).collect();
+                let members = run.groups.iter().flat_map(|group| &self.groups_told[&(worker, run.task.graph, group.group)]);
+                let members = members.flat_map(|member| member.holders.iter().copied());
+                let holders: BTreeSet<WorkerId> =
+                    run.inputs.iter().flat_map(|input| input.holders.iter().copied()).chain(members).collect();
                 for holder in &holders {
                     assert!(self.workers.values().any(|there| there == holder), "{holder} is named as a holder, but is gone");
                 }
                 let before = self.given.insert(run.task, (worker, run.attempt));
                 assert!(before.is_none_or(|(_, attempt)| attempt < run.attempt), "attempts of {} do not rise", run.task);
-                let from: Vec<String> = holders.iter().map(|holder| self.worker_name(*holder)).collect();
+                // An exclamation mark: still being made there.
+                let is_made = |holder: &WorkerId| run.inputs.iter().all(|input| input.is_made || !input.holders.contains(holder));
+                let mark = |holder| if is_made(holder) { "" } else { "!" };
+                let from: Vec<String> =
+                    holders.iter().map(|holder| format!("{}{}", self.worker_name(*holder), mark(holder))).collect();
                 let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(",")) };
                 let attempt = if run.attempt.0 > 1 { format!(" {}", run.attempt) } else { String::new() };
                 self.log.push(format!("{name}: run {}{attempt}{from}", self.name_of(run.task)));
@@ -220,6 +231,9 @@ impl Cluster {
                     self.given.remove(&task);
                 }
                 self.log.push(format!("{name}: cancel {} {attempt}", self.name_of(task)));
+            }
+            ToWorker::Group { graph, group, members } => {
+                self.groups_told.insert((worker, graph, group), members);
             }
             ToWorker::Revoke { task, .. } => self.log.push(format!("{name}: revoke {}", self.name_of(task))),
             ToWorker::Free { tasks } => {

@@ -12,14 +12,20 @@ use super::oracle::Behaviour;
 use super::process::failure_message;
 use super::session::JobState;
 use super::world::World;
+use rask_worker::machine::Machine;
 
 impl World {
     /// What the scheduler sends to a worker is allowed.
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
         for message in messages {
+            if let ToWorker::Group { members, .. } = message {
+                for holder in members.iter().flat_map(|member| &member.holders) {
+                    let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);
+                    assert!(is_there || self.profile.turn_us > 0, "{worker} is told of a member at {holder}, which is gone");
+                }
+            }
             let ToWorker::Run(run) = message else { continue };
-            let before = self.last_run.insert(run.task, run.attempt);
-            assert!(before.is_none_or(|before| before < run.attempt), "attempts of {} do not rise: {before:?}", run.task);
+            assert!(self.sent.insert((run.task, run.attempt)), "{} of {} is given twice", run.attempt, run.task);
             let info = &self.graphs[&run.task.graph];
             assert!(info.plan.is_needed[run.task.idx.index()], "{} is run, but no output needs it", run.task);
             let n_failures = self.n_heard_failures.get(&run.task).copied().unwrap_or(0);
@@ -272,6 +278,8 @@ impl World {
             assert_eq!((worker.n_processing, worker.n_results), (0, 0), "left over at {}", worker.name);
         }
         for process in self.processes.iter().filter(|process| process.is_up && process.machine.is_some()) {
+            let n_watched = process.machine.as_ref().map_or(0, Machine::n_watched);
+            assert_eq!(n_watched, 0, "{}: peers still watch for results", process.name);
             assert!(process.store.is_empty(), "{} still stores {:?}", process.name, process.store);
             assert!(process.bodies.is_empty(), "{} still knows bodies {:?}", process.name, process.bodies.keys());
         }

@@ -141,10 +141,14 @@ impl Profile {
 /// Draw how the scheduler is set, extremes included.
 pub(super) fn draw_config(dice: &mut Dice) -> Config {
     let mut config = Config { no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)), ..Config::default() };
+    if dice.chance(50) {
+        config.hot_nbytes = dice.magnitude(1, 1 << 16);
+    }
     if dice.chance(40) {
         config.saturation = [0.1, 1.0, 1.1, 2.5, 20.0][dice.index(5)];
         config.prefill = Duration::from_micros(dice.magnitude(1, 500_000));
         config.max_prefill = [1, 2, 8, 1024][dice.index(4)];
+        config.max_early = [0, 1, 8, 1024][dice.index(4)];
         config.allowed_failures = dice.between(0, 4) as u32;
         config.progress_interval = Duration::from_millis(dice.between(1, 500));
         config.unknown_duration = Duration::from_micros(dice.magnitude(1, 2_000_000));
@@ -247,6 +251,7 @@ impl World {
                 let other = self.pick_process();
                 let pair = (process.min(other), process.max(other));
                 self.cut_peers.insert(pair);
+                self.break_watches_between(pair.0, pair.1);
                 let lasts = self.dice.between(1_000, 2_000_000);
                 self.push_in(lasts, Delivery::Fault(Fault::MendPeers(pair.0, pair.1)));
             }

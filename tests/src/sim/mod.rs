@@ -14,6 +14,7 @@ mod faults;
 mod process;
 mod session;
 mod shell;
+mod watching;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

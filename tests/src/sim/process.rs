@@ -92,7 +92,7 @@ impl Process {
     }
 
     /// As the real store: an older run's result does not replace a newer one.
-    fn put(&mut self, task: TaskId, part: Part, stored: Stored) {
+    pub(super) fn put(&mut self, task: TaskId, part: Part, stored: Stored) {
         let place = self.store.entry((task, part)).or_insert(stored);
         if place.attempt <= stored.attempt {
             *place = stored;
@@ -148,6 +148,7 @@ impl World {
         self.processes[at].is_up = false;
         self.processes[at].paused_until = self.now;
         if let Some(conn) = conn {
+            self.break_watches(conn);
             self.cut(conn);
         }
         if let Some(restart_us) = restart_us {
@@ -170,6 +171,7 @@ impl World {
         if self.processes[at].conn != Some(conn) {
             return;
         }
+        self.break_watches(conn);
         self.processes[at].clear();
         if self.processes[at].is_draining {
             self.processes[at].is_up = false;
@@ -252,7 +254,9 @@ impl World {
                     let asked_at = self.now;
                     self.push_in(latency, Delivery::FetchAsked { conn, fetch, peer, items, asked_at });
                 }
-                Action::Watch { .. } | Action::Unwatch { .. } | Action::Push { .. } => unimplemented!(),
+                Action::Watch { from, items, .. } => self.watch(conn, from, items),
+                Action::Unwatch { from, items } => self.unwatch(conn, from, items),
+                Action::Push { to, item } => self.begin_push(conn, to, item),
                 Action::Drop(item) => {
                     let place = (item.task, item.part);
                     let store = &mut self.processes[at].store;
@@ -286,6 +290,7 @@ impl World {
     /// The process leaves in agreement: what it has said still arrives, then its connection ends.
     fn exit(&mut self, conn: usize) {
         let at = self.conns[conn].process;
+        self.break_watches(conn);
         self.processes[at].clear();
         self.processes[at].is_up = false;
         self.conns[conn].is_cut = true;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_graphs::{Attempt, ClientId, TaskId, TaskIdx, WorkerId};
-use rask_scheduler::machine::Event;
+use rask_scheduler::machine::{Event, TaskState};
 
+use super::oracle::{KernelInput, kernel_inputs};
 use super::world::{Delivery, GraphInfo, World, address_of};
 
 impl World {
@@ -59,6 +60,11 @@ impl World {
         {
             self.told_executing.insert((*task, *attempt));
         }
+        if let FromWorker::Finished { task, attempt, .. } = message
+            && is_present(self, *task, *attempt)
+        {
+            self.n_suspect_deaths.remove(task);
+        }
         if let FromWorker::Failed { task, attempt, .. } = message
             && is_present(self, *task, *attempt)
         {
@@ -83,7 +89,7 @@ impl World {
     }
 
     /// Count independently whom the scheduler may blame for a death: what it knows to be executing, and of the others the
-    /// first in line for the remaining slots.
+    /// first in line for the remaining slots that had their inputs.
     fn count_suspects(&mut self, worker: WorkerId, n_slots: u32) {
         let (mut executing, mut others) = (Vec::new(), Vec::new());
         for (graph, info) in &self.graphs {
@@ -91,7 +97,11 @@ impl World {
                 let task = TaskId::new(*graph, idx);
                 if self.scheduler.processing_on(task) == Some(worker) {
                     let is_told = self.told_executing.contains(&(task, self.scheduler.attempt(task)));
-                    if is_told { &mut executing } else { &mut others }.push((Reverse(info.priority), task));
+                    if is_told {
+                        executing.push((Reverse(info.priority), task));
+                    } else if !self.lacks_inputs(task) {
+                        others.push((Reverse(info.priority), task));
+                    }
                 }
             }
         }
@@ -100,6 +110,18 @@ impl World {
         for (_, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
             *self.n_suspect_deaths.entry(task).or_default() += 1;
         }
+    }
+
+    /// Whether some input of `task` is not in memory, as the scheduler knows it.
+    fn lacks_inputs(&self, task: TaskId) -> bool {
+        let info = &self.graphs[&task.graph];
+        kernel_inputs(&info.plan.graph, task.idx).into_iter().any(|input| {
+            let input = match input {
+                KernelInput::Own(idx, _) => TaskId::new(task.graph, idx),
+                KernelInput::External(external, _) => info.externals[external as usize],
+            };
+            self.scheduler.task_state(input) != Some(TaskState::Memory)
+        })
     }
 
     pub(super) fn meet_client(&mut self, link: usize) {

@@ -18,6 +18,8 @@ pub struct Counts {
     pub n_tasks: u64,
     /// Runs that began on a slot.
     pub n_executions: u64,
+    /// Results that were pushed to a worker that watched for them.
+    pub n_pushes: u64,
     /// Messages between scheduler, workers and clients.
     pub n_messages: u64,
     /// Injected faults by kind.
@@ -31,6 +33,7 @@ impl Counts {
         self.virtual_seconds += other.virtual_seconds;
         self.n_tasks += other.n_tasks;
         self.n_executions += other.n_executions;
+        self.n_pushes += other.n_pushes;
         self.n_messages += other.n_messages;
         for (kind, n) in &other.faults {
             *self.faults.entry(kind).or_default() += n;

@@ -97,6 +97,30 @@ pub(super) enum Delivery {
         source: (usize, u32),
         asked_at: Time,
     },
+    /// Watches, begun or ended, reach the peer they are about.
+    Watches {
+        conn: usize,
+        maker: usize,
+        items: Vec<FetchItem>,
+        begins: bool,
+    },
+    /// A result, or word of it, reaches the registration that watches for it.
+    Pushed {
+        conn: usize,
+        maker: usize,
+        item: FetchItem,
+        stored: Stored,
+    },
+    /// A worker notices that its watches at a peer will not be heard of.
+    WatchLost {
+        conn: usize,
+        from: WorkerId,
+    },
+    /// A worker notices that a peer that watched is gone.
+    WatcherGone {
+        conn: usize,
+        watcher: WorkerId,
+    },
     ToClient {
         link: usize,
         messages: Vec<ToClient>,
@@ -140,6 +164,10 @@ impl Delivery {
             | Self::InputGone { .. }
             | Self::FetchAsked { .. }
             | Self::FetchEnded { .. }
+            | Self::Watches { .. }
+            | Self::Pushed { .. }
+            | Self::WatchLost { .. }
+            | Self::WatcherGone { .. }
             | Self::ToClient { .. }
             | Self::SessionWakes { .. }
             | Self::ClientAsks { .. }
@@ -248,8 +276,8 @@ pub(super) struct World {
     pub(super) processes: Vec<Process>,
     pub(super) sessions: Vec<Session>,
     pub(super) graphs: BTreeMap<GraphId, GraphInfo>,
-    /// The last run of each task that was sent.
-    pub(super) last_run: BTreeMap<TaskId, Attempt>,
+    /// Every run that was sent.
+    pub(super) sent: BTreeSet<(TaskId, Attempt)>,
     /// Runs that have begun, anywhere.
     pub(super) begun: BTreeSet<(TaskId, Attempt)>,
     /// Runs the scheduler has been told of as executing, while they were its present ones.
@@ -268,6 +296,9 @@ pub(super) struct World {
     /// Whether anything has happened that may force work to be done twice.
     pub(super) may_repeat_work: bool,
     pub(super) cut_peers: BTreeSet<(usize, usize)>,
+    /// Registrations that watch at others, and when the last word of theirs arrives; `None` once the connection
+    /// has broken and that has not been noticed.
+    pub(super) watching: BTreeMap<(usize, usize), Option<Time>>,
     pub(super) slow_until: Time,
 }
 
@@ -293,7 +324,7 @@ impl World {
             processes: Vec::new(),
             sessions: Vec::new(),
             graphs: BTreeMap::new(),
-            last_run: BTreeMap::new(),
+            sent: BTreeSet::new(),
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
             n_suspect_deaths: BTreeMap::new(),
@@ -305,6 +336,7 @@ impl World {
             is_healed: false,
             may_repeat_work: false,
             cut_peers: BTreeSet::new(),
+            watching: BTreeMap::new(),
             slow_until: Time::default(),
         }
     }
@@ -360,6 +392,10 @@ impl World {
             | Delivery::InputGone { conn, .. }
             | Delivery::WorkerTimer { conn }
             | Delivery::Status { conn }
+            | Delivery::WatchLost { conn, .. }
+            | Delivery::Pushed { conn, .. }
+            | Delivery::Watches { maker: conn, .. }
+            | Delivery::WatcherGone { conn, .. }
             | Delivery::FetchEnded { conn, .. } => Some(self.conns[*conn].process),
             Delivery::FetchAsked { peer, .. } => Some(*peer),
             Delivery::ClientAsks { process, .. } | Delivery::Connect { process } => Some(*process),
@@ -399,6 +435,12 @@ impl World {
             Delivery::FetchAsked { conn, fetch, peer, items, asked_at } => self.serve_fetch(conn, fetch, peer, items, asked_at),
             Delivery::FetchEnded { conn, fetch, item, stored, source, asked_at } => {
                 self.end_fetch(conn, fetch, item, stored, source, asked_at);
+            }
+            Delivery::Watches { conn, maker, items, begins } => self.serve_watches(conn, maker, items, begins),
+            Delivery::Pushed { conn, maker, item, stored } => self.end_push(conn, maker, item, stored),
+            Delivery::WatchLost { conn, from } => self.notice_watch_lost(conn, from),
+            Delivery::WatcherGone { conn, watcher } => {
+                self.tell_worker(conn, rask_worker::machine::Event::PeerGone { peer: watcher });
             }
             Delivery::ToClient { link, messages } => self.client_hears(link, messages),
             Delivery::SessionWakes { session } => self.session_wakes(session),

@@ -15,12 +15,26 @@ pub enum Fault {
     SwallowFetchFailure,
     /// A whole result is fetched, but the scheduler is not told.
     HideReplica,
+    /// A result that a peer watches for is made, and the peer is not told.
+    ForgetWatchers,
+    /// A result that was pushed here stays when no run needs it any more.
+    KeepPushed,
+    /// A result that is made here does not wake the runs that were given early and wait for it here.
+    ForgetLocalWaiters,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 5] =
-        [Fault::SkipAttemptCheckOnCancel, Fault::ForgetToDrop, Fault::RunRevoked, Fault::SwallowFetchFailure, Fault::HideReplica];
+    pub const ALL: [Fault; 8] = [
+        Fault::SkipAttemptCheckOnCancel,
+        Fault::ForgetToDrop,
+        Fault::RunRevoked,
+        Fault::SwallowFetchFailure,
+        Fault::HideReplica,
+        Fault::ForgetWatchers,
+        Fault::KeepPushed,
+        Fault::ForgetLocalWaiters,
+    ];
 }
 
 impl MachineConfig {

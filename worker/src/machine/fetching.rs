@@ -1,8 +1,13 @@
 //! Items on their way here: which peer is asked for which, how much is in the air, and who waits for what.
 //!
+//! An item that is not made yet is watched for at the peer that makes it, or awaited from this worker's own slots. What a peer
+//! pushes is kept, like a part, while a run here needs it.
+//!
 //! One fetch an item, however many runs need it. An item is assigned to the holder with the fewest bytes assigned to it here;
 //! a failed one moves on to the next holder. Requests carry many items, those of the most urgent run first. Parts are kept
 //! while a run here needs them; whole results leave this table when they arrive and become replicas.
+
+mod watching;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -46,7 +51,11 @@ enum Whereabouts {
     Queued(WorkerId),
     /// Asked for.
     InFlight(WorkerId, FetchId),
-    /// A part in the store, needed by this many inputs of runs.
+    /// Not made yet; the peer will push it, or say when it can be fetched.
+    Watched(WorkerId),
+    /// Not made yet, and to be made here.
+    Local,
+    /// In the store, a part or pushed here, needed by this many inputs of runs.
     Here(u32),
 }
 
@@ -105,7 +114,9 @@ pub(super) enum Arrival {
     Stale,
     /// Nobody wants it any more.
     Unwanted,
-    /// These waited for it.
+    /// It was pushed here, and these waited for it. It is kept while they need it.
+    Pushed { waiters: Waiters },
+    /// These waited for it, and it stays.
     Wanted { waiters: Waiters, from: WorkerId },
 }
 
@@ -126,6 +137,8 @@ pub(super) struct Fetching {
     /// Peers with something in their queue and a request to spare, the most urgent first.
     eligible: BTreeSet<(Reverse<Rank>, WorkerId)>,
     flights: BTreeMap<FetchId, Flight>,
+    /// Watches begun (true) and ended in this turn, in order.
+    watches: Vec<(WorkerId, FetchItem, bool)>,
     n_fetches: u64,
     n_queued_ever: u64,
     nbytes_in_flight: u64,
@@ -141,6 +154,7 @@ impl Fetching {
             peers: BTreeMap::new(),
             eligible: BTreeSet::new(),
             flights: BTreeMap::new(),
+            watches: Vec::new(),
             n_fetches: 0,
             n_queued_ever: 0,
             nbytes_in_flight: 0,
@@ -182,12 +196,14 @@ impl Fetching {
         if let Some(key) = self.find(item) {
             return self.join(key, input, rank, waiter);
         }
+        let is_local = !input.is_made && input.holders.contains(&self.me);
         let mut holders = SmallVec::new();
         let mut failed = SmallVec::new();
         self.sort_holders(input, &mut holders, &mut failed);
-        if holders.is_empty() {
+        if holders.is_empty() && !is_local {
             return Want::Nowhere(failed.into_vec());
         }
+        let maker = holders.first().copied();
         let key = self.items.insert(ItemEntry {
             item,
             nbytes: input.nbytes,
@@ -199,8 +215,21 @@ impl Fetching {
             failed,
         });
         self.by_task.entry(item.task).or_default().push(key);
-        self.assign(key);
+        match maker {
+            _ if input.is_made => self.assign(key),
+            Some(maker) if !is_local => {
+                self.set_whereabouts(key, Whereabouts::Watched(maker));
+                self.watches.push((maker, item, true));
+            }
+            Some(_) | None => self.set_whereabouts(key, Whereabouts::Local),
+        }
         Want::Awaited(key)
+    }
+
+    fn set_whereabouts(&mut self, key: Key, whereabouts: Whereabouts) {
+        if let Some(entry) = self.items.get_mut(key) {
+            entry.whereabouts = whereabouts;
+        }
     }
 
     /// Another run wants an item that is known already.
@@ -211,13 +240,16 @@ impl Fetching {
             *n_users += u32::from(waiter.is_some());
             return Want::Here(key);
         }
+        if input.is_made && matches!(entry.whereabouts, Whereabouts::Watched(_) | Whereabouts::Local) {
+            return self.stop_awaiting(key, input, waiter);
+        }
         entry.waiters.extend(waiter);
         let (mut holders, mut failed) = (std::mem::take(&mut entry.holders), std::mem::take(&mut entry.failed));
         let is_raised = rank > entry.rank;
         entry.rank = entry.rank.max(rank);
         let queued_at = match entry.whereabouts {
             Whereabouts::Queued(peer) => Some(peer),
-            Whereabouts::InFlight(..) | Whereabouts::Here(_) => None,
+            Whereabouts::InFlight(..) | Whereabouts::Watched(_) | Whereabouts::Local | Whereabouts::Here(_) => None,
         };
         self.sort_holders(input, &mut holders, &mut failed);
         if let Some(entry) = self.items.get_mut(key) {
@@ -354,6 +386,11 @@ impl Fetching {
     /// An item of a fetch will not come.
     pub(super) fn failed(&mut self, fetch: FetchId, item: FetchItem) -> Failure {
         let Some((key, from)) = self.land(fetch, item) else { return Failure::Handled };
+        self.failed_at(key, from)
+    }
+
+    /// An item that is neither queued nor in the air any more cannot be had from `from`.
+    fn failed_at(&mut self, key: Key, from: WorkerId) -> Failure {
         let Some(entry) = self.items.get_mut(key) else { return Failure::Handled };
         entry.holders.retain(|holder| *holder != from);
         if !entry.failed.contains(&from) {
@@ -410,12 +447,12 @@ impl Fetching {
                 self.forget(key);
                 return Some(item);
             }
-            Whereabouts::Queued(_) | Whereabouts::InFlight(..) => {}
+            Whereabouts::Queued(_) | Whereabouts::InFlight(..) | Whereabouts::Watched(_) | Whereabouts::Local => {}
         }
         if let Some(idx) = entry.waiters.iter().position(|waiter| Some(*waiter) == run) {
             entry.waiters.swap_remove(idx);
         }
-        if !entry.is_wanted() && matches!(entry.whereabouts, Whereabouts::Queued(_)) {
+        if !entry.is_wanted() && !matches!(entry.whereabouts, Whereabouts::InFlight(..)) {
             self.forget(key);
         }
         None
@@ -432,7 +469,7 @@ impl Fetching {
                 // What is in the air is dropped on arrival, since nobody waits for it.
                 Whereabouts::InFlight(..) => continue,
                 Whereabouts::Here(_) => drops.push(entry.item),
-                Whereabouts::Queued(_) => {}
+                Whereabouts::Queued(_) | Whereabouts::Watched(_) | Whereabouts::Local => {}
             }
             self.forget(key);
         }
@@ -446,7 +483,7 @@ impl Fetching {
             let Some(entry) = self.items.get_mut(key).filter(|entry| entry.item.attempt == whole.attempt) else { continue };
             entry.is_kept = false;
             waiters.extend(std::mem::take(&mut entry.waiters));
-            if matches!(entry.whereabouts, Whereabouts::Queued(_)) {
+            if matches!(entry.whereabouts, Whereabouts::Queued(_) | Whereabouts::Watched(_) | Whereabouts::Local) {
                 self.forget(key);
             }
         }
@@ -474,6 +511,9 @@ impl Fetching {
             if keys.is_empty() {
                 self.by_task.remove(&entry.item.task);
             }
+        }
+        if let Whereabouts::Watched(peer) = entry.whereabouts {
+            self.watches.push((peer, entry.item, false));
         }
         if let Whereabouts::Queued(worker) = entry.whereabouts {
             if let Some(peer) = self.peers.get_mut(&worker) {
@@ -506,6 +546,11 @@ impl Fetching {
                     nbytes_in_flight += entry.nbytes;
                     *nbytes_assigned.entry(worker).or_default() += entry.nbytes;
                 }
+                Whereabouts::Watched(peer) => {
+                    assert!(entry.is_wanted(), "{:?} is watched for nobody", entry.item);
+                    assert!(self.peers.contains_key(&peer), "{:?} is watched at {peer}, a stranger", entry.item);
+                }
+                Whereabouts::Local => assert!(entry.is_wanted(), "{:?} is awaited for nobody", entry.item),
                 Whereabouts::Here(n_users) => {
                     assert!(n_users > 0 || entry.is_kept, "part {:?} is kept for nobody", entry.item);
                     assert!(entry.waiters.is_empty(), "{:?} is here and awaited", entry.item);

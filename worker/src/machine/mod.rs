@@ -11,29 +11,34 @@
 
 #[cfg(test)]
 mod conversations;
+#[cfg(test)]
+mod early_tests;
 mod event;
 mod executing;
 mod fault;
 mod fetching;
+mod results;
 mod runs;
 mod slab;
 mod story;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use rask_comm::message::{FromWorker, Run, RunFailure, RunInput, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, GroupMember, Run, RunFailure, RunGroup, RunInput, ToWorker, WorkerStatus, part_nbytes};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, BodyId, Epoch, TaskId, WorkerId};
+use rask_graphs::{Attempt, BodyId, Epoch, GraphId, TaskId, WorkerId};
 use rustc_hash::FxHashMap;
 
 use executing::{Executing, ExecutingRun};
-use fetching::{Arrival, Failure, Fetching, Waiters, Want};
+use fetching::{Fetching, Waiters, Want};
 use runs::{Needs, Rank, RunEntry, Runs};
 use slab::Key;
 use story::Story;
+use watchers::Watchers;
 
 pub use event::{Action, Event, FetchFailure, FetchId, FetchItem};
 pub use fault::Fault;
@@ -85,6 +90,9 @@ pub struct Machine {
     fetching: Fetching,
     /// Whole results held here, made or fetched.
     results: FxHashMap<TaskId, Attempt>,
+    watchers: Watchers,
+    /// Where the members of gather groups are.
+    groups: FxHashMap<(GraphId, u32), Vec<GroupMember>>,
     is_paused: bool,
     is_retiring: bool,
     n_stale: u64,
@@ -106,6 +114,8 @@ impl Machine {
             executing: Executing::new(config.n_slots.max(1) as usize),
             fetching: Fetching::new(config.limits),
             results: FxHashMap::default(),
+            watchers: Watchers::default(),
+            groups: FxHashMap::default(),
             is_paused: false,
             is_retiring: false,
             n_stale: 0,
@@ -124,21 +134,19 @@ impl Machine {
             Event::InputGone { task, attempt, input } => self.miss_input(now, task, attempt, input, out),
             Event::FetchArrived { fetch, item, nbytes, duration_us } => self.arrive(now, fetch, item, nbytes, duration_us, out),
             Event::FetchFailed { fetch, item, reason: _ } => {
-                if let Failure::Lost { waiters, holders, was_kept } = self.fetching.failed(fetch, item)
-                    && !self.config.has_fault(Fault::SwallowFetchFailure)
-                {
-                    self.lose_input(now, item.task, waiters, &holders, out);
-                    if was_kept {
-                        out.push(Action::Tell(FromWorker::NotReplicated { task: item.task }));
-                    }
+                let failure = self.fetching.failed(fetch, item);
+                self.fetch_failed(now, item, failure, out);
+            }
+            Event::Pushed { from, item, nbytes } => self.take_pushed(now, from, item, nbytes, out),
+            Event::Made { from, item, nbytes } => self.fetching.made(from, item, nbytes),
+            Event::WatchLost { from } => {
+                for (item, failure) in self.fetching.watch_lost(from) {
+                    self.fetch_failed(now, item, failure, out);
                 }
             }
-            Event::Pushed { .. }
-            | Event::Made { .. }
-            | Event::WatchLost { .. }
-            | Event::PeerWatches { .. }
-            | Event::PeerUnwatches { .. }
-            | Event::PeerGone { .. } => {}
+            Event::PeerWatches { peer, items } => self.begin_watches(peer, &items, out),
+            Event::PeerUnwatches { peer, items } => items.iter().for_each(|item| self.watchers.remove(peer, *item)),
+            Event::PeerGone { peer } => self.watchers.remove_peer(peer),
             Event::ResultLost { task } => self.lose_result(now, task, out),
             Event::Measured(status) => {
                 self.is_paused = status.is_paused;
@@ -224,6 +232,12 @@ impl Machine {
         self.results.len()
     }
 
+    /// Results that peers watch for.
+    #[must_use]
+    pub fn n_watched(&self) -> usize {
+        self.watchers.len()
+    }
+
     /// News that was overtaken and is ignored, counted.
     #[must_use]
     pub fn n_stale(&self) -> u64 {
@@ -246,6 +260,9 @@ impl Machine {
                 self.fetching.set_me(worker);
             }
             ToWorker::Body { id, body, label } => out.push(Action::AddBody { id, body, label }),
+            ToWorker::Group { graph, group, members } => {
+                self.groups.insert((graph, group), members);
+            }
             ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
             ToWorker::Run(run) => self.take_run(now, run, out),
             ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),
@@ -255,7 +272,11 @@ impl Machine {
                     self.free(now, task, out);
                 }
             }
-            ToWorker::ForgetGraph { graph } => out.push(Action::ForgetBodies { graph }),
+            ToWorker::ForgetGraph { graph } => {
+                self.watchers.remove_graph(graph);
+                self.groups.retain(|(of, _), _| *of != graph);
+                out.push(Action::ForgetBodies { graph });
+            }
             ToWorker::Replicate { input } => self.replicate(&input, out),
             ToWorker::Leave => out.push(Action::Exit),
             ToWorker::Close { reason } => out.push(Action::Close { reason }),
@@ -263,7 +284,7 @@ impl Machine {
     }
 
     fn take_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
-        let Run { task, attempt, body, priority, inputs: sources, spread } = run;
+        let Run { task, attempt, body, priority, inputs: sources, groups } = run;
         if !self.make_way(now, task, attempt, out) {
             self.n_stale += 1;
             return;
@@ -271,6 +292,7 @@ impl Machine {
         // Until its inputs have been looked at it counts as missing them all, so that it cannot become ready half-way.
         let n_missing = u32::MAX;
         let body = BodyId { graph: task.graph, idx: body };
+        let (sources, spread) = self.spread_out(task.graph, sources, &groups);
         let key = self.runs.insert(RunEntry {
             task,
             attempt,
@@ -319,6 +341,35 @@ impl Machine {
         }
     }
 
+    /// All inputs of a run in kernel order, groups spread out, and for each declared input how many it spreads out to; the
+    /// latter empty when each is one.
+    fn spread_out(&self, graph: GraphId, results: Vec<RunInput>, groups: &[RunGroup]) -> (Vec<RunInput>, Vec<u32>) {
+        if groups.is_empty() {
+            return (results, Vec::new());
+        }
+        let n_declared = results.len() + groups.len();
+        let (mut results, mut groups) = (results.into_iter(), groups.iter().peekable());
+        let (mut inputs, mut spread) = (Vec::new(), Vec::with_capacity(n_declared));
+        for at in 0..n_declared {
+            let before = inputs.len();
+            if let Some(group) = groups.next_if(|group| group.at as usize == at) {
+                let members = self.groups.get(&(graph, group.group)).map(Vec::as_slice).unwrap_or_default();
+                inputs.extend(members.iter().map(|member| RunInput {
+                    task: member.task,
+                    attempt: member.attempt,
+                    part: group.part,
+                    nbytes: part_nbytes(member.nbytes, member.n_parts, group.part),
+                    holders: member.holders.clone(),
+                    is_made: true,
+                }));
+            } else {
+                inputs.extend(results.next());
+            }
+            spread.push(u32::try_from(inputs.len() - before).unwrap_or(u32::MAX));
+        }
+        (inputs, spread)
+    }
+
     /// Drop or interrupt older runs of `task`. False when `attempt` itself is old news.
     fn make_way(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) -> bool {
         if self.held(task).is_some_and(|held| held >= attempt) || self.executing.of(task).any(|run| run.attempt >= attempt) {
@@ -349,6 +400,7 @@ impl Machine {
             self.executing.start(ExecutingRun { task, attempt, started: now, is_told: false, is_interrupted: false, needs });
             out.push(Action::Execute { task, attempt, body, inputs, spread });
         }
+        self.fetching.take_watches(out);
         if !self.is_paused {
             self.fetching.pump(usize::MAX, out);
         } else if self.executing.is_empty() && self.fetching.is_idle() {
@@ -371,9 +423,13 @@ impl Machine {
         self.story.push(now, task, attempt, Stage::InMemory);
         self.results.insert(task, attempt);
         out.push(Action::Tell(news));
-        if self.fetching.n_items() > 0 {
+        if self.fetching.n_items() > 0 && !self.config.has_fault(Fault::ForgetLocalWaiters) {
             let waiters = self.fetching.satisfy(whole);
             self.inputs_came(now, waiters);
+        }
+        if !self.config.has_fault(Fault::ForgetWatchers) {
+            let watches = self.watchers.take(task, attempt);
+            out.extend(watches.into_iter().map(|(to, item)| Action::Push { to, item }));
         }
     }
 
@@ -405,29 +461,6 @@ impl Machine {
         }
     }
 
-    fn arrive(&mut self, now: Time, fetch: FetchId, item: FetchItem, nbytes: u64, duration_us: u64, out: &mut Vec<Action>) {
-        match self.fetching.arrived(fetch, item) {
-            Arrival::Stale => {
-                self.n_stale += 1;
-                self.drop_unless_needed(item, out);
-            }
-            Arrival::Unwanted => self.drop_unless_needed(item, out),
-            Arrival::Wanted { waiters, from } => {
-                let FetchItem { task, attempt, part } = item;
-                if part.is_whole() {
-                    if self.held(task).is_none_or(|held| held < attempt) {
-                        self.results.insert(task, attempt);
-                    }
-                    self.story.push(now, task, attempt, Stage::Fetched);
-                }
-                if !self.config.has_fault(Fault::HideReplica) {
-                    out.push(Action::Tell(FromWorker::Fetched { task, attempt, part, nbytes, from, duration_us }));
-                }
-                self.inputs_came(now, waiters);
-            }
-        }
-    }
-
     fn inputs_came(&mut self, now: Time, waiters: Waiters) {
         for key in waiters {
             let Some(run) = self.runs.get_mut(key) else { continue };
@@ -450,23 +483,6 @@ impl Machine {
         // A run that names the input twice waits for it twice; it is given back once.
         if let Some((task, attempt)) = self.abandon(now, key, Stage::InputLost, out) {
             out.push(Action::Tell(FromWorker::InputLost { task, attempt, input, holders: holders.to_vec() }));
-        }
-    }
-
-    fn lose_result(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
-        if let Some(attempt) = self.results.remove(&task) {
-            self.story.push(now, task, attempt, Stage::Freed);
-            out.push(Action::Tell(FromWorker::Lost { task }));
-            self.give_back_users(now, task, attempt, out);
-        }
-    }
-
-    /// A result that was held here is gone although nobody freed it: runs that counted on it cannot start here. It happens
-    /// seldom enough for a look at every waiting run.
-    fn give_back_users(&mut self, now: Time, input: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
-        let me: Vec<WorkerId> = self.me.into_iter().collect();
-        for key in self.runs.users_of(input, attempt) {
-            self.give_back(now, key, input, &me, out);
         }
     }
 
@@ -504,33 +520,6 @@ impl Machine {
         out.push(Action::Tell(FromWorker::Revoked { task, attempt, given_up }));
     }
 
-    fn free(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
-        if let Some(attempt) = self.results.remove(&task) {
-            self.story.push(now, task, attempt, Stage::Freed);
-            if !self.config.has_fault(Fault::ForgetToDrop) {
-                out.push(Action::Drop(FetchItem::whole(task, attempt)));
-            }
-        }
-        if self.fetching.n_items() == 0 {
-            return;
-        }
-        let (drops, waiters) = self.fetching.free(task);
-        out.extend(drops.into_iter().map(Action::Drop));
-        // The scheduler cancels the runs that need a result before it frees it; should it not, they cannot wait for ever.
-        self.lose_input(now, task, waiters, &[], out);
-    }
-
-    fn replicate(&mut self, input: &RunInput, out: &mut Vec<Action>) {
-        if self.held(input.task).is_some_and(|held| held >= input.attempt) {
-            return;
-        }
-        // Replicas are made so that a worker may leave: they go before anything else of the same priority.
-        let rank = Rank { priority: i32::MAX, task: Reverse(input.task) };
-        if let Want::Nowhere(_) = self.fetching.want(input, rank, None) {
-            out.push(Action::Tell(FromWorker::NotReplicated { task: input.task }));
-        }
-    }
-
     /// Remove a run that has not started, and let go of what it counted on.
     fn abandon(&mut self, now: Time, key: Key, stage: Stage, out: &mut Vec<Action>) -> Option<(TaskId, Attempt)> {
         let run = self.runs.remove(key)?;
@@ -540,14 +529,11 @@ impl Machine {
     }
 
     fn let_go(&mut self, needs: &Needs, run: Option<Key>, out: &mut Vec<Action>) {
-        out.extend(needs.iter().filter_map(|&item| self.fetching.let_go(item, run)).map(Action::Drop));
-    }
-
-    /// The shell has put `item` into the store although nobody waits for it: drop it, unless the same is held for good reason.
-    fn drop_unless_needed(&self, item: FetchItem, out: &mut Vec<Action>) {
-        let is_held = item.part.is_whole() && self.held(item.task) == Some(item.attempt);
-        if !is_held && !self.fetching.is_here(item) {
-            out.push(Action::Drop(item));
+        let drops = needs.iter().filter_map(|&item| self.fetching.let_go(item, run)).map(Action::Drop);
+        if self.config.has_fault(Fault::KeepPushed) {
+            drops.for_each(drop);
+        } else {
+            out.extend(drops);
         }
     }
 

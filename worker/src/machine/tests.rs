@@ -1,7 +1,7 @@
 //! The machine by scripts: on each line what happens, and after the bar all that it asks for, in order.
 //!
 //! `run 5.2 p=1 <- 0:3x8@1,2 4@1` is attempt 2 of task 5 with priority 1, of part 3 of task 0 (8 bytes, held by workers 1 and
-//! 2) and the whole result of task 4. Attempts are 1 and sizes 1 byte where nothing else is said.
+//! 2) and the whole result of task 4; `4!1` is one that worker 1 (0: this one) is still making. Attempts are 1 and sizes 1 byte where nothing else is said.
 
 use std::fmt::Write as _;
 
@@ -35,19 +35,20 @@ fn item(text: &str) -> FetchItem {
 }
 
 fn source(text: &str) -> RunInput {
-    let (what, holders) = text.split_once('@').unwrap();
+    let is_made = !text.contains('!');
+    let (what, holders) = text.split_once(['@', '!']).unwrap();
     let (what, nbytes) = what.split_once('x').unwrap_or((what, "1"));
     let FetchItem { task, attempt, part } = item(what);
     let holders =
         holders.split(',').filter(|holder| !holder.is_empty()).map(|holder| WorkerId(holder.parse().unwrap())).collect();
-    RunInput { task, attempt, part, nbytes: nbytes.parse().unwrap(), holders, is_made: true }
+    RunInput { task, attempt, part, nbytes: nbytes.parse().unwrap(), holders, is_made }
 }
 
 fn run_of(words: &[&str]) -> Run {
     let (task, attempt) = id(words[0]);
     let priority = words.iter().find_map(|word| word.strip_prefix("p=")).map_or(0, |priority| priority.parse().unwrap());
-    let inputs = words.iter().filter(|word| word.contains('@')).map(|word| source(word)).collect();
-    Run { task, attempt, body: 0, priority, inputs, spread: Vec::new() }
+    let inputs = words.iter().filter(|word| word.contains(['@', '!'])).map(|word| source(word)).collect();
+    Run { task, attempt, body: 0, priority, inputs, groups: Vec::new() }
 }
 
 fn show_id(task: TaskId, attempt: Attempt) -> String {
@@ -135,9 +136,10 @@ impl Script {
         let (word, rest) = (words[0], &words[1..]);
         let task = || id(rest[0]);
         let fetch = || FetchId(rest[0].parse().unwrap());
+        let peer = || WorkerId(rest[0].parse().unwrap());
         match word {
             "peer" => {
-                let worker = WorkerId(rest[0].parse().unwrap());
+                let worker = peer();
                 self.say(ToWorker::Peer { worker, address: ([127, 0, 0, 1], 1).into(), name: format!("w{worker}") })
             }
             "run" => self.say(ToWorker::Run(run_of(rest))),
@@ -158,6 +160,16 @@ impl Script {
             "failed" => {
                 self.handle(Event::FetchFailed { fetch: fetch(), item: item(rest[1]), reason: FetchFailure::Unreachable })
             }
+            "pushed" => self.handle(Event::Pushed { from: peer(), item: item(rest[1]), nbytes: 1 }),
+            "made" => self.handle(Event::Made { from: peer(), item: item(rest[1]), nbytes: 1 }),
+            "deaf" => self.handle(Event::WatchLost { from: peer() }),
+            "watches" => {
+                self.handle(Event::PeerWatches { peer: peer(), items: rest[1..].iter().map(|word| item(word)).collect() })
+            }
+            "unwatches" => {
+                self.handle(Event::PeerUnwatches { peer: peer(), items: rest[1..].iter().map(|word| item(word)).collect() })
+            }
+            "gone" => self.handle(Event::PeerGone { peer: peer() }),
             "spoilt" => self.handle(Event::ResultLost { task: task().0 }),
             "cancel" => self.say(ToWorker::Cancel { task: task().0, attempt: task().1 }),
             "revoke" => self.say(ToWorker::Revoke { task: task().0, attempt: task().1 }),
@@ -197,7 +209,7 @@ impl Script {
     }
 }
 
-fn play(n_slots: u32, script: &str) -> Script {
+pub(super) fn play(n_slots: u32, script: &str) -> Script {
     let mut machine = Script::new(config(n_slots));
     machine.play(script);
     machine

@@ -1,0 +1,343 @@
+//! When tasks are sent, and what is said with them.
+//!
+//! A worker is sent only a little more than it has slots, or a few milliseconds' worth of short tasks; the rest stays here, in
+//! the worker's backlog (when its data is there) or in the common queue (tasks without inputs), so late information still
+//! counts and moving a task that has not been sent costs nothing. Runs whose inputs are still being made have room of their own.
+
+use std::cmp::Reverse;
+
+use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
+use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
+
+use super::config::Fault;
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{BOUND_EARLY, NOBODY, TaskState};
+use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
+use super::workers::Rank;
+use super::{early, quarantine, replicas, siblings, stealing, transitions};
+
+/// How many short tasks a worker is given in a row.
+const BLOCK: usize = 64;
+
+/// Where a ready task waits.
+enum Claim {
+    Backlog,
+    Common,
+    Constrained(usize),
+}
+
+/// Give every worker with room what waits for it. Workers take turns, so that a new graph is spread evenly.
+pub(super) fn fill_workers(core: &mut Core, out: &mut Actions) {
+    core.needs_filling = false;
+    let mut workers: Vec<WorkerId> = core.workers.least_loaded().collect();
+    while !workers.is_empty() {
+        workers.retain(|worker| fill_turn(core, *worker, out));
+    }
+    stealing::look_again(core, out);
+}
+
+/// One worker's turn: one task while it has none to spare, a block of neighbours once tasks are given ahead, because
+/// neighbours in the order tend to feed the same task.
+fn fill_turn(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
+    for _ in 0..BLOCK {
+        if !fill_one(core, worker, out) {
+            return fill_one_early(core, worker, out);
+        }
+        if !core.workers.get(worker).is_some_and(|entry| entry.is_saturated(&core.config)) {
+            break;
+        }
+    }
+    true
+}
+
+/// The turn's end: bind what can be bound, and fill every worker if something has happened that may concern any of them.
+pub(super) fn settle(core: &mut Core, out: &mut Actions) {
+    loop {
+        if !core.quarantine.is_empty() {
+            quarantine::advance(core, out);
+        }
+        if !core.needs_filling && core.to_fill.is_empty() && core.bindable.is_empty() {
+            return;
+        }
+        while let Some(worker) = core.to_fill.pop() {
+            fill_worker(core, worker, out);
+        }
+        if core.needs_filling {
+            fill_workers(core, out);
+        }
+        early::bind(core, out);
+    }
+}
+
+/// Give `worker` what waits for it, until it has no room. Ahead of need it is given work in blocks: not before half of what
+/// it was given has been done.
+pub(super) fn fill_worker(core: &mut Core, worker: WorkerId, out: &mut Actions) {
+    if core.workers.get(worker).is_some_and(|entry| !entry.is_well_ahead(&core.config)) {
+        while fill_one(core, worker, out) {}
+    }
+    if core.workers.get(worker).is_some_and(|entry| !entry.is_well_ahead_early(&core.config)) {
+        while fill_one_early(core, worker, out) {}
+    }
+    stealing::steal_for(core, worker, out);
+}
+
+/// Send one task to `worker` if it has room and there is one.
+fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
+    loop {
+        if !core.workers.get(worker).is_some_and(|entry| entry.has_room(&core.config)) {
+            return false;
+        }
+        let Some((claim, (_, task))) = next_for(core, worker) else {
+            return take_from_longest_backlog(core, worker, out);
+        };
+        pop_claim(core, worker, &claim);
+        let is_common = matches!(claim, Claim::Common | Claim::Constrained(_));
+        let is_here = core.task(task).is_some_and(|entry| {
+            let is_claimed = is_common && entry.worker == NOBODY || entry.worker == worker;
+            entry.state == TaskState::Queued && !entry.is_early() && is_claimed
+        });
+        if is_here && replicas::park_if_hot(core, task, worker) {
+            continue;
+        }
+        if is_here {
+            queued_to_processing(core, task, worker, out);
+            if matches!(claim, Claim::Common) {
+                siblings::adopt(core, task, worker);
+            }
+            return true;
+        }
+    }
+}
+
+/// Send one task whose inputs are still being made, if `worker` has room for such and there is one.
+fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
+    loop {
+        if !core.workers.get(worker).is_some_and(|entry| entry.has_early_room(&core.config)) {
+            return false;
+        }
+        let constrained = core.constraints.peek_for(worker, &core.workers, true, false);
+        let own = core.workers.get(worker).and_then(|entry| entry.early.peek()).map(|Reverse((rank, _))| *rank);
+        let (class, (_, task)) = match (own, constrained) {
+            (Some(rank), Some((class, other))) if other < rank => (Some(class), other),
+            (Some(rank), _) => (None, rank),
+            (None, Some((class, rank))) => (Some(class), rank),
+            (None, None) => return false,
+        };
+        match class {
+            Some(class) => core.constraints.pop(class, true),
+            None => {
+                core.workers.update(worker, super::workers::Worker::pop_early);
+            }
+        }
+        let place = if class.is_some() { NOBODY } else { worker };
+        let is_here =
+            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() && entry.worker == place);
+        if is_here {
+            queued_to_processing(core, task, worker, out);
+            return true;
+        }
+    }
+}
+
+fn next_for(core: &mut Core, worker: WorkerId) -> Option<(Claim, Rank)> {
+    let common = core.queue.peek().map(|rank| (Claim::Common, rank));
+    let ignore = core.config.has_fault(Fault::IgnoreResources);
+    let constrained =
+        core.constraints.peek_for(worker, &core.workers, false, ignore).map(|(class, rank)| (Claim::Constrained(class), rank));
+    let entry = core.workers.get(worker)?;
+    let own = entry.backlog.peek().map(|Reverse((rank, _))| (Claim::Backlog, *rank));
+    [own, constrained, common].into_iter().flatten().min_by_key(|(_, rank)| *rank)
+}
+
+fn pop_claim(core: &mut Core, worker: WorkerId, claim: &Claim) {
+    match claim {
+        Claim::Common => core.queue.pop(),
+        Claim::Constrained(class) => core.constraints.pop(*class, false),
+        Claim::Backlog => {
+            core.workers.update(worker, |worker| {
+                if let Some(Reverse((_, estimate))) = worker.backlog.pop() {
+                    worker.backlog_ns -= u64::from(estimate);
+                }
+            });
+        }
+    }
+}
+
+/// An idle worker takes the first task of the longest backlog when it can start it, transfers included, before the
+/// backlog's owner would.
+fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions) -> bool {
+    let is_idle = core.workers.get(thief).is_some_and(|worker| worker.n_processing < worker.n_slots());
+    let Some(victim) = core.workers.longest_backlog().filter(|victim| is_idle && *victim != thief) else { return false };
+    loop {
+        let Some(entry) = core.workers.get(victim) else { return false };
+        let Some(&Reverse(((_, task), estimate))) = entry.backlog.peek() else { return false };
+        let wait_ns = entry.wait_ns();
+        let is_there =
+            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early() && entry.worker == victim);
+        if !is_there {
+            pop_claim(core, victim, &Claim::Backlog);
+            continue;
+        }
+        let missing = missing_nbytes(core, task, thief);
+        if transfer_ns(core, victim, thief, missing, estimate, false).saturating_add(u64::from(estimate)) >= wait_ns {
+            return false;
+        }
+        pop_claim(core, victim, &Claim::Backlog);
+        core.counters.n_moved += 1;
+        queued_to_processing(core, task, thief, out);
+        return true;
+    }
+}
+
+/// Bytes of inputs of `task` that `worker` would have to fetch; groups are judged by some of their members.
+pub(super) fn missing_nbytes(core: &Core, task: TaskId, worker: WorkerId) -> u64 {
+    let mut missing = 0u64;
+    let run = core.run(task.graph);
+    for input in &run.graph.inputs[run.inputs(task.idx)] {
+        for_each_result(core, task.graph, *input, N_MEMBERS_SAMPLED, |result| {
+            missing = missing.saturating_add(if result.holders.contains(&worker) { 0 } else { result.nbytes });
+        });
+    }
+    missing
+}
+
+/// Send a queued task to a worker.
+pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
+    let estimate = estimate_ns(core, task);
+    let entry = core.entry_mut(task);
+    entry.attempt.0 += 1;
+    entry.worker = worker;
+    entry.estimate_ns = estimate;
+    core.set_state(task, TaskState::Processing, Some(worker));
+    core.counters.n_runs += 1;
+    replicas::note_fetching(core, task, worker);
+    introduce_body(core, task, worker, out);
+    let (message, inputs_made_at) = describe_run(core, task, worker, out);
+    let (now, is_early) = (core.now_ns(), core.entry(task).is_early());
+    let run = core.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
+    let options = run.graph.options_of(task.idx);
+    let end = core.workers.update(worker, |worker| {
+        let end = worker.take_slot(now, inputs_made_at, u64::from(estimate));
+        worker.n_processing += 1;
+        worker.occupancy_ns += u64::from(estimate);
+        if is_early {
+            worker.count_early(true, u64::from(estimate));
+        }
+        if let Some(options) = options {
+            worker.adjust_resources(&options.resources, -1.0);
+        }
+        end
+    });
+    let entry = run.entry_mut(task.idx);
+    entry.expected_end_ns = end.unwrap_or_default();
+    if is_early {
+        entry.set(BOUND_EARLY);
+    }
+    out.tell_worker(worker, ToWorker::Run(message));
+    stealing::note_given(core, task);
+    early::place(core, task);
+    if core.config.has_fault(Fault::ReleaseInputsEarly) {
+        transitions::release_inputs_early(core, task, out);
+    }
+}
+
+/// Send a body before the first run that names it.
+fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
+    let run = core.graphs.get(&task.graph).expect("a task in transition has a graph");
+    let idx = run.graph.body_of[task.idx.index()];
+    let id = BodyId { graph: task.graph, idx };
+    let is_new = core.workers.update(worker, |worker| worker.known_bodies.insert(id)).unwrap_or(false);
+    if is_new {
+        let body = run.graph.bodies[idx as usize].clone();
+        let label = run.graph.keys.family_name(task.idx.0).to_owned();
+        out.tell_worker(worker, ToWorker::Body { id, body, label });
+    }
+}
+
+/// The message for a run, with where its inputs are and when the last of them is expected; peers not met before are
+/// introduced first.
+fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) -> (Run, u64) {
+    let run = core.run(task.graph);
+    let declared = &run.graph.inputs[run.inputs(task.idx)];
+    let mut inputs = Vec::with_capacity(declared.len());
+    let mut groups = Vec::new();
+    let mut last_made_at = 0;
+    for (input, at) in declared.iter().zip(0u32..) {
+        if let Source::Group(group) = input.source() {
+            groups.push(RunGroup { at, group, part: input.part });
+            continue;
+        }
+        for_each_result(core, task.graph, *input, 1, |result| {
+            let holders = name_holders(result.holders, worker, task);
+            let arrives = if holders[..] == [worker] || result.is_made { 0 } else { PUSH_NS };
+            last_made_at = last_made_at.max(result.made_at_ns + arrives);
+            let (task, attempt, nbytes, is_made) = (result.task, result.attempt, result.nbytes, result.is_made);
+            inputs.push(RunInput { task, attempt, part: input.part, nbytes, holders, is_made });
+        });
+    }
+    let (attempt, body) = (run.entry(task.idx).attempt, run.graph.body_of[task.idx.index()]);
+    let priority = run.options.priority;
+    for input in &inputs {
+        introduce_peers(core, &input.holders, worker, out);
+    }
+    for group in &groups {
+        introduce_group(core, task.graph, group.group, worker, out);
+    }
+    (Run { task, attempt, body, priority, inputs, groups }, last_made_at)
+}
+
+/// Tell `worker` where the members of a group are, unless it knows.
+fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId, out: &mut Actions) {
+    let version = core.run(graph).groups[group as usize].version;
+    let known = core.workers.update(worker, |entry| entry.known_groups.insert((graph, group), version)).flatten();
+    if known == Some(version) {
+        return;
+    }
+    let run = core.run(graph);
+    let mut members = Vec::new();
+    for idx in &run.graph.group_members[run.members(group)] {
+        let (task, entry) = (run.task_id(*idx), run.entry(*idx));
+        let holders = name_holders(&entry.holders, worker, task);
+        members.push(GroupMember { task, attempt: entry.attempt, nbytes: entry.nbytes, n_parts: entry.n_parts, holders });
+    }
+    for member in &members {
+        introduce_peers(core, &member.holders, worker, out);
+    }
+    out.tell_worker(worker, ToWorker::Group { graph, group, members });
+}
+
+/// The holders to name to `worker`: itself if it is one, else a few, other ones for other tasks, so that a result that
+/// many want is fetched from many.
+fn name_holders(holders: &[WorkerId], worker: WorkerId, task: TaskId) -> Vec<WorkerId> {
+    if holders.contains(&worker) {
+        return vec![worker];
+    }
+    let first = task.idx.index() % holders.len().max(1);
+    holders[first..].iter().chain(&holders[..first]).take(N_HOLDERS).copied().collect()
+}
+
+/// Tell `worker` the addresses of holders it has not met.
+pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: WorkerId, out: &mut Actions) {
+    for &holder in holders.iter().filter(|holder| **holder != worker) {
+        let Some(peer) = core.workers.get(holder) else { continue };
+        let (address, name) = (peer.hello.data_address, peer.hello.name.clone());
+        let is_new = core.workers.update(worker, |worker| worker.known_peers.insert(holder)).unwrap_or(false);
+        if is_new {
+            out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name });
+        }
+    }
+}
+
+/// A whole result as an input, for replication.
+pub(super) fn describe_input(core: &Core, task: TaskId) -> RunInput {
+    let entry = core.entry(task);
+    RunInput {
+        task,
+        attempt: entry.attempt,
+        part: Part::WHOLE,
+        nbytes: entry.nbytes,
+        holders: entry.holders.to_vec(),
+        is_made: true,
+    }
+}

@@ -1,0 +1,97 @@
+//! Suspects: a task that may have killed a worker runs alone the next time, so that it is known who did it.
+//!
+//! When a worker dies its last reports die with it, and of what it had been given nobody can say what was executing. Whoever is
+//! suspected wrongly is cleared by a run on a worker that has nothing else to do; whoever is guilty is caught by it. A worker is
+//! reserved for that: it is given nothing more, and once it has done what it had, the suspect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rask_graphs::{TaskId, WorkerId};
+
+use super::core::Core;
+use super::event::Actions;
+use super::graph_run::{NOBODY, TaskState};
+use super::workers::Rank;
+use super::{dispatch, placement};
+
+/// How many of the least loaded workers are considered.
+const N_CANDIDATES: usize = 16;
+
+/// Suspects that are ready, and workers reserved for some of them.
+#[derive(Default)]
+pub(super) struct Quarantine {
+    waiting: BTreeSet<Rank>,
+    reserved: BTreeMap<WorkerId, TaskId>,
+}
+
+impl Quarantine {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.reserved.is_empty()
+    }
+
+    pub(super) fn is_reserved(&self, worker: WorkerId) -> bool {
+        self.reserved.contains_key(&worker)
+    }
+}
+
+/// A suspect is ready. Tells whether it waits here; one that no connected worker may run waits with its like.
+pub(super) fn push(core: &mut Core, task: TaskId) -> bool {
+    if placement::is_constrained(core, task)
+        && !core.workers.iter().any(|(worker, _)| placement::may_run(core, task, worker, false))
+    {
+        return false;
+    }
+    let rank = placement::rank_of(core, task);
+    core.quarantine.waiting.insert(rank);
+    true
+}
+
+fn is_waiting(core: &Core, task: TaskId) -> bool {
+    core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early() && entry.worker == NOBODY)
+}
+
+/// Give reserved workers that have come to rest their suspects, let go of those that have done with theirs, reserve others.
+pub(super) fn advance(core: &mut Core, out: &mut Actions) {
+    for (worker, task) in core.quarantine.reserved.clone() {
+        let is_running = core.task(task).is_some_and(|entry| entry.state == TaskState::Processing && entry.worker == worker);
+        if is_running {
+            continue;
+        }
+        let n_processing = core.workers.get(worker).filter(|entry| !entry.is_retiring).map(|entry| entry.n_processing);
+        match n_processing {
+            Some(0) if is_waiting(core, task) => dispatch::queued_to_processing(core, task, worker, out),
+            Some(_) if is_waiting(core, task) => {}
+            Some(_) | None => let_go(core, worker, task),
+        }
+    }
+    // Never all workers, or one death would stop everybody.
+    let n_at_most = (core.workers.len() as usize / 2).max(1);
+    while core.quarantine.reserved.len() < n_at_most {
+        let Some(rank) = core.quarantine.waiting.pop_first() else { return };
+        let task = rank.1;
+        if !is_waiting(core, task) {
+            continue;
+        }
+        let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && placement::may_run(core, task, *worker, false);
+        let worker = core.workers.least_loaded().take(N_CANDIDATES).find(is_free);
+        let Some(worker) = worker else {
+            core.quarantine.waiting.insert(rank);
+            return;
+        };
+        core.quarantine.reserved.insert(worker, task);
+        core.workers.update(worker, |entry| entry.is_reserved = true);
+        if core.workers.get(worker).is_some_and(|entry| entry.n_processing == 0) {
+            dispatch::queued_to_processing(core, task, worker, out);
+        }
+    }
+}
+
+fn let_go(core: &mut Core, worker: WorkerId, task: TaskId) {
+    core.quarantine.reserved.remove(&worker);
+    core.workers.update(worker, |entry| entry.is_reserved = false);
+    core.needs_filling = true;
+    if is_waiting(core, task) {
+        let rank = placement::rank_of(core, task);
+        core.quarantine.waiting.insert(rank);
+    }
+}
