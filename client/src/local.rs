@@ -172,7 +172,7 @@ struct Port {
 }
 
 impl Uplink for Port {
-    fn tell(&self, messages: &mut Vec<FromWorker>) {
+    fn tell(&self, messages: &mut Vec<FromWorker>, _n_patient: usize) {
         if let Some(hub) = self.hub.upgrade() {
             let worker = self.worker;
             hub.post(messages.drain(..).map(|message| Event::WorkerSaid { worker, message }));

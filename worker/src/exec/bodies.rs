@@ -3,6 +3,7 @@
 //! Preparing parses arguments and may plan a query: too long for the core's lock. A body that cannot be prepared fails every
 //! run of it with the same words.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rask_graphs::evaluate::{self, PreparedBody};
@@ -19,6 +20,8 @@ pub(super) struct BodyCell {
     /// Names of its operators, joined.
     pub(super) operators: String,
     prepared: OnceLock<Result<PreparedBody, String>>,
+    /// What its runs took lately, in microseconds; see [`BodyCell::expected_us`].
+    lately_us: AtomicU32,
 }
 
 impl BodyCell {
@@ -28,6 +31,20 @@ impl BodyCell {
             let prepared = panics::catch(|| evaluate::prepare(&self.body, registry));
             prepared.map_err(|panic| format!("preparing panicked: {panic}"))?.map_err(|error| error.to_string())
         })
+    }
+
+    /// How long a run is likely to take at most, in microseconds: as long as the last one, or as the longest before that, of
+    /// which an eighth is forgotten with each run. For ever when there was none.
+    pub(super) fn expected_us(&self) -> u32 {
+        self.lately_us.load(Ordering::Relaxed)
+    }
+
+    /// A run has taken `duration_us` microseconds. Of two slots that say so at once, one may not be heard.
+    pub(super) fn learn(&self, duration_us: u64) {
+        let duration_us = u32::try_from(duration_us).unwrap_or(u32::MAX - 1);
+        let before = self.expected_us();
+        let faded = if before == u32::MAX { 0 } else { before - before / 8 };
+        self.lately_us.store(duration_us.max(faded), Ordering::Relaxed);
     }
 }
 
@@ -40,7 +57,8 @@ pub(super) struct Bodies {
 impl Bodies {
     pub(super) fn add(&mut self, id: BodyId, body: Body, label: &str) {
         let operators = body.name();
-        self.by_id.insert(id, Arc::new(BodyCell { body, label: label.into(), operators, prepared: OnceLock::new() }));
+        let (prepared, lately_us) = (OnceLock::new(), AtomicU32::new(u32::MAX));
+        self.by_id.insert(id, Arc::new(BodyCell { body, label: label.into(), operators, prepared, lately_us }));
     }
 
     pub(super) fn get(&self, id: BodyId) -> Option<Arc<BodyCell>> {

@@ -14,6 +14,7 @@
 //! does), and whatever that makes the machine say is told after they return, by the thread that is telling already.
 
 mod bodies;
+pub(crate) mod lending;
 mod panics;
 mod slot;
 #[cfg(test)]
@@ -43,7 +44,10 @@ use slot::{IS_BETWEEN_RUNS, Job};
 /// Where messages to the scheduler go.
 pub trait Uplink: Send + Sync {
     /// Take all of `messages`, in order. Must not block: a queue, or a direct call into a scheduler in this process.
-    fn tell(&self, messages: &mut Vec<FromWorker>);
+    ///
+    /// A queue may hold messages back for company, for about a millisecond, until `n_patient` of them wait: the worker has
+    /// enough to do until then. 0 when an answer is needed now.
+    fn tell(&self, messages: &mut Vec<FromWorker>, n_patient: usize);
 
     /// The machine wants this registration to end. Told once, after the last message; the core goes on until
     /// [`WorkerCore::shutdown`].
@@ -170,6 +174,8 @@ struct State {
     garbage: Vec<Value>,
     ending: Option<Ending>,
     has_ended: bool,
+    /// When a result that a peer has made was last heard of.
+    last_heard_of_peers: Option<Instant>,
     /// Whether a thread is telling and fetching right now; it will see to what is added meanwhile.
     is_draining: bool,
     n_idle: usize,
@@ -177,6 +183,25 @@ struct State {
     n_woken: usize,
     is_timer_parked: bool,
     is_shut_down: bool,
+}
+
+/// A worker whose peers were heard of this lately is likely to hear of them again as soon.
+const LATELY: Duration = Duration::from_millis(1);
+
+impl State {
+    /// How many messages may wait for company, so that the scheduler is not woken for every task: as many as there are runs
+    /// left to go on with. None when one of them wants an answer, and none when this worker has nothing to run and what it
+    /// waits for has not been coming in lately.
+    fn patience(&self) -> usize {
+        let can_wait = |message: &FromWorker| {
+            matches!(message, FromWorker::Finished { .. } | FromWorker::Fetched { .. } | FromWorker::Executing { .. })
+        };
+        let is_idle = self.machine.n_executing() == 0;
+        if is_idle && self.last_heard_of_peers.is_none_or(|at| at.elapsed() > LATELY) || !self.outgoing.iter().all(can_wait) {
+            return 0;
+        }
+        self.machine.n_waiting()
+    }
 }
 
 impl WorkerCore {
@@ -202,6 +227,7 @@ impl WorkerCore {
             garbage: Vec::new(),
             ending: None,
             has_ended: false,
+            last_heard_of_peers: None,
             is_draining: false,
             n_idle: 0,
             n_woken: 0,
@@ -269,12 +295,19 @@ impl WorkerCore {
     pub fn pushed(&self, from: WorkerId, item: FetchItem, value: Value) {
         let nbytes = value.nbytes();
         drop(self.shared.store.put(item, value));
-        self.turn(Event::Pushed { from, item, nbytes });
+        self.heard_of_peer(Event::Pushed { from, item, nbytes });
     }
 
     /// An item of a [`WatchOrder`] was made by the peer `from` and is to be fetched.
     pub fn made(&self, from: WorkerId, item: FetchItem, nbytes: u64) {
-        self.turn(Event::Made { from, item, nbytes });
+        self.heard_of_peer(Event::Made { from, item, nbytes });
+    }
+
+    fn heard_of_peer(&self, event: Event) {
+        let mut state = self.shared.state.lock();
+        state.last_heard_of_peers = Some(Instant::now());
+        self.handle(&mut state, event);
+        self.drain(&mut state);
     }
 
     /// Nothing that is watched at the peer `from` will be heard of.
@@ -408,16 +441,14 @@ impl WorkerCore {
         let mut takes_a_job = IS_BETWEEN_RUNS.get();
         while !(state.outgoing.is_empty() && state.errands.is_empty() && state.garbage.is_empty() && state.ending.is_none()) {
             self.wake_slots(state, takes_a_job);
+            let n_patient = state.patience();
             let mut outgoing = std::mem::take(&mut state.outgoing);
             let errands = std::mem::take(&mut state.errands);
             let garbage = std::mem::take(&mut state.garbage);
             let ending = state.ending.take().filter(|_| !state.has_ended);
             state.has_ended |= ending.is_some();
             MutexGuard::unlocked(state, || {
-                drop(garbage);
-                if !outgoing.is_empty() {
-                    self.shared.uplink.tell(&mut outgoing);
-                }
+                // Results go before reports: a peer waits for them. What is of no use any more can wait.
                 for errand in errands {
                     match errand {
                         Errand::Fetch(order) => self.shared.fetcher.fetch(self, order),
@@ -425,9 +456,13 @@ impl WorkerCore {
                         Errand::Push { to, item, value } => self.shared.fetcher.push(self, to, item, value),
                     }
                 }
+                if !outgoing.is_empty() {
+                    self.shared.uplink.tell(&mut outgoing, n_patient);
+                }
                 if let Some(ending) = ending {
                     self.shared.uplink.end(ending);
                 }
+                drop(garbage);
             });
             if state.outgoing.is_empty() {
                 outgoing.clear();
@@ -441,8 +476,25 @@ impl WorkerCore {
         self.wake_slots(state, takes_a_job);
     }
 
-    /// Wake as many idle slots as there are runs to take, less the one that the calling slot takes itself.
+    /// A run has ended on this thread: tell the machine. [`WorkerCore::drain`] is to follow.
+    fn take_end(&self, state: &mut State, news: Event) {
+        if let Event::ExecutionFinished { task, attempt, .. }
+        | Event::ExecutionFailed { task, attempt, .. }
+        | Event::InputGone { task, attempt, .. } = &news
+        {
+            state.flags.retain(|(of, which, _)| of != task || which != attempt);
+        }
+        self.handle(state, news);
+    }
+
+    /// Wake as many idle slots as there are runs to take, less the one that the calling thread takes itself: as a slot, or as
+    /// a thread that has lent itself.
     fn wake_slots(&self, state: &mut State, takes_a_job: bool) {
+        if lending::is_lent()
+            && let Some(job) = state.jobs.pop_front_if(|job| job.is_short())
+        {
+            lending::give(self, job);
+        }
         let n_jobs = state.jobs.len().saturating_sub(usize::from(takes_a_job));
         while state.n_woken < n_jobs.min(state.n_idle) {
             state.n_woken += 1;

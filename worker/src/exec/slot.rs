@@ -9,6 +9,7 @@ use rask_comm::message::{FailureKind, RunFailure};
 use rask_graphs::{Attempt, TaskContext, TaskId, Value};
 
 use super::bodies::BodyCell;
+use super::lending::SHORT_US;
 use super::{WorkerCore, micros, panics};
 use crate::machine::{Event, FetchItem};
 
@@ -29,6 +30,13 @@ pub(super) struct Job {
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
+impl Job {
+    /// Whether it is likely to take [`SHORT_US`] at most.
+    pub(super) fn is_short(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.expected_us() <= SHORT_US)
+    }
+}
+
 /// The life of a slot: until the core is shut down.
 pub(super) fn run(core: &WorkerCore) {
     let mut values = Vec::new();
@@ -46,13 +54,7 @@ fn next_job(core: &WorkerCore, news: Option<Event>) -> Option<Job> {
     IS_BETWEEN_RUNS.set(true);
     let mut state = core.shared.state.lock();
     if let Some(event) = news {
-        if let Event::ExecutionFinished { task, attempt, .. }
-        | Event::ExecutionFailed { task, attempt, .. }
-        | Event::InputGone { task, attempt, .. } = &event
-        {
-            state.flags.retain(|(of, which, _)| of != task || which != attempt);
-        }
-        core.handle(&mut state, event);
+        core.take_end(&mut state, event);
         core.drain(&mut state);
     }
     loop {
@@ -69,7 +71,8 @@ fn next_job(core: &WorkerCore, news: Option<Event>) -> Option<Job> {
     }
 }
 
-fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> Event {
+/// Run the kernel and keep its result; what the machine is to be told of that. `values` is working space.
+pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> Event {
     let (task, attempt) = (job.task, job.attempt);
     for &input in &job.inputs {
         match core.shared.store.get(&input) {
@@ -80,6 +83,9 @@ fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> Event {
     let begun = Instant::now();
     let result = compute(core, job, values);
     let duration_us = micros(begun.elapsed());
+    if let Some(body) = &job.body {
+        body.learn(duration_us);
+    }
     match result {
         Ok(value) => {
             let (nbytes, n_parts) = (value.nbytes(), value.n_parts());

@@ -17,7 +17,7 @@ struct Ear {
 }
 
 impl Uplink for Ear {
-    fn tell(&self, messages: &mut Vec<FromWorker>) {
+    fn tell(&self, messages: &mut Vec<FromWorker>, _n_patient: usize) {
         self.heard.lock().0.append(messages);
         self.changed.notify_all();
     }
@@ -271,7 +271,7 @@ struct Chain {
 }
 
 impl Uplink for Chain {
-    fn tell(&self, messages: &mut Vec<FromWorker>) {
+    fn tell(&self, messages: &mut Vec<FromWorker>, _n_patient: usize) {
         for message in messages.drain(..) {
             let FromWorker::Finished { task, .. } = message else { continue };
             if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {

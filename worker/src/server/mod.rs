@@ -4,6 +4,7 @@
 //! one thread until it is a run for a slot. Each registration gets a fresh core with an empty store, since what an older one
 //! held means nothing to a scheduler that has forgotten it.
 
+mod driver;
 mod network;
 mod registration;
 #[cfg(test)]
@@ -25,6 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
+
+use crate::exec::CoreConfig;
 
 /// What a worker process is started with. Its name is that of its [`Identity`].
 #[derive(Clone, Debug)]
@@ -137,6 +140,21 @@ pub async fn run(
     endpoint.shut_down("the worker ends").await;
     serving.abort();
     ended
+}
+
+/// As [`run`], from beginning to end on threads of this process's own: the calling one, and one that drives the network and
+/// executes short runs itself, so that a task which waits for a peer's result starts on the thread that brings it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_blocking(
+    config: WorkerConfig,
+    identity: Identity,
+    registry: Arc<Registry>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<Exit, WorkerError> {
+    let stack_nbytes = CoreConfig::new(identity.name(), config.n_slots).stack_nbytes;
+    driver::drive(stack_nbytes, run(config, identity, registry, shutdown))?
 }
 
 /// One registration after another.

@@ -98,8 +98,8 @@ impl ToScheduler {
 }
 
 impl Uplink for ToScheduler {
-    fn tell(&self, messages: &mut Vec<FromWorker>) {
-        if let Err(error) = self.outbox.push(std::mem::take(messages)) {
+    fn tell(&self, messages: &mut Vec<FromWorker>, n_patient: usize) {
+        if let Err(error) = self.outbox.push_patiently(std::mem::take(messages), n_patient) {
             // The connection is lost or about to be closed; the registration notices that by itself and ends.
             tracing::debug!(%error, "a message to the scheduler has nowhere to go");
         }
