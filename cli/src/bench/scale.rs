@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use self::bounds::Bounds;
 use self::replay::Replay;
-use self::workloads::Name;
+use self::workloads::{Draw, Name};
 use self::world::{Cluster, World};
 use super::round;
 
@@ -43,6 +43,9 @@ pub(crate) struct ScaleArgs {
     /// Tasks, about.
     #[arg(long, value_name = "N")]
     tasks: Option<u32>,
+    /// The mean time of a task that works on a chunk, in microseconds; all others in proportion.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    work_us: u32,
     /// Draws how long tasks take.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -115,7 +118,8 @@ fn measure_apart(line: Line, args: &ScaleArgs) -> Result<Value> {
     let mut command = Command::new(binary);
     command.args(["bench", "scale", "--json", "--workload", name.get_name()]);
     let numbers =
-        [("--workers", line.n_workers), ("--tasks", line.n_tasks), ("--slots", args.slots)].map(|(name, n)| (name, u64::from(n)));
+        [("--workers", line.n_workers), ("--tasks", line.n_tasks), ("--slots", args.slots), ("--work-us", args.work_us)];
+    let numbers = numbers.map(|(name, number)| (name, u64::from(number)));
     for (name, number) in numbers.into_iter().chain([("--seed", args.seed)]) {
         command.args([name, &number.to_string()]);
     }
@@ -143,7 +147,7 @@ fn as_number(value: Value) -> f64 {
 
 fn measure_draw(line: Line, args: &ScaleArgs, seed: u64) -> Result<Value> {
     let cluster = Cluster { n_workers: line.n_workers, n_slots: args.slots };
-    let workload = workloads::build(line.name, line.n_tasks, line.n_workers, seed)?;
+    let workload = workloads::build(line.name, line.n_tasks, line.n_workers, Draw { seed, work_us: args.work_us })?;
     let bounds = Bounds::of(&workload);
     let mut world = World::new(&workload, cluster, args.schedule.is_some())?;
     world.run()?;
@@ -170,6 +174,7 @@ fn measure_draw(line: Line, args: &ScaleArgs, seed: u64) -> Result<Value> {
         "n_workers": line.n_workers,
         "n_slots": args.slots,
         "n_tasks": workload.costs.len(),
+        "work_us": args.work_us,
         "us_per_task": round(replay.seconds * 1e6 / n_tasks),
         "bytes_per_task": (graph_nbytes as f64 / n_tasks).round(),
         "grown_bytes_per_task": (replay.grown_nbytes() as f64 / n_tasks).round(),

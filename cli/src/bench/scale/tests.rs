@@ -6,7 +6,7 @@ use rask_graphs::{Body, FinishOptions, GraphBuilder, TaskIdx};
 
 use super::bounds::Bounds;
 use super::replay::Replay;
-use super::workloads::{Cost, Name, Workload, build};
+use super::workloads::{self, Cost, Draw, Name, Workload};
 use super::world::{Cluster, World};
 
 /// A workload of tasks given as (inputs, microseconds, bytes), in order. Tasks that take equally long are of one operator.
@@ -21,6 +21,10 @@ fn workload(tasks: &[(&[u32], u32, u32)]) -> Workload {
     let graph = graph.finish(&FinishOptions { cull: false, fuse: false, order: false }).unwrap().graph;
     let costs = tasks.iter().map(|&(_, duration_us, nbytes)| Cost { duration_us, nbytes, n_parts: 0 }).collect();
     Workload { graph, costs, least_nbytes: None }
+}
+
+fn build(name: Name, n_tasks: u32, n_workers: u32, seed: u64) -> Workload {
+    workloads::build(name, n_tasks, n_workers, Draw { seed, work_us: 1_000 }).unwrap()
 }
 
 fn simulate(workload: &Workload, n_workers: u32, n_slots: u32) -> World<'_> {
@@ -103,7 +107,7 @@ fn bounds_are_the_longest_path_and_the_shared_work() {
 
 #[test]
 fn a_group_counts_with_the_parts_that_are_read() {
-    let shuffle = build(Name::Shuffle, 8, 2, 1).unwrap();
+    let shuffle = build(Name::Shuffle, 8, 2, 1);
     let bounds = Bounds::of(&shuffle);
     assert_eq!(bounds.input_nbytes, 4 << 20);
     let longest = |of_mappers: bool| {
@@ -118,7 +122,7 @@ fn a_group_counts_with_the_parts_that_are_read() {
 fn every_task_runs_once_and_no_bound_is_beaten() {
     for name in Name::value_variants() {
         for n_workers in [1, 3, 16] {
-            let workload = build(*name, 300, n_workers, 7).unwrap();
+            let workload = build(*name, 300, n_workers, 7);
             let world = simulate(&workload, n_workers, 1);
             assert!(world.n_runs_of.iter().all(|n_runs| *n_runs == 1), "{name:?} on {n_workers}: {:?}", world.n_runs_of);
             assert_eq!(world.counts.n_misses, 0, "{name:?} on {n_workers}");
@@ -133,18 +137,18 @@ fn every_task_runs_once_and_no_bound_is_beaten() {
 
 #[test]
 fn a_machine_told_the_same_does_the_same() {
-    let workload = build(Name::Anomaly, 500, 4, 3).unwrap();
+    let workload = build(Name::Anomaly, 500, 4, 3);
     let mut world = simulate(&workload, 4, 1);
     let mut replay = Replay::new(&workload);
     replay.tell(std::mem::take(&mut world.log));
     assert_eq!(replay.counters(), world.counters());
-    assert_eq!(world.counters().n_runs, workload.costs.len() as u64);
+    assert_eq!(world.counts.n_runs, workload.costs.len() as u64);
 }
 
 #[test]
 fn a_seed_draws_the_same_durations_and_another_one_others() {
     let draw = |seed| -> Vec<u32> {
-        let workload = build(Name::Lognormal, 10_000, 1, seed).unwrap();
+        let workload = build(Name::Lognormal, 10_000, 1, seed);
         workload.costs.iter().map(|cost| cost.duration_us).collect()
     };
     assert_eq!(draw(1), draw(1));
@@ -154,9 +158,17 @@ fn a_seed_draws_the_same_durations_and_another_one_others() {
 }
 
 #[test]
+fn times_are_scaled_together() {
+    let of = |work_us| workloads::build(Name::DoubleDiff, 100, 1, Draw { seed: 1, work_us }).unwrap();
+    for (normal, short) in of(1_000).costs.iter().zip(&of(100).costs) {
+        assert_eq!((normal.duration_us / 10, normal.nbytes), (short.duration_us, short.nbytes));
+    }
+}
+
+#[test]
 fn a_tree_moves_at_least_a_result_a_worker() {
-    assert_eq!(build(Name::Tree, 100, 5, 1).unwrap().least_nbytes, Some(4 * 8192));
-    assert_eq!(build(Name::Shuffle, 8, 2, 1).unwrap().least_nbytes, Some(2 << 20));
+    assert_eq!(build(Name::Tree, 100, 5, 1).least_nbytes, Some(4 * 8192));
+    assert_eq!(build(Name::Shuffle, 8, 2, 1).least_nbytes, Some(2 << 20));
     // 2 x 2 outputs at 4 workers: each needs 2 x 2 chunks of the 3 x 3 there are.
-    assert_eq!(build(Name::DoubleDiff, 12, 4, 1).unwrap().least_nbytes, Some((16 - 9) << 20));
+    assert_eq!(build(Name::DoubleDiff, 12, 4, 1).least_nbytes, Some((16 - 9) << 20));
 }

@@ -1,7 +1,7 @@
 //! The named workloads: graphs with the time each task takes, the size of its result, and the least that has to move.
 //!
 //! Sizes are of one kind everywhere, so that figures can be compared: a chunk is 1 MiB and takes 2 ms to load and 1 ms to
-//! work on, give or take a fifth. **Least bytes** are lower bounds for schedules in which every worker does its share (one
+//! work on, give or take a fifth. [`Draw::work_us`] makes all tasks shorter or longer in proportion. **Least bytes** are lower bounds for schedules in which every worker does its share (one
 //! worker alone moves nothing and helps nobody); each workload says how its own follows.
 
 use anyhow::{Result, ensure};
@@ -67,13 +67,21 @@ impl Workload {
     }
 }
 
-/// `name` with about `n_tasks` tasks, for `n_workers` workers; `seed` draws the durations.
+/// What the durations of tasks are drawn from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    pub(super) seed: u64,
+    /// The mean of a task that works on a chunk, in microseconds.
+    pub(super) work_us: u32,
+}
+
+/// `name` with about `n_tasks` tasks, for `n_workers` workers.
 ///
 /// # Errors
 /// When there are too few tasks to make the pattern.
-pub(super) fn build(name: Name, n_tasks: u32, n_workers: u32, seed: u64) -> Result<Workload> {
+pub(super) fn build(name: Name, n_tasks: u32, n_workers: u32, draw: Draw) -> Result<Workload> {
     ensure!(n_tasks >= 8, "a workload has at least 8 tasks");
-    let sketch = Sketch::new(seed);
+    let sketch = Sketch::new(draw);
     match name {
         Name::Map => map(sketch, n_tasks),
         Name::Tree => tree(sketch, n_tasks, n_workers),
@@ -173,12 +181,14 @@ fn double_diff(mut sketch: Sketch, n_tasks: u32, n_workers: u32) -> Result<Workl
     sketch.finish(Some((n_copied * f64::from(CHUNK_NBYTES)) as u64))
 }
 
-/// Rows of a group can stay together, as long as there is a group a worker; then only shares of the last mean have to move.
+/// Neighbours in time are of neighbouring groups, so as many groups as the last mean takes inputs at once can stay together
+/// with all their rows; with enough of such for every worker, only shares of that mean have to move.
 fn anomaly(mut sketch: Sketch, n_tasks: u32, n_workers: u32) -> Result<Workload> {
     const GROUP: u32 = 100;
     const FAN_IN: usize = 10;
     // A row, its deviation, a tenth of a partial sum and a ninth of a mean; a group's mean of every hundred rows.
     let n_groups = (n_tasks / 222).max(1);
+    let n_groups = if n_groups < FAN_IN as u32 { n_groups } else { n_groups - n_groups % FAN_IN as u32 };
     let n_rows = n_groups * if n_groups == 1 { n_tasks.div_ceil(3).min(GROUP) } else { GROUP };
     let (row, climate, deviation, mean) =
         (sketch.family("row"), sketch.family("climate"), sketch.family("deviation"), sketch.family("mean"));
@@ -195,7 +205,8 @@ fn anomaly(mut sketch: Sketch, n_tasks: u32, n_workers: u32) -> Result<Workload>
     });
     let deviations = deviations.collect();
     sketch.reduce(mean, deviations, FAN_IN, (WORK_US, CHUNK_NBYTES));
-    sketch.finish((n_groups >= n_workers).then(|| u64::from(n_workers - 1) * u64::from(CHUNK_NBYTES)))
+    let can_stay = n_workers == 1 || n_groups >= FAN_IN as u32 * n_workers;
+    sketch.finish(can_stay.then(|| u64::from(n_workers - 1) * u64::from(CHUNK_NBYTES)))
 }
 
 /// min(60 ms, lognormal(1, 1.3) ms), as in Dask's benchmark of inhomogeneous tasks, a thousand times shorter.
@@ -204,7 +215,7 @@ fn lognormal(mut sketch: Sketch, n_tasks: u32) -> Result<Workload> {
     for member in 0..n_tasks {
         let task = sketch.add(family, member, &[], 0, SCALAR_NBYTES);
         let ms = (1.0 + 1.3 * sketch.dice.normal()).exp().min(60.0);
-        sketch.costs[task.index()].duration_us = (ms * 1e3) as u32;
+        sketch.costs[task.index()].duration_us = (ms * 1e3 * sketch.scale) as u32;
     }
     sketch.finish(Some(0))
 }
@@ -217,11 +228,14 @@ struct Sketch {
     graph: GraphBuilder,
     costs: Vec<Cost>,
     dice: Dice,
+    /// What times are multiplied with.
+    scale: f64,
 }
 
 impl Sketch {
-    fn new(seed: u64) -> Self {
-        Self { graph: GraphBuilder::new(), costs: Vec::new(), dice: Dice(seed) }
+    fn new(draw: Draw) -> Self {
+        let scale = f64::from(draw.work_us) / f64::from(WORK_US);
+        Self { graph: GraphBuilder::new(), costs: Vec::new(), dice: Dice(draw.seed), scale }
     }
 
     /// Tasks called `name`, learned about under that name too.
@@ -239,7 +253,7 @@ impl Sketch {
     /// The last task added takes `mean_us`, give or take a fifth.
     fn cost(&mut self, task: TaskIdx, mean_us: u32, nbytes: u32) {
         debug_assert_eq!(task.index(), self.costs.len());
-        let duration_us = (f64::from(mean_us) * (0.8 + 0.4 * self.dice.unit())) as u32;
+        let duration_us = (f64::from(mean_us) * self.scale * (0.8 + 0.4 * self.dice.unit())) as u32;
         self.costs.push(Cost { duration_us, nbytes, n_parts: 0 });
     }
 
