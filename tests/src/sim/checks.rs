@@ -32,7 +32,12 @@ impl World {
             assert!(n_failures <= info.plan.retries(run.task.idx), "{} is run again after {n_failures} failures", run.task);
             let n_deaths = self.n_suspect_deaths.get(&run.task).copied().unwrap_or(0);
             assert!(n_deaths <= self.config.allowed_failures, "{} is run again after {n_deaths} deaths", run.task);
-            let is_current = self.scheduler.attempt(run.task) == run.attempt;
+            let is_backup = self.scheduler.backup(run.task) == Some((worker, run.attempt));
+            let is_current = is_backup || self.scheduler.attempt(run.task) == run.attempt;
+            // One that is sent when it is no more current has been overtaken; that may have been by the first run.
+            if is_backup || !is_current {
+                self.had_backup.insert(run.task);
+            }
             for holder in run.inputs.iter().flat_map(|input| &input.holders) {
                 let conn = self.conn_of.get(holder).map(|conn| &self.conns[*conn]);
                 // With turns, a holder may have been lost after the message was made.
@@ -60,8 +65,19 @@ impl World {
         }
     }
 
-    fn is_current(&self, worker: WorkerId, task: TaskId, attempt: Attempt) -> bool {
-        self.scheduler.processing_on(task) == Some(worker) && self.scheduler.attempt(task) == attempt
+    /// A run that nobody has interrupted ends: its result is wanted, unless word that it is not is on its way.
+    pub(super) fn check_may_end(&self, conn: usize, task: TaskId, attempt: Attempt) {
+        let Some(worker) = self.conns[conn].worker else { return };
+        let state = &self.conns[conn];
+        if state.n_down_in_air == 0 && !state.is_cut && !self.actions.to_workers.contains_key(&worker) {
+            assert!(self.is_current(worker, task, attempt), "{task} {attempt} ends on {worker}, but nobody wants it");
+        }
+    }
+
+    /// Whether a run is the one that the scheduler waits for, or one of two.
+    pub(super) fn is_current(&self, worker: WorkerId, task: TaskId, attempt: Attempt) -> bool {
+        let is_first = self.scheduler.processing_on(task) == Some(worker) && self.scheduler.attempt(task) == attempt;
+        is_first || self.scheduler.backup(task) == Some((worker, attempt))
     }
 
     fn amount_of(&self, task: TaskId, resource: &str) -> f64 {
@@ -239,7 +255,12 @@ impl World {
             return;
         }
         for (task, n) in &self.n_successes {
-            assert!(*n <= 1, "{task} was done {n} times although nothing was lost");
+            // A run may have ended when its task is given a backup, and so may have those bound to it: word of it is on its way.
+            let n_at_most = |task| 1 + self.had_backup.iter().filter(|source| self.depends_on(task, **source)).count() as u32;
+            assert!(*n <= 1 || *n <= n_at_most(*task), "{task} was done {n} times although nothing was lost");
+        }
+        for (task, n) in &self.n_taken {
+            assert!(*n <= 1, "{n} results of {task} were taken although nothing was lost");
         }
     }
 

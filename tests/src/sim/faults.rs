@@ -109,6 +109,8 @@ pub(super) struct Profile {
     pub(super) splits_frames: bool,
     /// How often an item breaks a fetch.
     pub(super) fetch_breaks_per_mille: u64,
+    /// Percentage of runs that take twenty times as long.
+    pub(super) straggling: u64,
     /// Whether all workers go for good at the end of the faults.
     pub(super) is_abandoned: bool,
     /// When faults end, in microseconds.
@@ -131,6 +133,7 @@ impl Profile {
             turn_us: if dice.chance(30) { dice.magnitude(10, 5_000) } else { 0 },
             splits_frames: dice.chance(50),
             fetch_breaks_per_mille: if has_faults && dice.chance(20) { dice.between(1, 100) } else { 0 },
+            straggling: if dice.chance(40) { dice.magnitude(2, 25) } else { 0 },
             is_abandoned: has_faults && dice.chance(4),
             horizon_us: dice.magnitude(if is_flickering { 2_000_000 } else { 50_000 }, 8_000_000),
             has_faults,
@@ -140,11 +143,7 @@ impl Profile {
 
 /// Draw how the scheduler is set, extremes included.
 pub(super) fn draw_config(dice: &mut Dice) -> Config {
-    let mut config = Config {
-        no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)),
-        backup_share: 0.0,
-        ..Config::default()
-    };
+    let mut config = Config { no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)), ..Config::default() };
     if dice.chance(50) {
         config.hot_nbytes = dice.magnitude(1, 1 << 16);
     }
@@ -153,6 +152,7 @@ pub(super) fn draw_config(dice: &mut Dice) -> Config {
         config.prefill = Duration::from_micros(dice.magnitude(1, 500_000));
         config.max_prefill = [1, 2, 8, 1024][dice.index(4)];
         config.max_early = [0, 1, 8, 1024][dice.index(4)];
+        config.backup_share = [0.0, 0.1, 0.5, 1.0][dice.index(4)];
         config.allowed_failures = dice.between(0, 4) as u32;
         config.progress_interval = Duration::from_millis(dice.between(1, 500));
         config.unknown_duration = Duration::from_micros(dice.magnitude(1, 2_000_000));

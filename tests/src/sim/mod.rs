@@ -96,6 +96,8 @@ pub fn run(options: Options) -> Outcome {
             lines: world.trace.lines().map(str::to_owned).collect(),
         }
     });
+    let counters = world.scheduler.counters();
+    (world.trace.counts.n_backups, world.trace.counts.n_backups_won) = (counters.n_backups, counters.n_backups_won);
     world.trace.counts.virtual_seconds = world.now.0.as_secs_f64();
     Outcome { counts: world.trace.counts.clone(), hash: world.trace.hash(), violation }
 }

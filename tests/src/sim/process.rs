@@ -18,6 +18,7 @@ use super::world::{Conn, Delivery, Stored, World};
 pub(super) struct Running {
     pub(super) task: TaskId,
     pub(super) attempt: Attempt,
+    is_interrupted: bool,
     began: Time,
     value: u64,
 }
@@ -240,8 +241,9 @@ impl World {
                     self.begin_execution(conn, (task, attempt), body, &inputs, &spread);
                 }
                 Action::Interrupt { task, attempt } => {
-                    let is_running = self.processes[at].running.iter().any(|run| run.task == task && run.attempt == attempt);
-                    assert!(is_running, "{task} {attempt} is interrupted, but is on no slot");
+                    let run = self.processes[at].running.iter_mut().find(|run| run.task == task && run.attempt == attempt);
+                    let run = run.unwrap_or_else(|| panic!("{task} {attempt} is interrupted, but is on no slot"));
+                    run.is_interrupted = true;
                     if self.dice.chance(50) {
                         self.push_in(100, Delivery::Executed { conn, task, attempt });
                     }
@@ -315,7 +317,7 @@ impl World {
         if let Some(input) = self.find_absent(at, inputs) {
             self.push(self.now, Delivery::InputGone { conn, task, attempt, input });
             // It holds its slot until the shell has said so.
-            self.processes[at].running.push(Running { task, attempt, began: self.now, value: 0 });
+            self.processes[at].running.push(Running { task, attempt, is_interrupted: false, began: self.now, value: 0 });
             return;
         }
         self.check_inputs(at, task, inputs, spread);
@@ -326,11 +328,15 @@ impl World {
         let body = known.unwrap_or_else(|| panic!("{task} runs with body {body:?}, which the worker was not told"));
         let value = value_of(body, &values);
         self.trace.counts.n_executions += 1;
-        self.processes[at].running.push(Running { task, attempt, began: self.now, value });
+        self.processes[at].running.push(Running { task, attempt, is_interrupted: false, began: self.now, value });
         let n_running = self.processes[at].running.len();
         assert!(n_running <= self.processes[at].n_slots as usize, "{n_running} runs on {} slots", self.processes[at].n_slots);
         let plan = self.graphs[&task.graph].plan.tasks[task.idx.index()];
-        let factor = if self.now < self.slow_until { 20 } else { 1 };
+        let is_straggler = self.dice.chance(self.profile.straggling) && !self.is_healed;
+        if is_straggler {
+            self.note_fault("straggler");
+        }
+        let factor = if self.now < self.slow_until || is_straggler { 20 } else { 1 };
         self.push_in(plan.duration_us * factor, Delivery::Executed { conn, task, attempt });
     }
 
@@ -392,6 +398,9 @@ impl World {
             return;
         }
         let run = self.processes[at].running.swap_remove(idx);
+        if !run.is_interrupted {
+            self.check_may_end(conn, task, attempt);
+        }
         let n_failed = self.n_failed_runs.get(&task).copied().unwrap_or(0);
         let failure = match plan.behaviour {
             Behaviour::Sound | Behaviour::KillsWorker => None,
@@ -407,6 +416,12 @@ impl World {
             return;
         }
         *self.n_successes.entry(task).or_default() += 1;
+        if run.is_interrupted {
+            // As the real slot: nobody wants the result.
+            let event = Event::ExecutionFinished { task, attempt, nbytes: plan.nbytes, n_parts: plan.n_parts, duration_us: 0 };
+            self.tell_worker(conn, event);
+            return;
+        }
         let stored = Stored { attempt, value: run.value, nbytes: plan.nbytes, n_parts: plan.n_parts };
         self.processes[at].put(task, Part::WHOLE, stored);
         self.processes[at].damaged.remove(&task);

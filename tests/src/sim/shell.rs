@@ -52,9 +52,10 @@ impl World {
 
     /// Keep count of the news that the scheduler must act on, independently of what it does with it.
     fn count_news(&mut self, worker: WorkerId, message: &FromWorker) {
-        let is_present = |world: &Self, task: TaskId, attempt: Attempt| {
+        let is_first = |world: &Self, task, attempt| {
             world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt
         };
+        let is_present = |world: &Self, task: TaskId, attempt: Attempt| world.is_current(worker, task, attempt);
         if let FromWorker::Executing { task, attempt } = message
             && is_present(self, *task, *attempt)
         {
@@ -64,9 +65,11 @@ impl World {
             && is_present(self, *task, *attempt)
         {
             self.n_suspect_deaths.remove(task);
+            *self.n_taken.entry(*task).or_default() += 1;
         }
+        // Only the first of two runs has failed for the scheduler.
         if let FromWorker::Failed { task, attempt, .. } = message
-            && is_present(self, *task, *attempt)
+            && is_first(self, *task, *attempt)
         {
             *self.n_heard_failures.entry(*task).or_default() += 1;
         }
@@ -95,8 +98,10 @@ impl World {
         for (graph, info) in &self.graphs {
             for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
                 let task = TaskId::new(*graph, idx);
-                if self.scheduler.processing_on(task) == Some(worker) {
-                    let is_told = self.told_executing.contains(&(task, self.scheduler.attempt(task)));
+                let first = self.scheduler.processing_on(task).map(|at| (at, self.scheduler.attempt(task)));
+                let here = first.into_iter().chain(self.scheduler.backup(task)).find(|(at, _)| *at == worker);
+                if let Some((_, attempt)) = here {
+                    let is_told = self.told_executing.contains(&(task, attempt));
                     if is_told {
                         executing.push((Reverse(info.priority), task));
                     } else if !self.lacks_inputs(task) {

@@ -20,6 +20,10 @@ pub struct Counts {
     pub n_executions: u64,
     /// Results that were pushed to a worker that watched for them.
     pub n_pushes: u64,
+    /// Second runs of stragglers.
+    pub n_backups: u64,
+    /// Second runs whose result was taken.
+    pub n_backups_won: u64,
     /// Messages between scheduler, workers and clients.
     pub n_messages: u64,
     /// Injected faults by kind.
@@ -35,6 +39,8 @@ impl Counts {
         self.n_executions += other.n_executions;
         self.n_pushes += other.n_pushes;
         self.n_messages += other.n_messages;
+        self.n_backups += other.n_backups;
+        self.n_backups_won += other.n_backups_won;
         for (kind, n) in &other.faults {
             *self.faults.entry(kind).or_default() += n;
         }

@@ -288,6 +288,10 @@ pub(super) struct World {
     pub(super) n_failed_runs: BTreeMap<TaskId, u32>,
     pub(super) n_heard_failures: BTreeMap<TaskId, u32>,
     pub(super) n_successes: BTreeMap<TaskId, u32>,
+    /// Results the scheduler has taken: of each task one, unless it was lost.
+    pub(super) n_taken: BTreeMap<TaskId, u32>,
+    /// Tasks that were given to a second worker while the first had them.
+    pub(super) had_backup: BTreeSet<TaskId>,
     /// Since when the scheduler has known no worker.
     pub(super) no_workers_since: Option<Time>,
     /// Whether that has ever lasted for the whole grace period.
@@ -331,6 +335,8 @@ impl World {
             n_failed_runs: BTreeMap::new(),
             n_heard_failures: BTreeMap::new(),
             n_successes: BTreeMap::new(),
+            n_taken: BTreeMap::new(),
+            had_backup: BTreeSet::new(),
             no_workers_since: Some(Time::default()),
             was_deserted: false,
             is_healed: false,

@@ -89,7 +89,11 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
     match result {
         Ok(value) => {
             let (nbytes, n_parts) = (value.nbytes(), value.n_parts());
-            drop(core.shared.store.put(FetchItem::whole(task, attempt), value));
+            // Nobody wants the result of a cancelled run, and it must not take the place of an older run's that is wanted. One that is
+            // cancelled in between is dropped by the machine; should it have replaced another just then, whoever misses that says so.
+            if !job.cancelled.load(Ordering::Relaxed) {
+                drop(core.shared.store.put(FetchItem::whole(task, attempt), value));
+            }
             Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us }
         }
         Err(failure) => Event::ExecutionFailed { task, attempt, failure },
