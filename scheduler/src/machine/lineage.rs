@@ -48,7 +48,10 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
         }
     }
     // Those that waited for inputs were hardly on a slot; should one have been, it will be ready the next time.
-    others.sort_by_key(|(priority, task)| (core.entry(*task).is_early(), std::cmp::Reverse(*priority), *task));
+    others.sort_by_key(|(priority, task)| {
+        let entry = core.entry(*task);
+        (entry.is_early(), entry.round, std::cmp::Reverse(*priority), *task)
+    });
     let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
     if core.config.has_fault(Fault::KeepDeadHolders) {
         held.clear();
@@ -145,6 +148,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         }
         FromWorker::Revoked { task, attempt, given_up } => {
             if given_up && transitions::is_current(core, task, attempt, worker) {
+                dispatch::refund(core, task);
                 transitions::abandon_run(core, task, false, out);
                 transitions::processing_to_waiting(core, task, out);
             } else {
@@ -184,6 +188,7 @@ fn finished(
         return;
     }
     core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
+    dispatch::charge_what_it_took(core, task, duration_us);
     transitions::processing_to_memory(core, task, nbytes, n_parts, out);
 }
 

@@ -11,9 +11,12 @@ use rask_graphs::{BodyId, TaskId, WorkerId};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
+use super::backlog::Backlog;
 use super::config::Config;
+use super::fairness::FlowId;
+use super::lines::Lines;
 
-/// Order in which ready tasks run: higher priority, then earlier graph, then lower index.
+/// Order in which ready tasks of one client run: higher priority, then earlier graph, then lower index.
 pub(super) type Rank = (Reverse<i32>, TaskId);
 
 /// Slots beyond this number are planned as if they were this many.
@@ -45,12 +48,12 @@ pub(super) struct Worker {
     pub(super) status: WorkerStatus,
     pub(super) known_bodies: FxHashSet<BodyId>,
     pub(super) known_peers: FxHashSet<WorkerId>,
-    /// Ready tasks that are best run here and wait for room, with their estimated nanoseconds. Entries of tasks that have moved on are skipped when met.
-    pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
-    /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
-    pub(super) backlog_ns: u64,
+    /// Ready tasks that are best run here and wait for room.
+    pub(super) backlog: Backlog,
     /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
-    pub(super) early: BinaryHeap<Reverse<Rank>>,
+    pub(super) early: Lines<BinaryHeap<Reverse<Rank>>>,
+    /// The client it was last given a run for, and how often that has changed.
+    round: (Option<FlowId>, u32),
 }
 
 impl Worker {
@@ -71,9 +74,9 @@ impl Worker {
             status: WorkerStatus::default(),
             known_bodies: FxHashSet::default(),
             known_peers: FxHashSet::default(),
-            backlog: BinaryHeap::new(),
-            backlog_ns: 0,
-            early: BinaryHeap::new(),
+            backlog: Backlog::default(),
+            early: Lines::default(),
+            round: (None, 0),
         }
     }
 
@@ -86,7 +89,7 @@ impl Worker {
         if self.n_ready() < self.n_slots() && self.backlog.is_empty() {
             return 0;
         }
-        (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots())
+        (self.occupancy_ns + self.backlog.cost_ns()) / u64::from(self.n_slots())
     }
 
     /// Runs that it has been given and can start, or has started.
@@ -109,9 +112,9 @@ impl Worker {
     /// wait for inputs count; where estimates have drifted from what happened, the number of runs given bounds the error.
     pub(super) fn free_at_ns(&self, now: u64) -> u64 {
         if self.n_processing == 0 {
-            return now + self.backlog_ns / u64::from(self.n_slots());
+            return now + self.backlog.cost_ns() / u64::from(self.n_slots());
         }
-        let work = (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots());
+        let work = (self.occupancy_ns + self.backlog.cost_ns()) / u64::from(self.n_slots());
         let planned = self.slot_ends.iter().copied().min().unwrap_or(now);
         planned.clamp(now, now + 2 * work + MAX_GAP_NS)
     }
@@ -124,6 +127,15 @@ impl Worker {
             *slot = end;
         }
         end
+    }
+
+    /// The round of a run that is given now for `flow`. The worker goes by rounds first, so that clients get their turns there
+    /// in the order in which they got them here, and a client's own order counts between its own runs.
+    pub(super) fn next_round(&mut self, flow: FlowId) -> u32 {
+        let (last, round) = &mut self.round;
+        *round += u32::from(last.is_some_and(|last| last != flow));
+        *last = Some(flow);
+        *round
     }
 
     fn takes_runs(&self) -> bool {
@@ -218,7 +230,7 @@ impl Workers {
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Box<Worker>> {
         let worker = self.table.get_mut(id.index())?.take()?;
         self.by_load.remove(&(load(&worker), id));
-        self.by_backlog.remove(&(worker.backlog_ns, id));
+        self.by_backlog.remove(&(worker.backlog.cost_ns(), id));
         self.n_connected -= 1;
         Some(worker)
     }
@@ -238,9 +250,9 @@ impl Workers {
     /// Change a worker and keep the indexes true.
     pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         let worker = self.table.get_mut(id.index())?.as_deref_mut()?;
-        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog_ns, worker.is_retiring);
+        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog.cost_ns(), worker.is_retiring);
         let result = change(worker);
-        let (new_load, new_backlog) = (load(worker), worker.backlog_ns);
+        let (new_load, new_backlog) = (load(worker), worker.backlog.cost_ns());
         if old_load != new_load || was_retiring != worker.is_retiring {
             self.by_load.remove(&(old_load, id));
             if !worker.is_retiring {
@@ -270,7 +282,9 @@ impl Workers {
     pub(super) fn validate(&self) {
         for (id, worker) in self.iter() {
             assert_eq!(self.by_load.contains(&(load(worker), id)), !worker.is_retiring, "{id}: load index");
-            assert_eq!(self.by_backlog.contains(&(worker.backlog_ns, id)), worker.backlog_ns > 0, "{id}: backlog index");
+            worker.backlog.validate();
+            let backlog_ns = worker.backlog.cost_ns();
+            assert_eq!(self.by_backlog.contains(&(backlog_ns, id)), backlog_ns > 0, "{id}: backlog index");
             for (at, (name, total)) in worker.hello.resources.iter().enumerate() {
                 let free = worker.free_resources[at];
                 assert!(free >= -1e-9 && free <= total + 1e-9, "{id}: {free} of {total} {name} free");
