@@ -17,6 +17,7 @@ pub(crate) async fn connect(arguments: &ConnectArguments, settings: &Settings) -
         state_dir: settings.state_dir.clone(),
         token: settings.token(arguments.token_file.as_ref())?,
         registry: rask::registry(),
+        weight: 1.0,
     };
     Client::connect(options).await.map_err(|error| {
         Failure::unreachable(format!("cannot reach a scheduler at {scheduler}: {error}"))

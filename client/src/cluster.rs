@@ -167,6 +167,7 @@ impl LocalCluster {
             state_dir: StateDir::at(self.state_dir.path()),
             token: None,
             registry,
+            weight: 1.0,
         };
         let client = Client::connect(options).await?;
         let begun = Instant::now();

@@ -283,7 +283,7 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
 
     let session = Arc::new(Session::new(Arc::new(ClientPort { hub: Arc::downgrade(&hub) })));
     let _ = hub.session.set(Arc::downgrade(&session));
-    let client_hello = ClientHello { version: PROTOCOL_VERSION, name: "local".to_owned() };
+    let client_hello = ClientHello { version: PROTOCOL_VERSION, name: "local".to_owned(), weight: 1.0 };
     let joins =
         (0..options.n_workers.max(1)).map(|idx| Event::WorkerJoined { worker: WorkerId(idx), hello: hello(idx, &options) });
     hub.post(joins.chain(std::iter::once(Event::ClientJoined { client: CLIENT, hello: client_hello })));

@@ -30,6 +30,8 @@ pub struct ConnectOptions {
     pub token: Option<String>,
     /// Operators; results are decoded with their kinds.
     pub registry: Arc<Registry>,
+    /// The share of the workers that this client has beside others, relative to theirs, from 0.01 to 100; 1 is usual.
+    pub weight: f64,
 }
 
 /// Why there is no connection.
@@ -176,7 +178,7 @@ async fn converse(
         Ok(halves) => halves,
         Err(error) => return error.to_string(),
     };
-    let hello = ClientHello { version: PROTOCOL_VERSION, name: rask_comm::host_name() };
+    let hello = ClientHello { version: PROTOCOL_VERSION, name: rask_comm::host_name(), weight: options.weight };
     if let Err(error) = sender.send_hello(&hello).await {
         return error.to_string();
     }

@@ -39,6 +39,9 @@ pub struct ClientHello {
     pub version: u32,
     /// Name for people.
     pub name: String,
+    /// Its share of the workers beside other clients that have work, relative to theirs; 1 is usual. Taken for the nearest of
+    /// 0.01 and 100 when outside of them.
+    pub weight: f64,
 }
 
 /// Scheduler to worker.
@@ -129,7 +132,9 @@ pub struct Run {
     pub attempt: Attempt,
     /// Its body, in the same graph.
     pub body: u32,
-    /// Higher runs first; then the earlier graph; then the lower index.
+    /// Lower rounds first: runs of a round are one client's, and rise when the scheduler turns to another.
+    pub round: u32,
+    /// In a round higher runs first; then the earlier graph; then the lower index.
     pub priority: i32,
     /// Inputs that are single results, in kernel order.
     pub inputs: Vec<RunInput>,

@@ -93,6 +93,9 @@ fn command(cluster: &mut Cluster, line: &str) {
             let resources: &[(&str, f64)] = if gpu > 0.0 { &[("gpu", gpu)] } else { &[] };
             cluster.join(words[1], number(&words, "slots", 1) as u32, resources);
         }
+        "client" => {
+            cluster.client_of_weight(words[1], number(&words, "weight", 1) as f64);
+        }
         // graph NAME [client=C] [priority=N] : TASKS
         "graph" => {
             let (head, tasks) = line.split_once(" : ").expect("tasks after a colon");

@@ -47,7 +47,7 @@ pub(crate) fn measure(n_tasks: u32, n_workers: u32) -> MachineFigures {
         machine.handle(now, Event::WorkerJoined { worker: WorkerId(worker), hello: hello(worker) }, &mut out);
     }
     let client = ClientId(0);
-    let client_hello = ClientHello { version: 1, name: "bench".to_owned() };
+    let client_hello = ClientHello { version: 1, name: "bench".to_owned(), weight: 1.0 };
     machine.handle(now, Event::ClientJoined { client, hello: client_hello }, &mut out);
     out = Actions::default();
     let options = SubmitOptions { name: "bench".to_owned(), ..SubmitOptions::default() };

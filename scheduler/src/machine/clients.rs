@@ -18,7 +18,8 @@ pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
 }
 
-pub(super) fn client_joined(core: &mut Core, client: ClientId, out: &mut Actions) {
+pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out: &mut Actions) {
+    core.flows.join(client, weight);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
 }
@@ -36,6 +37,7 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             unwant_all(core, graph, out);
         }
     }
+    core.flows.leave(client);
 }
 
 pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient, out: &mut Actions) {
@@ -93,7 +95,8 @@ fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOption
     }
     let id = GraphId(core.next_graph);
     core.next_graph += 1;
-    let mut run = GraphRun::new(id, client, graph, options, core.now);
+    let flow = core.flows.begin_graph(client);
+    let mut run = GraphRun::new(id, client, flow, graph, options, core.now);
     run.operator_of = run.graph.bodies.iter().map(|body| core.learning.operator(&body.name())).collect();
     for at in 0..run.graph.outputs.len() {
         let output = run.graph.outputs[at];
@@ -141,9 +144,10 @@ fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
         }
     }
     run.has_news = true;
-    let priority = run.options.priority;
+    let (flow, priority) = (run.flow, run.options.priority);
     let is_over = run.n_active == 0;
-    core.queue.add_graph(priority, graph, first);
+    core.flows.add_queued(flow, first.len() as u32);
+    core.queue.add_graph(flow, priority, graph, first);
     for external in needed_externals {
         core.entry_mut(external).n_consumers += 1;
     }
@@ -394,7 +398,8 @@ pub(super) fn tell_progress(core: &mut Core, out: &mut Actions) {
 /// Drop the tables of a graph that has nothing left to do or to hold.
 pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let Some(run) = core.graphs.remove(&graph) else { return };
-    core.queue.remove_graph(run.options.priority, graph);
+    core.queue.remove_graph(run.flow, run.options.priority, graph);
+    core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);
     if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
         graphs.remove(&graph);

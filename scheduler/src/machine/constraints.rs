@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use rask_comm::time::Time;
 use rask_graphs::{TaskId, TaskOptions, WorkerId};
 
+use super::fairness::{FlowId, Flows, StartTag};
+use super::lines::Lines;
 use super::workers::{Rank, Worker, Workers};
 
 /// What the tasks of a class have in common.
@@ -16,16 +18,16 @@ struct Class {
     resources: Vec<(String, f64)>,
     names: Vec<String>,
     allow_others: bool,
-    ready: BinaryHeap<Reverse<Rank>>,
+    ready: Lines<BinaryHeap<Reverse<Rank>>>,
     /// Tasks whose inputs are still being made.
-    early: BinaryHeap<Reverse<Rank>>,
+    early: Lines<BinaryHeap<Reverse<Rank>>>,
     /// Since when it has ready tasks but no worker that could ever run one.
     stranded_since: Option<Time>,
 }
 
 impl Class {
-    fn heap(&mut self, is_early: bool) -> &mut BinaryHeap<Reverse<Rank>> {
-        if is_early { &mut self.early } else { &mut self.ready }
+    fn heap(&mut self, flow: FlowId, is_early: bool) -> &mut BinaryHeap<Reverse<Rank>> {
+        if is_early { self.early.line(flow) } else { self.ready.line(flow) }
     }
 
     fn matches_name(&self, worker: &Worker, is_any_named_there: bool) -> bool {
@@ -60,16 +62,16 @@ impl Constraints {
             resources: options.resources.clone(),
             names: options.workers.clone(),
             allow_others: options.allow_other_workers,
-            ready: BinaryHeap::new(),
-            early: BinaryHeap::new(),
+            ready: Lines::default(),
+            early: Lines::default(),
             stranded_since: None,
         });
         self.ids.insert(key, self.classes.len() - 1);
         self.classes.len() - 1
     }
 
-    pub(super) fn push(&mut self, class: usize, rank: Rank, is_early: bool) {
-        self.classes[class].heap(is_early).push(Reverse(rank));
+    pub(super) fn push(&mut self, class: usize, flow: FlowId, rank: Rank, is_early: bool) {
+        self.classes[class].heap(flow, is_early).push(Reverse(rank));
     }
 
     /// Whether `worker` may run tasks of `class`, now or (with `free` false) ever.
@@ -79,34 +81,39 @@ impl Constraints {
         !worker.is_retiring && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
     }
 
-    /// The first task, ready or early, that `worker` could be given now, best rank first over all classes.
-    pub(super) fn peek_for(
+    /// The first task, ready or early, that `worker` could be given now, and its class: over all classes the one whose turn
+    /// it is, best rank first.
+    pub(super) fn first_for(
         &self,
         worker: WorkerId,
         workers: &Workers,
+        flows: &Flows,
         is_early: bool,
         ignore_resources: bool,
-    ) -> Option<(usize, Rank)> {
+    ) -> Option<(StartTag, Rank, usize)> {
         let entry = workers.get(worker)?;
-        let first = |class: &Class| if is_early { class.early.peek() } else { class.ready.peek() }.map(|Reverse(rank)| *rank);
+        let first = |class: &Class| if is_early { class.early.first(flows) } else { class.ready.first(flows) };
         (0..self.classes.len())
-            .filter_map(|class| Some((class, first(&self.classes[class])?)))
-            .filter(|(class, _)| self.suits(*class, entry, workers, !ignore_resources))
-            .min_by_key(|(_, rank)| *rank)
+            .filter_map(|class| first(&self.classes[class]).map(|(tag, rank)| (tag, rank, class)))
+            .filter(|(_, _, class)| self.suits(*class, entry, workers, !ignore_resources))
+            .min()
     }
 
-    pub(super) fn pop(&mut self, class: usize, is_early: bool) {
-        self.classes[class].heap(is_early).pop();
+    pub(super) fn pop(&mut self, class: usize, flow: FlowId, is_early: bool) {
+        self.classes[class].heap(flow, is_early).pop();
     }
 
     /// Note which classes no worker could ever serve, and return one ready task of each that has been so since `deadline`.
     pub(super) fn stranded(&mut self, workers: &Workers, now: Time, is_queued: impl Fn(TaskId) -> bool) -> Vec<(TaskId, Time)> {
         let mut stranded = Vec::new();
         for class in 0..self.classes.len() {
-            while self.classes[class].ready.peek().is_some_and(|Reverse((_, task))| !is_queued(*task)) {
-                self.classes[class].ready.pop();
+            for line in self.classes[class].ready.iter_mut() {
+                while line.peek().is_some_and(|Reverse((_, task))| !is_queued(*task)) {
+                    line.pop();
+                }
             }
-            let Some(&Reverse((_, task))) = self.classes[class].ready.peek() else {
+            let first = self.classes[class].ready.iter().find_map(|(_, line)| line.peek().map(|Reverse((_, task))| *task));
+            let Some(task) = first else {
                 self.classes[class].stranded_since = None;
                 continue;
             };

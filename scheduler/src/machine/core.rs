@@ -10,6 +10,7 @@ use super::clients::Clients;
 use super::config::Config;
 use super::constraints::Constraints;
 use super::event::Actions;
+use super::fairness::Flows;
 use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
 use super::quarantine::Quarantine;
@@ -53,6 +54,7 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) now: Time,
     pub(super) clients: Clients,
+    pub(super) flows: Flows,
     pub(super) workers: Workers,
     pub(super) graphs: BTreeMap<GraphId, Box<GraphRun>>,
     pub(super) next_graph: u32,
@@ -69,7 +71,7 @@ pub(super) struct Core {
     pub(super) next_progress: Option<Time>,
     /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
     pub(super) needs_filling: bool,
-    /// Workers for which work has appeared; looked at when the turn ends.
+    /// Workers for which work has appeared, or that have been kept free for somebody whose turn it is; filled when the turn ends.
     pub(super) to_fill: Vec<WorkerId>,
     /// Waiting tasks all of whose inputs may be placed; looked at when the turn ends.
     pub(super) bindable: VecDeque<TaskId>,
@@ -90,6 +92,7 @@ impl Core {
             config,
             now: Time::default(),
             clients: Clients::default(),
+            flows: Flows::default(),
             workers: Workers::default(),
             graphs: BTreeMap::new(),
             next_graph: 0,
@@ -159,6 +162,12 @@ impl Core {
         }
         if let Some(count) = run.counter(to) {
             *count += 1;
+        }
+        if from == TaskState::Queued {
+            self.flows.remove_queued(run.flow);
+        }
+        if to == TaskState::Queued {
+            self.flows.add_queued(run.flow, 1);
         }
         run.has_news = true;
         if run.n_active == 0 || run.n_memory == 0 {

@@ -4,16 +4,16 @@
 //! the worker's backlog (when its data is there) or in the common queue (tasks without inputs), so late information still
 //! counts and moving a task that has not been sent costs nothing. Runs whose inputs are still being made have room of their own.
 
-use std::cmp::Reverse;
-
 use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
 use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
 
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
+use super::fairness::{FlowId, StartTag};
 use super::graph_run::{BOUND_EARLY, NOBODY, SPECULATED, TaskState};
-use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, for_each_result, transfer_ns};
+use super::learning::FLOOR_NS;
+use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, flow_of, for_each_result, transfer_ns};
 use super::workers::Rank;
 use super::{early, quarantine, replicas, siblings, stealing, transitions};
 
@@ -88,10 +88,10 @@ fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
         if !core.workers.get(worker).is_some_and(|entry| entry.has_room(&core.config)) {
             return false;
         }
-        let Some((claim, (_, task))) = next_for(core, worker) else {
+        let Some((claim, (_, flow), (_, task))) = next_for(core, worker) else {
             return take_from_longest_backlog(core, worker, out);
         };
-        pop_claim(core, worker, &claim);
+        pop_claim(core, worker, &claim, flow);
         let is_common = matches!(claim, Claim::Common | Claim::Constrained(_));
         let is_here = core.task(task).is_some_and(|entry| {
             let is_claimed = is_common && entry.worker == NOBODY || entry.worker == worker;
@@ -116,18 +116,18 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
         if !core.workers.get(worker).is_some_and(|entry| entry.has_early_room(&core.config)) {
             return false;
         }
-        let constrained = core.constraints.peek_for(worker, &core.workers, true, false);
-        let own = core.workers.get(worker).and_then(|entry| entry.early.peek()).map(|Reverse((rank, _))| *rank);
-        let (class, (_, task)) = match (own, constrained) {
-            (Some(rank), Some((class, other))) if other < rank => (Some(class), other),
-            (Some(rank), _) => (None, rank),
-            (None, Some((class, rank))) => (Some(class), rank),
-            (None, None) => return false,
-        };
+        let constrained = core.constraints.first_for(worker, &core.workers, &core.flows, true, false);
+        let constrained = constrained.map(|(tag, rank, class)| (tag, rank, Some(class)));
+        let own =
+            core.workers.get(worker).and_then(|entry| entry.early.first(&core.flows)).map(|(tag, rank, _)| (tag, rank, None));
+        let Some(((_, flow), (_, task), class)) = own.into_iter().chain(constrained).min() else { return false };
+        if !is_turn_of(core, task, worker) {
+            return false;
+        }
         match class {
-            Some(class) => core.constraints.pop(class, true),
+            Some(class) => core.constraints.pop(class, flow, true),
             None => {
-                core.workers.update(worker, super::workers::Worker::pop_early);
+                core.workers.update(worker, |entry| entry.early.pop(flow));
             }
         }
         let place = if class.is_some() { NOBODY } else { worker };
@@ -140,28 +140,46 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
     }
 }
 
-fn next_for(core: &mut Core, worker: WorkerId) -> Option<(Claim, Rank)> {
-    let common = core.queue.peek().map(|rank| (Claim::Common, rank));
+/// The first ready task that waits for `worker` or for any like it, where it waits, and whose turn it is.
+fn next_for(core: &Core, worker: WorkerId) -> Option<(Claim, StartTag, Rank)> {
+    let common = core.queue.first(&core.flows).map(|(tag, rank)| (Claim::Common, tag, rank));
     let ignore = core.config.has_fault(Fault::IgnoreResources);
-    let constrained =
-        core.constraints.peek_for(worker, &core.workers, false, ignore).map(|(class, rank)| (Claim::Constrained(class), rank));
+    let constrained = core.constraints.first_for(worker, &core.workers, &core.flows, false, ignore);
+    let constrained = constrained.map(|(tag, rank, class)| (Claim::Constrained(class), tag, rank));
     let entry = core.workers.get(worker)?;
-    let own = entry.backlog.peek().map(|Reverse((rank, _))| (Claim::Backlog, *rank));
-    [own, constrained, common].into_iter().flatten().min_by_key(|(_, rank)| *rank)
+    let own = entry.backlog.first(&core.flows).map(|(tag, rank, _)| (Claim::Backlog, tag, rank));
+    [own, constrained, common].into_iter().flatten().min_by_key(|(_, tag, rank)| (*tag, *rank))
 }
 
-fn pop_claim(core: &mut Core, worker: WorkerId, claim: &Claim) {
+fn pop_claim(core: &mut Core, worker: WorkerId, claim: &Claim, flow: FlowId) {
     match claim {
-        Claim::Common => core.queue.pop(),
-        Claim::Constrained(class) => core.constraints.pop(*class, false),
+        Claim::Common => core.queue.pop(flow),
+        Claim::Constrained(class) => core.constraints.pop(*class, flow, false),
         Claim::Backlog => {
-            core.workers.update(worker, |worker| {
-                if let Some(Reverse((_, estimate))) = worker.backlog.pop() {
-                    worker.backlog_ns -= u64::from(estimate);
-                }
-            });
+            core.workers.update(worker, |worker| worker.backlog.pop(flow));
         }
     }
+}
+
+/// Whether `task` may be given to `worker` although others wait for it: unless another client comes first.
+pub(super) fn is_turn_of(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    if core.flows.is_alone() {
+        return true;
+    }
+    let tag = core.flows.start_tag(flow_of(core, task));
+    next_for(core, worker).is_none_or(|(_, first, _)| tag <= first)
+}
+
+/// A processing task's run is given back without having started: its client is not charged for it.
+pub(super) fn refund(core: &mut Core, task: TaskId) {
+    let estimate = u64::from(core.entry(task).estimate_ns);
+    core.flows.correct(flow_of(core, task), estimate, 0);
+}
+
+/// A processing task has finished: its client is charged what it took, not what it was thought to.
+pub(super) fn charge_what_it_took(core: &mut Core, task: TaskId, duration_us: u64) {
+    let estimate = u64::from(core.entry(task).estimate_ns);
+    core.flows.correct(flow_of(core, task), estimate, duration_us.saturating_mul(1000).max(FLOOR_NS));
 }
 
 /// An idle worker takes the first task of the longest backlog when it can start it, transfers included, before the
@@ -171,19 +189,19 @@ fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions
     let Some(victim) = core.workers.longest_backlog().filter(|victim| is_idle && *victim != thief) else { return false };
     loop {
         let Some(entry) = core.workers.get(victim) else { return false };
-        let Some(&Reverse(((_, task), estimate))) = entry.backlog.peek() else { return false };
+        let Some(((_, flow), (_, task), estimate)) = entry.backlog.first(&core.flows) else { return false };
         let wait_ns = entry.wait_ns();
         let is_there =
             core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early() && entry.worker == victim);
         if !is_there {
-            pop_claim(core, victim, &Claim::Backlog);
+            pop_claim(core, victim, &Claim::Backlog, flow);
             continue;
         }
         let missing = missing_nbytes(core, task, thief);
         if transfer_ns(core, victim, thief, missing, estimate, false).saturating_add(u64::from(estimate)) >= wait_ns {
             return false;
         }
-        pop_claim(core, victim, &Claim::Backlog);
+        pop_claim(core, victim, &Claim::Backlog, flow);
         core.counters.n_moved += 1;
         queued_to_processing(core, task, thief, out);
         return true;
@@ -204,13 +222,16 @@ pub(super) fn missing_nbytes(core: &Core, task: TaskId, worker: WorkerId) -> u64
 
 /// Send a queued task to a worker.
 pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: WorkerId, out: &mut Actions) {
-    let estimate = estimate_ns(core, task);
+    let (estimate, flow) = (estimate_ns(core, task), flow_of(core, task));
+    core.flows.charge(flow, u64::from(estimate));
+    let round = core.workers.update(worker, |worker| worker.next_round(flow)).unwrap_or_default();
     let entry = core.entry_mut(task);
     // A backup of its last run took a number too.
     entry.attempt.0 += 1 + u32::from(entry.has(SPECULATED));
     entry.clear(SPECULATED);
     entry.worker = worker;
     entry.estimate_ns = estimate;
+    entry.round = round;
     core.set_state(task, TaskState::Processing, Some(worker));
     core.counters.n_runs += 1;
     replicas::note_fetching(core, task, worker);
@@ -280,7 +301,8 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
             inputs.push(RunInput { task, attempt, part: input.part, nbytes, holders, is_made });
         });
     }
-    let (attempt, body) = (run.entry(task.idx).attempt, run.graph.body_of[task.idx.index()]);
+    let (attempt, round) = (run.entry(task.idx).attempt, run.entry(task.idx).round);
+    let body = run.graph.body_of[task.idx.index()];
     let priority = run.options.priority;
     for input in &inputs {
         introduce_peers(core, &input.holders, worker, out);
@@ -288,7 +310,7 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
     for group in &groups {
         introduce_group(core, task.graph, group.group, worker, out);
     }
-    (Run { task, attempt, body, priority, inputs, groups }, last_made_at)
+    (Run { task, attempt, body, round, priority, inputs, groups }, last_made_at)
 }
 
 /// Tell `worker` where the members of a group are, unless it knows.

@@ -67,6 +67,7 @@ fn take_back(core: &mut Core, task: TaskId, out: &mut Actions) -> bool {
     if core.workers.get(entry.worker).is_none() {
         return false;
     }
+    dispatch::refund(core, task);
     transitions::abandon_run(core, task, true, out);
     core.set_state(task, TaskState::Waiting, None);
     true
@@ -117,7 +118,8 @@ pub(super) fn bind(core: &mut Core, out: &mut Actions) {
             placement::push_constrained(core, task);
         } else if let Some(worker) = placement::choose_worker(core, task) {
             core.set_state(task, TaskState::Queued, None);
-            if core.workers.get(worker).is_some_and(|worker| worker.has_early_room(&core.config)) {
+            let has_room = core.workers.get(worker).is_some_and(|worker| worker.has_early_room(&core.config));
+            if has_room && dispatch::is_turn_of(core, task, worker) {
                 dispatch::queued_to_processing(core, task, worker, out);
             } else {
                 push_early(core, worker, task);
@@ -127,9 +129,10 @@ pub(super) fn bind(core: &mut Core, out: &mut Actions) {
 }
 
 fn push_early(core: &mut Core, worker: WorkerId, task: TaskId) {
-    let (rank, estimate) = (placement::rank_of(core, task), placement::estimate_ns(core, task));
+    let (flow, rank) = (placement::flow_of(core, task), placement::rank_of(core, task));
+    let estimate = placement::estimate_ns(core, task);
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.push_early(rank, estimate));
+    core.workers.update(worker, |worker| worker.early.push(flow, rank, estimate));
 }
 
 /// Another input of an active task is in memory, or (`is_back`) one is not any more.

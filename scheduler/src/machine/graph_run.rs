@@ -13,6 +13,8 @@ use smallvec::SmallVec;
 
 use rask_comm::time::Time;
 
+use super::fairness::FlowId;
+
 /// Where a task stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TaskState {
@@ -74,6 +76,8 @@ pub(super) struct TaskEntry {
     pub(super) worker: WorkerId,
     /// While processing: what it was estimated to cost, in nanoseconds.
     pub(super) estimate_ns: u32,
+    /// While processing: the run's round at its worker.
+    pub(super) round: u32,
     /// While processing: when it is expected to have finished, in nanoseconds of the machine's time.
     pub(super) expected_end_ns: u64,
     /// In memory: its addressable parts.
@@ -99,6 +103,7 @@ impl TaskEntry {
             attempt: Attempt(0),
             worker: NOBODY,
             estimate_ns: 0,
+            round: 0,
             expected_end_ns: 0,
             n_parts: 0,
             nbytes: 0,
@@ -164,6 +169,8 @@ pub(super) enum Node {
 pub(super) struct GraphRun {
     pub(super) id: GraphId,
     pub(super) client: Option<ClientId>,
+    /// Whose share of the workers it has: that of the client that submitted it, for good.
+    pub(super) flow: FlowId,
     pub(super) options: SubmitOptions,
     pub(super) accepted_at: Time,
     pub(super) ended_at: Option<Time>,
@@ -193,7 +200,7 @@ pub(super) struct GraphRun {
 
 impl GraphRun {
     /// Tables for `graph`, which has been checked; every task still released.
-    pub(super) fn new(id: GraphId, client: ClientId, graph: Graph, options: SubmitOptions, now: Time) -> Self {
+    pub(super) fn new(id: GraphId, client: ClientId, flow: FlowId, graph: Graph, options: SubmitOptions, now: Time) -> Self {
         let n_tasks = graph.n_tasks();
         let n_groups = graph.n_groups();
         let (dependent_offsets, dependents) = build_dependents(&graph);
@@ -217,6 +224,7 @@ impl GraphRun {
         Self {
             id,
             client: Some(client),
+            flow,
             options,
             accepted_at: now,
             ended_at: None,

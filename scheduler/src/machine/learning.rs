@@ -26,7 +26,7 @@ struct Averages {
 /// Weight of the newest observation.
 const NEWEST: f64 = 0.5;
 /// No task costs less than this to pass around, in nanoseconds.
-const FLOOR_NS: u64 = 3_000;
+pub(super) const FLOOR_NS: u64 = 3_000;
 /// Before the first transfer a link is taken for 1 GB/s.
 const UNKNOWN_NS_PER_BYTE: f64 = 1.0;
 /// Weight of the newest transfer; and transfers smaller than this tell about latency, not about bandwidth.

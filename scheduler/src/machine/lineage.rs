@@ -54,7 +54,10 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
         if is_executing { &mut executing } else { &mut others }.push((priority, task));
     }
     // Those that waited for inputs were hardly on a slot; should one have been, it will be ready the next time.
-    others.sort_by_key(|(priority, task)| (core.entry(*task).is_early(), std::cmp::Reverse(*priority), *task));
+    others.sort_by_key(|(priority, task)| {
+        let entry = core.entry(*task);
+        (entry.is_early(), entry.round, std::cmp::Reverse(*priority), *task)
+    });
     let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
     if core.config.has_fault(Fault::KeepDeadHolders) {
         held.clear();
@@ -218,6 +221,7 @@ fn finished(
     }
     speculation::note_done(core, task, duration_us);
     core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
+    dispatch::charge_what_it_took(core, task, duration_us);
     let (now, planned) = (core.now_ns(), core.entry(task).expected_end_ns);
     if !core.run(task.graph).is_root(task.idx) {
         core.workers.update(worker, |worker| worker.note_ended(now, planned));

@@ -2,13 +2,14 @@
 //!
 //! [`Machine::handle`] is called once an event; the shell gathers the [`Actions`] of as many events as it likes into one
 //! turn and writes one frame a peer. The machine owns small sub-machines: `graph_run` (a graph's tasks), `workers`,
-//! `queue` and `constraints` (ready tasks), `learning` (durations), `clients`, `story`; `transitions` changes task states,
+//! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
 //! workers, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
+mod backlog;
 mod clients;
 mod config;
 mod constraints;
@@ -17,9 +18,11 @@ mod core;
 mod dispatch;
 mod early;
 pub mod event;
+mod fairness;
 mod graph_run;
 mod learning;
 mod lineage;
+mod lines;
 mod placement;
 mod quarantine;
 mod queue;
@@ -76,7 +79,7 @@ impl Machine {
             Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
             Event::WorkerLost { worker, was_graceful } => lineage::worker_lost(core, worker, was_graceful, out),
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
-            Event::ClientJoined { client, hello: _ } => clients::client_joined(core, client, out),
+            Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello.weight, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
@@ -163,6 +166,12 @@ impl Machine {
     #[must_use]
     pub fn attempt(&self, task: TaskId) -> Attempt {
         self.core.task(task).map_or(Attempt(0), |entry| entry.attempt)
+    }
+
+    /// While a task is processing: which of its worker's rounds of clients its run belongs to.
+    #[must_use]
+    pub fn round(&self, task: TaskId) -> u32 {
+        self.core.task(task).map_or(0, |entry| entry.round)
     }
 
     /// Bytes of memory held for a graph's tasks, edges and names.

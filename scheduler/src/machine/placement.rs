@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::core::Core;
 use super::event::Actions;
+use super::fairness::FlowId;
 use super::graph_run::{IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
 use super::workers::Rank;
 use super::{dispatch, early, quarantine, replicas};
@@ -46,22 +47,27 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
         push_constrained(core, task);
         return;
     }
-    if core.run(task.graph).is_root(task.idx) {
-        match first_with_room(core) {
-            Some(worker) => dispatch::queued_to_processing(core, task, worker, out),
-            None => core.queue.push(rank_of(core, task).0.0, task),
-        }
-        return;
-    }
-    match choose_worker(core, task) {
-        Some(worker) if core.workers.get(worker).is_some_and(|worker| worker.has_room(&core.config)) => {
+    let is_root = core.run(task.graph).is_root(task.idx);
+    let worker = if is_root { first_with_room(core) } else { choose_worker(core, task) };
+    let with_room = worker.filter(|worker| core.workers.get(*worker).is_some_and(|worker| worker.has_room(&core.config)));
+    if let Some(worker) = with_room {
+        if dispatch::is_turn_of(core, task, worker) {
             if !replicas::park_if_hot(core, task, worker) {
                 dispatch::queued_to_processing(core, task, worker, out);
             }
+            return;
         }
-        Some(worker) => push_backlog(core, worker, task),
-        None => core.queue.push(rank_of(core, task).0.0, task),
+        core.to_fill.push(worker);
     }
+    match worker {
+        Some(worker) if !is_root => push_backlog(core, worker, task),
+        Some(_) | None => push_common(core, task),
+    }
+}
+
+fn push_common(core: &mut Core, task: TaskId) {
+    let (flow, rank) = (flow_of(core, task), rank_of(core, task));
+    core.queue.push(flow, rank);
 }
 
 /// As [`waiting_to_queued`], or for a task whose inputs are still being made: look at it again when the turn ends.
@@ -97,7 +103,7 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     // It is given out when the turn ends, together with the others, so that all of them go in order.
     let Some(options) = run.graph.options_of(task.idx) else { return };
     let class = core.constraints.class(options);
-    core.constraints.push(class, rank, is_early);
+    core.constraints.push(class, run.flow, rank, is_early);
     if options.workers.is_empty() || options.allow_other_workers {
         core.needs_filling = true;
     } else {
@@ -109,6 +115,11 @@ pub(super) fn rank_of(core: &Core, task: TaskId) -> Rank {
     (Reverse(core.run(task.graph).options.priority), task)
 }
 
+/// Whose share of the workers `task` is run with.
+pub(super) fn flow_of(core: &Core, task: TaskId) -> FlowId {
+    core.run(task.graph).flow
+}
+
 fn first_with_room(core: &Core) -> Option<WorkerId> {
     core.workers
         .least_loaded()
@@ -118,12 +129,9 @@ fn first_with_room(core: &Core) -> Option<WorkerId> {
 
 /// A ready task waits for room at `worker`.
 pub(super) fn push_backlog(core: &mut Core, worker: WorkerId, task: TaskId) {
-    let (rank, estimate) = (rank_of(core, task), estimate_ns(core, task));
+    let (flow, rank, estimate) = (flow_of(core, task), rank_of(core, task), estimate_ns(core, task));
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| {
-        worker.backlog.push(Reverse((rank, estimate)));
-        worker.backlog_ns += u64::from(estimate);
-    });
+    core.workers.update(worker, |worker| worker.backlog.push(flow, rank, estimate));
 }
 
 /// The operator that `task` is learned under.

@@ -103,6 +103,7 @@ pub(super) fn answered(core: &mut Core, task: TaskId, given_up: bool, out: &mut 
         // Its backup is its run.
         return;
     }
+    dispatch::refund(core, task);
     // Giving back the run ends the move.
     transitions::abandon_run(core, task, false, out);
     let suits = |thief: &WorkerId| {

@@ -9,8 +9,12 @@ pub(super) fn validate(core: &Core) {
     core.workers.validate();
     let mut n_processing = std::collections::BTreeMap::new();
     let mut n_results = std::collections::BTreeMap::new();
+    let mut flows = std::collections::BTreeMap::new();
     for run in core.graphs.values() {
         validate_graph(core, run);
+        let (n_queued, n_graphs) = flows.entry(run.flow).or_insert((0, 0));
+        *n_queued += run.tasks.iter().filter(|entry| entry.state == TaskState::Queued).count() as u32;
+        *n_graphs += 1;
         for entry in &run.tasks {
             if entry.state == TaskState::Processing {
                 let (count, occupancy, n_early, early_ns) = n_processing.entry(entry.worker).or_insert((0u32, 0u64, 0u32, 0u64));
@@ -32,6 +36,7 @@ pub(super) fn validate(core: &Core) {
         *occupancy += u64::from(backup.estimate_ns);
     }
     super::speculation::validate(core);
+    core.flows.validate(&flows);
     for (id, worker) in core.workers.iter() {
         let (count, occupancy, n_early, early_ns) = n_processing.remove(&id).unwrap_or_default();
         assert_eq!((worker.n_early, worker.early_ns), (n_early, early_ns), "{id}: runs given early");
@@ -42,8 +47,6 @@ pub(super) fn validate(core: &Core) {
         let n_outgoing = core.moves.keys().filter(|task| core.entry(**task).worker == id).count();
         assert_eq!((worker.n_incoming as usize, worker.n_outgoing as usize), (n_incoming, n_outgoing), "{id}: moves");
         assert_eq!(worker.is_reserved, core.quarantine.is_reserved(id), "{id}: reserved");
-        let backlog: u64 = worker.backlog.iter().map(|entry| u64::from(entry.0.1)).sum();
-        assert_eq!(worker.backlog_ns, backlog, "{id}: backlog");
     }
     assert!(n_processing.is_empty(), "runs at workers that are gone: {n_processing:?}");
     super::replicas::validate(core);

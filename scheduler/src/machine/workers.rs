@@ -4,16 +4,18 @@
 //! entries when a worker is lost or retires, and free the rest of the time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use super::backlog::Backlog;
 use super::config::Config;
+use super::fairness::FlowId;
 
-/// Order in which ready tasks run: higher priority, then earlier graph, then lower index.
+/// Order in which ready tasks of one client run: higher priority, then earlier graph, then lower index.
 pub(super) type Rank = (Reverse<i32>, TaskId);
 
 /// Slots beyond this number are planned as if they were this many.
@@ -56,14 +58,12 @@ pub(super) struct Worker {
     /// The gather groups it has been told of, and in which version.
     pub(super) known_groups: FxHashMap<(GraphId, u32), u32>,
     pub(super) known_peers: FxHashSet<WorkerId>,
-    /// Ready tasks that are best run here and wait for room, with their estimated nanoseconds. Entries of tasks that have moved on are skipped when met.
-    pub(super) backlog: BinaryHeap<Reverse<(Rank, u32)>>,
-    /// Estimated cost of the backlog, in nanoseconds; an upper bound while entries are stale.
-    pub(super) backlog_ns: u64,
+    /// Ready tasks that are best run here and wait for room.
+    pub(super) backlog: Backlog,
     /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
-    pub(super) early: BinaryHeap<Reverse<(Rank, u32)>>,
-    /// Estimated cost of these, in nanoseconds; an upper bound while entries are stale.
-    pub(super) early_backlog_ns: u64,
+    pub(super) early: Backlog,
+    /// The client it was last given a run for, and how often that has changed.
+    round: (Option<FlowId>, u32),
 }
 
 impl Worker {
@@ -90,10 +90,9 @@ impl Worker {
             known_bodies: FxHashSet::default(),
             known_groups: FxHashMap::default(),
             known_peers: FxHashSet::default(),
-            backlog: BinaryHeap::new(),
-            backlog_ns: 0,
-            early: BinaryHeap::new(),
-            early_backlog_ns: 0,
+            backlog: Backlog::default(),
+            early: Backlog::default(),
+            round: (None, 0),
         }
     }
 
@@ -106,7 +105,7 @@ impl Worker {
         if self.n_ready() < self.n_slots() && self.backlog.is_empty() {
             return 0;
         }
-        (self.occupancy_ns + self.backlog_ns) / u64::from(self.n_slots())
+        (self.occupancy_ns + self.backlog.cost_ns()) / u64::from(self.n_slots())
     }
 
     /// Runs that it has been given and can start, or has started.
@@ -122,18 +121,6 @@ impl Worker {
         } else {
             self.n_early -= 1;
             self.early_ns -= estimate_ns;
-        }
-    }
-
-    /// A task bound to this worker waits for early room.
-    pub(super) fn push_early(&mut self, rank: Rank, estimate_ns: u32) {
-        self.early.push(Reverse((rank, estimate_ns)));
-        self.early_backlog_ns += u64::from(estimate_ns);
-    }
-
-    pub(super) fn pop_early(&mut self) {
-        if let Some(Reverse((_, estimate))) = self.early.pop() {
-            self.early_backlog_ns -= u64::from(estimate);
         }
     }
 
@@ -153,7 +140,7 @@ impl Worker {
     /// order than what continues work begun, so such a run does not wait for them. Gaps in which slots wait for inputs count;
     /// where estimates have drifted from what happened, the number of runs given bounds the error.
     pub(super) fn free_at_ns(&self, now: u64) -> u64 {
-        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        let backlog = (self.backlog.cost_ns() + self.early.cost_ns()) / u64::from(self.n_slots());
         if self.n_processing == 0 {
             return now + backlog;
         }
@@ -170,7 +157,7 @@ impl Worker {
             self.drift_ns = 0;
         }
         // What waits in the backlogs comes after it.
-        let backlog = (self.backlog_ns + self.early_backlog_ns) / u64::from(self.n_slots());
+        let backlog = (self.backlog.cost_ns() + self.early.cost_ns()) / u64::from(self.n_slots());
         let end = (self.free_at_ns(now) - backlog).max(ready) + estimate_ns;
         let planned = end.saturating_add_signed(-self.drift_ns);
         if let Some(slot) = self.slot_ends.iter_mut().min() {
@@ -188,6 +175,15 @@ impl Worker {
     /// Whether a slot has nothing to do, nor will have for what is on its way.
     pub(super) fn is_idle(&self) -> bool {
         self.takes_runs() && self.n_ready() + self.n_incoming < self.n_slots()
+    }
+
+    /// The round of a run that is given now for `flow`. The worker goes by rounds first, so that clients get their turns there
+    /// in the order in which they got them here, and a client's own order counts between its own runs.
+    pub(super) fn next_round(&mut self, flow: FlowId) -> u32 {
+        let (last, round) = &mut self.round;
+        *round += u32::from(last.is_some_and(|last| last != flow));
+        *last = Some(flow);
+        *round
     }
 
     pub(super) fn takes_runs(&self) -> bool {
@@ -291,7 +287,7 @@ impl Workers {
             }
         }
         self.by_load.remove(&(load(&worker), id));
-        self.by_backlog.remove(&(worker.backlog_ns, id));
+        self.by_backlog.remove(&(worker.backlog.cost_ns(), id));
         self.n_connected -= 1;
         Some(worker)
     }
@@ -316,9 +312,9 @@ impl Workers {
     /// Change a worker and keep the indexes true.
     pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         let worker = self.table.get_mut(id.index())?.as_deref_mut()?;
-        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog_ns, worker.is_retiring);
+        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog.cost_ns(), worker.is_retiring);
         let result = change(worker);
-        let (new_load, new_backlog) = (load(worker), worker.backlog_ns);
+        let (new_load, new_backlog) = (load(worker), worker.backlog.cost_ns());
         if old_load != new_load || was_retiring != worker.is_retiring {
             self.by_load.remove(&(old_load, id));
             if !worker.is_retiring {
@@ -353,7 +349,9 @@ impl Workers {
     pub(super) fn validate(&self) {
         for (id, worker) in self.iter() {
             assert_eq!(self.by_load.contains(&(load(worker), id)), !worker.is_retiring, "{id}: load index");
-            assert_eq!(self.by_backlog.contains(&(worker.backlog_ns, id)), worker.backlog_ns > 0, "{id}: backlog index");
+            worker.backlog.validate();
+            let backlog_ns = worker.backlog.cost_ns();
+            assert_eq!(self.by_backlog.contains(&(backlog_ns, id)), backlog_ns > 0, "{id}: backlog index");
             for (at, (name, total)) in worker.hello.resources.iter().enumerate() {
                 let free = worker.free_resources[at];
                 assert!(free >= -1e-9 && free <= total + 1e-9, "{id}: {free} of {total} {name} free");

@@ -106,12 +106,17 @@ impl Cluster {
     }
 
     pub(crate) fn client(&mut self, name: &str) -> ClientId {
+        self.client_of_weight(name, 1.0)
+    }
+
+    /// The client of that name; a new one has this weight.
+    pub(crate) fn client_of_weight(&mut self, name: &str, weight: f64) -> ClientId {
         if let Some(client) = self.clients.get(name) {
             return *client;
         }
         let client = ClientId(self.clients.len() as u32);
         self.clients.insert(name.to_owned(), client);
-        self.event(Event::ClientJoined { client, hello: ClientHello { version: 1, name: name.to_owned() } });
+        self.event(Event::ClientJoined { client, hello: ClientHello { version: 1, name: name.to_owned(), weight } });
         client
     }
 

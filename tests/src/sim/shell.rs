@@ -102,17 +102,18 @@ impl World {
                 let here = first.into_iter().chain(self.scheduler.backup(task)).find(|(at, _)| *at == worker);
                 if let Some((_, attempt)) = here {
                     let is_told = self.told_executing.contains(&(task, attempt));
+                    let rank = (self.scheduler.round(task), Reverse(info.priority), task);
                     if is_told {
-                        executing.push((Reverse(info.priority), task));
+                        executing.push(rank);
                     } else if !self.lacks_inputs(task) {
-                        others.push((Reverse(info.priority), task));
+                        others.push(rank);
                     }
                 }
             }
         }
         others.sort_unstable();
         let n_others = (n_slots as usize).saturating_sub(executing.len());
-        for (_, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
+        for (_, _, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
             *self.n_suspect_deaths.entry(task).or_default() += 1;
         }
     }
@@ -136,7 +137,9 @@ impl World {
         let client = ClientId(self.link_of.len() as u32);
         self.links[link].client = Some(client);
         self.link_of.insert(client, link);
-        let hello = ClientHello { version: PROTOCOL_VERSION, name: format!("client {}", self.links[link].session) };
+        let name = format!("client {}", self.links[link].session);
+        let weight = [0.1, 1.0, 1.0, 3.0][self.links[link].session % 4];
+        let hello = ClientHello { version: PROTOCOL_VERSION, name, weight };
         self.tell_scheduler(Event::ClientJoined { client, hello });
     }
 

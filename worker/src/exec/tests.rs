@@ -75,7 +75,7 @@ fn id(idx: u32) -> TaskId {
 }
 
 fn run(idx: u32, body: u32, inputs: Vec<RunInput>) -> ToWorker {
-    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, priority: 0, inputs, groups: Vec::new() })
+    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, round: 0, priority: 0, inputs, groups: Vec::new() })
 }
 
 fn input(idx: u32, holders: &[u32]) -> RunInput {

@@ -91,7 +91,7 @@ impl World {
         }
         let priority = dice.below(3) as i32;
         self.owed.push((task, Attempt(1)));
-        self.script.say(ToWorker::Run(Run { task, attempt: Attempt(1), body: 0, priority, inputs, groups: Vec::new() }))
+        self.script.say(ToWorker::Run(Run { task, attempt: Attempt(1), body: 0, round: 0, priority, inputs, groups: Vec::new() }))
     }
 
     fn end_run(&mut self, dice: &mut Dice) -> Vec<Action> {

@@ -287,7 +287,7 @@ impl Machine {
     }
 
     fn take_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
-        let Run { task, attempt, body, priority, inputs: sources, groups } = run;
+        let Run { task, attempt, body, round, priority, inputs: sources, groups } = run;
         if !self.make_way(now, task, attempt, out) {
             self.n_stale += 1;
             return;
@@ -299,6 +299,7 @@ impl Machine {
         let key = self.runs.insert(RunEntry {
             task,
             attempt,
+            round,
             priority,
             body,
             n_missing,
@@ -306,7 +307,7 @@ impl Machine {
             inputs: Vec::new(),
             spread,
         });
-        let rank = Rank { priority, task: Reverse(task) };
+        let rank = Rank { round: Reverse(round), priority, task: Reverse(task) };
         let mut inputs = Vec::with_capacity(sources.len());
         let mut needs = Needs::new();
         let mut n_missing = 0;

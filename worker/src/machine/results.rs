@@ -137,8 +137,8 @@ impl Machine {
             out.push(Action::Tell(FromWorker::Fetched { task, attempt, nbytes: 0, from, duration_us: 0 }));
             return;
         }
-        // Replicas are made so that a worker may leave: they go before anything else of the same priority.
-        let rank = Rank { priority: i32::MAX, task: Reverse(input.task) };
+        // Replicas are made so that a worker may leave: they go before anything else.
+        let rank = Rank { round: Reverse(0), priority: i32::MAX, task: Reverse(input.task) };
         if let Want::Nowhere(_) = self.fetching.want(input, rank, None) {
             out.push(Action::Tell(FromWorker::NotReplicated { task: input.task }));
         }

@@ -13,9 +13,11 @@ use smallvec::SmallVec;
 use super::event::FetchItem;
 use super::slab::{Key, Slab};
 
-/// Which of two runs goes first: the greater one. Higher priority, then the earlier graph, then the lower index.
+/// Which of two runs goes first: the greater one. The earlier round of clients, in it higher priority, then the earlier graph,
+/// then the lower index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
+    pub(super) round: Reverse<u32>,
     pub(super) priority: i32,
     pub(super) task: Reverse<TaskId>,
 }
@@ -27,6 +29,7 @@ pub(super) type Needs = SmallVec<[Key; 2]>;
 pub(super) struct RunEntry {
     pub(super) task: TaskId,
     pub(super) attempt: Attempt,
+    pub(super) round: u32,
     pub(super) priority: i32,
     pub(super) body: BodyId,
     /// Entries of `inputs` that have not arrived.
@@ -40,7 +43,7 @@ const _: () = assert!(size_of::<RunEntry>() <= 128);
 
 impl RunEntry {
     pub(super) fn rank(&self) -> Rank {
-        Rank { priority: self.priority, task: Reverse(self.task) }
+        Rank { round: Reverse(self.round), priority: self.priority, task: Reverse(self.task) }
     }
 }
 
@@ -151,10 +154,11 @@ mod tests {
 
     use super::*;
 
-    fn run(priority: i32, graph: u32, idx: u32) -> RunEntry {
+    fn run(round: u32, priority: i32, graph: u32, idx: u32) -> RunEntry {
         RunEntry {
             task: TaskId::new(GraphId(graph), TaskIdx(idx)),
             attempt: Attempt(1),
+            round,
             priority,
             body: BodyId { graph: GraphId(graph), idx: 0 },
             n_missing: 0,
@@ -165,22 +169,23 @@ mod tests {
     }
 
     #[test]
-    fn higher_priority_then_earlier_graph_then_lower_index_goes_first() {
+    fn earlier_round_then_higher_priority_then_earlier_graph_then_lower_index_goes_first() {
         let mut runs = Runs::new();
-        for (priority, graph, idx) in [(0, 2, 1), (0, 1, 9), (0, 1, 3), (5, 7, 7), (-1, 0, 0)] {
-            let key = runs.insert(run(priority, graph, idx));
+        let given = [(0, 0, 2, 1), (0, 0, 1, 9), (1, 9, 0, 1), (0, 0, 1, 3), (0, 5, 7, 7), (0, -1, 0, 0)];
+        for (round, priority, graph, idx) in given {
+            let key = runs.insert(run(round, priority, graph, idx));
             runs.enqueue(key);
         }
         runs.validate();
         let order: Vec<String> = std::iter::from_fn(|| runs.pop_ready()).map(|run| run.task.to_string()).collect();
-        assert_eq!(order, ["g7.t7", "g1.t3", "g1.t9", "g2.t1", "g0.t0"]);
+        assert_eq!(order, ["g7.t7", "g1.t3", "g1.t9", "g2.t1", "g0.t0", "g0.t1"]);
     }
 
     #[test]
     fn cancelled_runs_do_not_pile_up_in_the_queue() {
         let mut runs = Runs::new();
         for idx in 0..10_000 {
-            let key = runs.insert(run(0, 1, idx));
+            let key = runs.insert(run(0, 0, 1, idx));
             runs.enqueue(key);
             runs.remove(key);
         }

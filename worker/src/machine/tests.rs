@@ -48,7 +48,7 @@ fn run_of(words: &[&str]) -> Run {
     let (task, attempt) = id(words[0]);
     let priority = words.iter().find_map(|word| word.strip_prefix("p=")).map_or(0, |priority| priority.parse().unwrap());
     let inputs = words.iter().filter(|word| word.contains(['@', '!'])).map(|word| source(word)).collect();
-    Run { task, attempt, body: 0, priority, inputs, groups: Vec::new() }
+    Run { task, attempt, body: 0, round: 0, priority, inputs, groups: Vec::new() }
 }
 
 fn show_id(task: TaskId, attempt: Attempt) -> String {

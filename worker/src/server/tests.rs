@@ -117,7 +117,7 @@ fn id(idx: u32) -> TaskId {
 /// A no-op without inputs, or the list of its inputs.
 fn run_message(idx: u32, inputs: Vec<RunInput>) -> ToWorker {
     let body = u32::from(!inputs.is_empty());
-    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, priority: 0, inputs, groups: Vec::new() })
+    ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, round: 0, priority: 0, inputs, groups: Vec::new() })
 }
 
 fn input(idx: u32, part: Part, holder: u32) -> RunInput {
