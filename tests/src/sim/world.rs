@@ -278,6 +278,8 @@ pub(super) struct World {
     pub(super) graphs: BTreeMap<GraphId, GraphInfo>,
     /// The last run of each task that was sent.
     pub(super) last_run: BTreeMap<TaskId, Attempt>,
+    /// All runs that were sent.
+    pub(super) sent: BTreeSet<(TaskId, Attempt)>,
     /// Runs that have begun, anywhere.
     pub(super) begun: BTreeSet<(TaskId, Attempt)>,
     /// Runs the scheduler has been told of as executing, while they were its present ones.
@@ -329,6 +331,7 @@ impl World {
             sessions: Vec::new(),
             graphs: BTreeMap::new(),
             last_run: BTreeMap::new(),
+            sent: BTreeSet::new(),
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
             n_suspect_deaths: BTreeMap::new(),
