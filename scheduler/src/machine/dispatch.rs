@@ -121,7 +121,7 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
         let own =
             core.workers.get(worker).and_then(|entry| entry.early.first(&core.flows)).map(|(tag, rank, _)| (tag, rank, None));
         let Some(((_, flow), (_, task), class)) = own.into_iter().chain(constrained).min() else { return false };
-        if !is_turn_of(core, task, worker) {
+        if !is_turn_of_flow(core, flow, worker) {
             return false;
         }
         match class {
@@ -163,10 +163,14 @@ fn pop_claim(core: &mut Core, worker: WorkerId, claim: &Claim, flow: FlowId) {
 
 /// Whether `task` may be given to `worker` although others wait for it: unless another client comes first.
 pub(super) fn is_turn_of(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    core.flows.is_alone() || is_turn_of_flow(core, flow_of(core, task), worker)
+}
+
+fn is_turn_of_flow(core: &Core, flow: FlowId, worker: WorkerId) -> bool {
     if core.flows.is_alone() {
         return true;
     }
-    let tag = core.flows.start_tag(flow_of(core, task));
+    let tag = core.flows.start_tag(flow);
     next_for(core, worker).is_none_or(|(_, first, _)| tag <= first)
 }
 

@@ -176,11 +176,12 @@ fn let_go_of(core: &mut Core, mut unneeded: Vec<TaskId>, are_made: bool, out: &m
 fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
     let holders = std::mem::take(&mut core.entry_mut(task).holders);
     for holder in holders {
-        core.workers.update(holder, |worker| {
+        let found = core.workers.update(holder, |worker| {
             worker.n_results -= 1;
             worker.moving.remove(&task);
         });
-        if !core.config.has_fault(Fault::ForgetToFree) {
+        // One that is gone may still be named while its results are being seen to.
+        if found.is_some() && !core.config.has_fault(Fault::ForgetToFree) {
             tell_free(out, holder, task);
         }
     }
@@ -498,10 +499,14 @@ pub(super) fn to_erred(core: &mut Core, task: TaskId, failure: Arc<TaskFailure>,
         if !core.entry(task).is_active() {
             continue;
         }
-        if core.entry(task).state == TaskState::Processing {
+        let was_processing = core.entry(task).state == TaskState::Processing;
+        if was_processing {
             abandon_run(core, task, true, out);
         }
         core.set_state(task, TaskState::Erred, None);
+        if was_processing {
+            early::unplace(core, task, out);
+        }
         let run = core.run_mut(task.graph);
         let same = run.failures.last().is_some_and(|last| Arc::ptr_eq(last, &failure));
         if !same {

@@ -17,7 +17,7 @@ use rask_worker::machine::Machine;
 impl World {
     /// What the scheduler sends to a worker is allowed.
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
-        for message in messages {
+        for (at, message) in messages.iter().enumerate() {
             if let ToWorker::Group { members, .. } = message {
                 for holder in members.iter().flat_map(|member| &member.holders) {
                     let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);
@@ -25,13 +25,28 @@ impl World {
                 }
             }
             let ToWorker::Run(run) = message else { continue };
-            assert!(self.sent.insert((run.task, run.attempt)), "{} of {} is given twice", run.attempt, run.task);
             let info = &self.graphs[&run.task.graph];
             assert!(info.plan.is_needed[run.task.idx.index()], "{} is run, but no output needs it", run.task);
+            // With turns, a run may be sent and taken back in one frame. Then another may have overtaken it on its way to another
+            // worker, or it was a backup and the first run has failed meanwhile.
+            let cancel = ToWorker::Cancel { task: run.task, attempt: run.attempt };
+            let is_taken_back = messages[at..].contains(&cancel);
+            assert!(self.sent.insert((run.task, run.attempt)), "{} {} is sent twice", run.task, run.attempt);
+            let before = self.last_run.get(&run.task).copied().unwrap_or(Attempt(0));
+            assert!(is_taken_back || before < run.attempt, "attempts of {} do not rise: {before}, {}", run.task, run.attempt);
+            self.last_run.insert(run.task, before.max(run.attempt));
             let n_failures = self.n_heard_failures.get(&run.task).copied().unwrap_or(0);
-            assert!(n_failures <= info.plan.retries(run.task.idx), "{} is run again after {n_failures} failures", run.task);
+            assert!(
+                is_taken_back || n_failures <= info.plan.retries(run.task.idx),
+                "{} is run again after {n_failures} failures",
+                run.task
+            );
             let n_deaths = self.n_suspect_deaths.get(&run.task).copied().unwrap_or(0);
-            assert!(n_deaths <= self.config.allowed_failures, "{} is run again after {n_deaths} deaths", run.task);
+            assert!(
+                is_taken_back || n_deaths <= self.config.allowed_failures,
+                "{} is run again after {n_deaths} deaths",
+                run.task
+            );
             let is_backup = self.scheduler.backup(run.task) == Some((worker, run.attempt));
             let is_current = is_backup || self.scheduler.attempt(run.task) == run.attempt;
             // One that is sent when it is no more current has been overtaken; that may have been by the first run.

@@ -347,7 +347,8 @@ impl World {
             return;
         }
         self.processes[process].is_draining = true;
-        if self.processes.iter().all(|process| !process.is_up || process.is_draining) {
+        let is_known = |process: &Process| process.conn.is_some_and(|conn| self.conns[conn].worker.is_some());
+        if self.processes.iter().all(|process| !process.is_up || process.is_draining || !is_known(process)) {
             // With nowhere to move results to, they will have to be made again.
             self.may_repeat_work = true;
         }

@@ -276,7 +276,9 @@ pub(super) struct World {
     pub(super) processes: Vec<Process>,
     pub(super) sessions: Vec<Session>,
     pub(super) graphs: BTreeMap<GraphId, GraphInfo>,
-    /// Every run that was sent.
+    /// The last run of each task that was sent.
+    pub(super) last_run: BTreeMap<TaskId, Attempt>,
+    /// All runs that were sent.
     pub(super) sent: BTreeSet<(TaskId, Attempt)>,
     /// Runs that have begun, anywhere.
     pub(super) begun: BTreeSet<(TaskId, Attempt)>,
@@ -328,6 +330,7 @@ impl World {
             processes: Vec::new(),
             sessions: Vec::new(),
             graphs: BTreeMap::new(),
+            last_run: BTreeMap::new(),
             sent: BTreeSet::new(),
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
