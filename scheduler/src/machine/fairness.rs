@@ -176,7 +176,8 @@ mod tests {
         let mut served = vec![0; flows.table.len()];
         for _ in 0..n {
             let active = (0..flows.table.len()).filter(|flow| flows.table[*flow].n_queued > 0);
-            let (_, first) = active.map(|flow| flows.start_tag(FlowId(flow as u32))).min().expect("someone has something to send");
+            let (_, first) =
+                active.map(|flow| flows.start_tag(FlowId(flow as u32))).min().expect("someone has something to send");
             flows.charge(first, cost_ns);
             served[first.0 as usize] += 1;
         }
