@@ -18,16 +18,15 @@ struct Play {
     cluster: Cluster,
     /// By graph: microseconds a task, and each task's inputs.
     graphs: BTreeMap<GraphId, (u64, Vec<Vec<TaskId>>)>,
-    /// When each worker has finished what it did last, in microseconds.
-    free_at: BTreeMap<WorkerId, u64>,
+    /// What each worker is at, and when it will have finished.
+    running: BTreeMap<WorkerId, (Time, TaskId)>,
     n_finished: BTreeMap<GraphId, u64>,
 }
 
 impl Play {
     fn new(config: Config, n_workers: usize) -> Self {
         let cluster = Cluster::with_workers(config, &vec![1; n_workers]);
-        let free_at = cluster.workers.values().map(|worker| (*worker, 0)).collect();
-        Self { cluster, graphs: BTreeMap::new(), free_at, n_finished: BTreeMap::new() }
+        Self { cluster, graphs: BTreeMap::new(), running: BTreeMap::new(), n_finished: BTreeMap::new() }
     }
 
     fn submit(&mut self, client: &str, name: &str, graph: Graph, cost_us: u64) -> GraphId {
@@ -58,41 +57,42 @@ impl Play {
         self.n_finished.get(&graph).copied().unwrap_or_default()
     }
 
-    /// The run that ends first, and when: of each worker the first of its runs that has its inputs.
-    fn next(&self) -> Option<(u64, TaskId)> {
-        let machine = &self.cluster.machine;
+    /// Every worker that has come to rest starts the first of its runs that has its inputs.
+    fn start(&mut self) {
+        let (machine, running) = (&self.cluster.machine, &mut self.running);
         let can_start = |task: &TaskId| {
             let inputs = &self.graphs[&task.graph].1[task.idx.index()];
             inputs.iter().all(|input| machine.task_state(*input) == Some(TaskState::Memory))
         };
         let mut first: BTreeMap<WorkerId, (u32, TaskId)> = BTreeMap::new();
-        for (task, (worker, _)) in self.cluster.given.iter().filter(|(task, _)| can_start(task)) {
-            let rank = (machine.round(*task), *task);
-            let best = first.entry(*worker).or_insert(rank);
-            *best = rank.min(*best);
+        for (task, (worker, _)) in &self.cluster.given {
+            if !running.contains_key(worker) && can_start(task) {
+                let rank = (machine.round(*task), *task);
+                let best = first.entry(*worker).or_insert(rank);
+                *best = rank.min(*best);
+            }
         }
-        let now = self.now_us();
-        let end = |(worker, (_, task)): (&WorkerId, &(u32, TaskId))| {
-            (self.free_at[worker].max(now) + self.graphs[&task.graph].0, *task)
-        };
-        first.iter().map(end).min()
+        for (worker, (_, task)) in first {
+            let end = self.cluster.now.after(Duration::from_micros(self.graphs[&task.graph].0));
+            running.insert(worker, (end, task));
+        }
     }
 
-    fn now_us(&self) -> u64 {
-        self.cluster.now.0.as_micros() as u64
-    }
-
-    fn run_until(&mut self, mut is_done: impl FnMut(&Self) -> bool) {
+    fn run_until(&mut self, is_done: impl Fn(&Self) -> bool) {
         while !is_done(self) {
-            let (end, task) = self.next().expect("a run that can start");
-            let (worker, _) = self.cluster.given[&task];
-            let cost_us = self.graphs[&task.graph].0;
-            // Others that are free meanwhile start at the latest now.
-            self.free_at.insert(worker, end);
-            self.cluster.now = self.cluster.now.max(Time(Duration::from_micros(end - cost_us)));
-            self.cluster.finish(task, 100, cost_us);
-            *self.n_finished.entry(task.graph).or_default() += 1;
+            self.step();
         }
+    }
+
+    /// The run that ends first ends.
+    fn step(&mut self) {
+        self.start();
+        let (worker, (end, task)) = self.running.iter().min_by_key(|(_, run)| **run).expect("a run that can start");
+        let (worker, end, task) = (*worker, *end, *task);
+        self.running.remove(&worker);
+        self.cluster.now = end;
+        self.cluster.finish(task, 100, self.graphs[&task.graph].0);
+        *self.n_finished.entry(task.graph).or_default() += 1;
     }
 
     /// Runs of others that are given from now until `n` tasks of `graph` have finished, of which none has been given.
@@ -169,7 +169,9 @@ fn ten_roots_have_their_turn_among_chains_that_make_their_own_work() {
             let big = play.submit("big", "big", chains(20, 60), cost_us);
             play.run_until(|play| play.n_finished(big) == 100);
             let n_foreign = play.wait_of_ten("s[10]*", cost_us);
-            assert!(n_foreign <= 60, "max_early {max_early}, {cost_us} us: {n_foreign} foreign runs given meanwhile");
+            // Neighbours, and what the two workers are given ahead of need.
+            let most = 30 + 2 * 5_000 / cost_us;
+            assert!(n_foreign <= most, "max_early {max_early}, {cost_us} us: {n_foreign} foreign runs given meanwhile");
         }
     }
 }
@@ -177,8 +179,7 @@ fn ten_roots_have_their_turn_among_chains_that_make_their_own_work() {
 #[test]
 fn ten_tasks_with_wishes_are_not_delayed_by_thousands_with_the_same() {
     let mut play = Play::new(ready_only(), 2);
-    let gpu = play.cluster.join("gpu", 1, &[("gpu", 1.0)]);
-    play.free_at.insert(gpu, 0);
+    play.cluster.join("gpu", 1, &[("gpu", 1.0)]);
     ["r", "s"].iter().for_each(|family| play.teach(family, 1_000));
     let big = play.submit("big", "big", graph("r[2000]* gpu=1"), 1_000);
     play.run_until(|play| play.n_finished(big) == 200);
@@ -221,8 +222,8 @@ fn work_given_is_in_the_ratio_of_weights() {
         let (first_a, first_b) = (given(&play, a), given(&play, b));
         let mut n_checks = 0;
         loop {
-            let n_before = n_checks;
-            play.run_until(|_| std::mem::replace(&mut n_checks, n_before + 1) > n_before);
+            play.step();
+            n_checks += 1;
             let (given_a, given_b) = (given(&play, a), given(&play, b));
             if given_a.max(given_b) == 1500 {
                 break;
