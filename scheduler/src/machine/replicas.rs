@@ -154,10 +154,13 @@ fn shrink(core: &mut Core, task: TaskId, out: &mut Actions) {
         let Node::Task(idx) = run.dependent(at) else { return };
         let consumer = run.entry(idx);
         if matches!(consumer.state, TaskState::Processing | TaskState::Queued) {
-            if consumer.state == TaskState::Processing && !entry.holders.contains(&consumer.worker) {
-                return;
+            let backup = core.speculation.backups.get(&run.task_id(idx)).map(|backup| backup.worker);
+            for worker in std::iter::once(consumer.worker).chain(backup) {
+                if consumer.state == TaskState::Processing && !entry.holders.contains(&worker) {
+                    return;
+                }
+                needed.push(worker);
             }
-            needed.push(consumer.worker);
         }
     }
     let mut surplus: Vec<WorkerId> = entry.holders.iter().copied().filter(|holder| !needed.contains(holder)).collect();
