@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{HAS_EXTERNAL, Node, TaskState};
+use super::graph_run::{HAS_EXTERNAL, NOBODY, Node, TaskState};
 use super::{placement, transitions};
 
 /// Fetches of one result that each of its holders serves at once.
@@ -118,7 +118,10 @@ fn release(core: &mut Core, input: TaskId) {
         let waits = core.task(task).is_some_and(|entry| {
             entry.state == TaskState::Queued && entry.worker == worker && !entry.is_early() && core.workers.get(worker).is_some()
         });
-        if waits {
+        if waits && placement::is_constrained(core, task) {
+            core.entry_mut(task).worker = NOBODY;
+            placement::push_constrained(core, task);
+        } else if waits {
             placement::push_backlog(core, worker, task);
             core.needs_filling = true;
         }
