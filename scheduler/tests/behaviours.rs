@@ -5,9 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, graph};
-use rask_comm::message::FromWorker;
-use rask_graphs::{TaskId, WorkerId};
-use rask_scheduler::machine::{Config, TaskState};
+use rask_comm::message::{FromWorker, ToWorker};
+use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
+use rask_scheduler::machine::{Actions, Config, Event, TaskState};
 
 fn held_back(saturation: f64) -> Config {
     Config { saturation, prefill: Duration::ZERO, ..Config::default() }
@@ -170,5 +170,38 @@ fn messages_and_transitions_of_fixed_graphs_do_not_grow_unnoticed() {
         let counted = (cluster.n_messages, cluster.machine.counters().n_transitions);
         assert!(cluster.log.iter().any(|line| line == "client: ended g"), "{text} ends");
         assert_eq!(counted, (n_messages, n_transitions), "{text}");
+    }
+}
+
+#[test]
+fn a_worker_that_says_what_cannot_be_is_closed_and_believed_nothing_more() {
+    let task = |graph, idx| TaskId::new(GraphId(graph), TaskIdx(idx));
+    let finished =
+        |task, attempt, nbytes| FromWorker::Finished { task, attempt: Attempt(attempt), nbytes, n_parts: 0, duration_us: 1 };
+    let lies = [
+        finished(task(0, 0), 2, 8),
+        finished(task(0, 9), 1, 8),
+        finished(task(7, 0), 1, 8),
+        finished(task(0, 0), 1, u64::MAX),
+        FromWorker::Executing { task: task(0, 0), attempt: Attempt(5) },
+        FromWorker::FetchedParts { graph: GraphId(3), nbytes: 1 },
+    ];
+    for lie in lies {
+        let mut cluster = Cluster::with_workers(held_back(1.0), &[1, 1]);
+        cluster.submit("client", "g", graph("x[2]*"), 0);
+        let (liar, mut out) = (cluster.worker("w0"), Actions::default());
+        cluster.machine.handle(cluster.now, Event::WorkerSaid { worker: liar, message: lie.clone() }, &mut out);
+        cluster.machine.validate();
+        assert_eq!(out.close_workers, [liar], "{lie:?}");
+        assert!(matches!(out.to_workers[&liar][..], [ToWorker::Close { .. }]), "{lie:?}");
+        assert_eq!(cluster.machine.counters().n_expelled, 1);
+        // What it says before its connection is closed counts no more; then its run goes elsewhere.
+        let (held, (_, attempt)) =
+            cluster.given.iter().find(|(_, (at, _))| *at == liar).map(|(task, run)| (*task, *run)).unwrap();
+        cluster.say(liar, FromWorker::Finished { task: held, attempt, nbytes: 8, n_parts: 0, duration_us: 1 });
+        assert_eq!(cluster.machine.who_has(held), []);
+        cluster.lose("w0", false);
+        cluster.run_to_end();
+        assert_eq!(cluster.machine.who_has(held), [cluster.worker("w1")]);
     }
 }

@@ -153,8 +153,9 @@ impl Flows {
 }
 
 impl Flow {
+    /// Rounded up, so that a client of weight 3 is not a hair ahead after three runs to another's one.
     fn units(&self, cost_ns: u64) -> u128 {
-        (cost_ns.min(MAX_COST_NS) as f64 * UNITS_PER_NS / self.weight) as u128
+        (cost_ns.min(MAX_COST_NS) as f64 * UNITS_PER_NS / self.weight).ceil() as u128
     }
 }
 
