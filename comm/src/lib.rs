@@ -21,6 +21,7 @@ pub mod message;
 pub mod outbox;
 pub mod peers;
 pub mod plane;
+mod report;
 pub mod time;
 mod tls;
 pub mod token;

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
+pub use crate::report::{GraphReport, GraphStats, StatusReport, TaskCounts, WorkerReport};
+
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
 pub const PROTOCOL_VERSION: u32 = 3;
 
@@ -510,93 +512,4 @@ pub struct Holder {
     pub address: SocketAddr,
     /// Its certificate name.
     pub name: String,
-}
-
-/// How many tasks of a graph are in which state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct TaskCounts {
-    /// All tasks.
-    pub n_tasks: u32,
-    /// Waiting for inputs.
-    pub n_waiting: u32,
-    /// Ready, held back until a worker has room (or until a fitting worker is there).
-    pub n_queued: u32,
-    /// Given to a worker.
-    pub n_processing: u32,
-    /// Finished at least once.
-    pub n_finished: u32,
-    /// Failed, or depending on a failed one.
-    pub n_erred: u32,
-}
-
-/// What a graph took.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct GraphStats {
-    /// Tasks in the graph.
-    pub n_tasks: u32,
-    /// Runs that finished or failed, recomputation included.
-    pub n_executions: u32,
-    /// From acceptance until the last wanted output, in seconds.
-    pub seconds: f64,
-    /// Bytes that moved between workers.
-    pub nbytes_transferred: u64,
-    /// Bytes written to spill files.
-    pub nbytes_spilled: u64,
-    /// Workers connected at the end.
-    pub n_workers: u32,
-}
-
-/// How the cluster is.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct StatusReport {
-    /// Seconds since the scheduler started.
-    pub uptime_seconds: f64,
-    /// Connected clients.
-    pub n_clients: u32,
-    /// Connected workers.
-    pub workers: Vec<WorkerReport>,
-    /// Graphs that run or whose results are held.
-    pub graphs: Vec<GraphReport>,
-}
-
-/// How a worker is.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct WorkerReport {
-    /// Its id.
-    pub worker: WorkerId,
-    /// Its name.
-    pub name: String,
-    /// Its data plane.
-    pub address: SocketAddr,
-    /// Tasks it runs at once.
-    pub n_slots: u32,
-    /// Memory limit in bytes.
-    pub memory_limit: u64,
-    /// Runs given to it and not answered.
-    pub n_processing: u32,
-    /// Results it holds.
-    pub n_results: u32,
-    /// Whether it is leaving.
-    pub is_retiring: bool,
-    /// What it last said of itself.
-    pub status: WorkerStatus,
-}
-
-/// How a graph is.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct GraphReport {
-    /// Its id.
-    pub graph: GraphId,
-    /// Its name.
-    pub name: String,
-    /// The client that submitted it, `None` once that has gone.
-    pub client: Option<ClientId>,
-    /// Whether every wanted output is done or has failed.
-    pub has_ended: bool,
-    /// Whether any wanted output failed.
-    pub has_failed: bool,
-    /// Seconds since it was accepted, or that it took.
-    pub seconds: f64,
-    /// The counts.
-    pub counts: TaskCounts,
 }

@@ -9,8 +9,8 @@ use rask_graphs::{ClientId, Graph, GraphId, Source, TaskId, TaskIdx};
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, WANTED};
-use super::transitions::Loss;
-use super::{dispatch, lineage, placement, report, transitions};
+use super::holders::Loss;
+use super::{dispatch, holders, lineage, placement, report, transitions};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
@@ -69,7 +69,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Locate { task } => locate(core, client, task, out),
         FromClient::FetchFailed { task, worker } => {
             if is_own(core, client, task) {
-                transitions::remove_holder(core, task, worker, Loss::Unreachable, out);
+                holders::remove_holder(core, task, worker, Loss::Unreachable, out);
             }
         }
         FromClient::Status { request } => {

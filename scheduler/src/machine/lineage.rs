@@ -12,9 +12,9 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
-use super::transitions::Loss;
+use super::holders::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, placement, replicas, retirement, speculation, stealing, transitions};
+use super::{contract, dispatch, early, holders, placement, replicas, retirement, speculation, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
@@ -65,7 +65,7 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     // Results first: a run that is given to another worker must not be told of holders that are gone.
     for task in held {
         let loss = if was_graceful { Loss::Left } else { Loss::Gone };
-        transitions::remove_holder(core, task, worker, loss, out);
+        holders::remove_holder(core, task, worker, loss, out);
     }
     let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len()).min(n_ready);
     let runs = executing.into_iter().map(|(_, task)| (task, true));
@@ -153,14 +153,14 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             if core.speculation.is_backup(task, attempt, worker) {
                 speculation::end(core, task, false, out);
                 for holder in holders {
-                    transitions::remove_holder(core, input, holder, Loss::Unreachable, out);
+                    holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
             } else if transitions::is_current(core, task, attempt, worker) {
                 transitions::abandon_run(core, task, false, out);
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
                 for holder in holders {
-                    transitions::remove_holder(core, input, holder, Loss::Unreachable, out);
+                    holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
                 transitions::processing_to_waiting(core, task, out);
             } else {
@@ -180,7 +180,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 core.counters.n_stale += u64::from(given_up);
             }
         }
-        FromWorker::Lost { task } => transitions::remove_holder(core, task, worker, Loss::Gone, out),
+        FromWorker::Lost { task } => holders::remove_holder(core, task, worker, Loss::Gone, out),
         FromWorker::NotReplicated { task } => retirement::not_replicated(core, task),
         FromWorker::Executing { task, attempt } => {
             if transitions::is_current(core, task, attempt, worker) {

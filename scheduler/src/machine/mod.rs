@@ -20,6 +20,7 @@ mod early;
 pub mod event;
 mod fairness;
 mod graph_run;
+mod holders;
 mod learning;
 mod lineage;
 mod lines;

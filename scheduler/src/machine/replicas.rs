@@ -12,7 +12,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{HAS_EXTERNAL, NOBODY, Node, TaskState};
-use super::{placement, transitions};
+use super::{holders, placement};
 
 /// Fetches of one result that each of its holders serves at once.
 const N_PER_HOLDER: usize = 2;
@@ -185,7 +185,7 @@ fn shrink(core: &mut Core, task: TaskId, out: &mut Actions) {
     }
     for holder in surplus {
         core.counters.n_replicas_dropped += 1;
-        transitions::drop_replica(core, task, holder, out);
+        holders::drop_replica(core, task, holder, out);
     }
 }
 

@@ -24,8 +24,8 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, FINISHED_ONCE, SPECULATED, TaskState};
-use super::transitions::Loss;
-use super::{dispatch, early, placement, transitions};
+use super::holders::Loss;
+use super::{dispatch, early, holders, placement, transitions};
 
 /// Fewer siblings have no typical duration.
 const MIN_SIBLINGS: u32 = 10;
@@ -337,7 +337,7 @@ pub(super) fn note_replaced(core: &mut Core, task: TaskId, attempt: Attempt, wor
             core.early_holders.remove(&task);
         }
     }
-    transitions::remove_holder(core, task, worker, Loss::Gone, out);
+    holders::remove_holder(core, task, worker, Loss::Gone, out);
 }
 
 /// # Panics

@@ -189,14 +189,8 @@ fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
     core.set_state(task, TaskState::Released, None);
 }
 
-/// One of several holders of a result is to drop it.
-pub(super) fn drop_replica(core: &mut Core, task: TaskId, holder: WorkerId, out: &mut Actions) {
-    core.entry_mut(task).holders.retain(|worker| *worker != holder);
-    core.workers.update(holder, |worker| worker.n_results -= 1);
-    tell_free(out, holder, task);
-}
-
-fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
+/// Have a worker drop a result; several in a row go in one message.
+pub(super) fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
     let messages = out.to_workers.entry(worker).or_default();
     if let Some(ToWorker::Free { tasks }) = messages.last_mut() {
         tasks.push(task);
@@ -356,7 +350,7 @@ fn one_arrived(core: &mut Core, task: TaskId, was_placed: bool, ready: &mut Vec<
 }
 
 /// A result has left memory: dependants miss one input more, and those that were ready wait again.
-fn leave_memory(core: &mut Core, task: TaskId) {
+pub(super) fn leave_memory(core: &mut Core, task: TaskId) {
     replicas::forget(core, task);
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
@@ -403,58 +397,6 @@ fn external_users(core: &Core, task: TaskId) -> Vec<(GraphId, u32)> {
         return Vec::new();
     }
     core.run(task.graph).external_users.get(&task.idx).cloned().unwrap_or_default()
-}
-
-/// Workers have been told where the members of the groups of `task` are; that is not true any more.
-fn note_group_moved(core: &mut Core, task: TaskId) {
-    for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
-        if let Node::Group(group) = core.run(task.graph).dependent(at) {
-            core.run_mut(task.graph).groups[group as usize].version += 1;
-        }
-    }
-}
-
-/// How a result was lost at one of its holders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Loss {
-    /// The worker left in agreement: what it had to tell its peers it has told, or their connections tell them.
-    Left,
-    /// The worker is gone, or has said that it does not have the result any more.
-    Gone,
-    /// Others say that the result cannot be had there; the worker may still have it.
-    Unreachable,
-}
-
-/// One holder of a result does not have it any more. The last one takes the result with it.
-pub(super) fn remove_holder(core: &mut Core, task: TaskId, holder: WorkerId, loss: Loss, out: &mut Actions) {
-    let Some(entry) = core.graphs.get_mut(&task.graph).and_then(|run| run.tasks.get_mut(task.idx.index())) else { return };
-    let n_before = entry.holders.len();
-    entry.holders.retain(|worker| *worker != holder);
-    if entry.holders.len() == n_before {
-        return;
-    }
-    let (is_last, attempt) = (entry.holders.is_empty(), entry.attempt);
-    note_group_moved(core, task);
-    core.workers.update(holder, |worker| {
-        worker.n_results -= 1;
-        worker.moving.remove(&task);
-    });
-    if loss == Loss::Unreachable && core.workers.get(holder).is_some() {
-        out.tell_worker(holder, ToWorker::Cancel { task, attempt });
-    }
-    if is_last {
-        core.counters.n_lost_results += 1;
-        leave_memory(core, task);
-    }
-    if loss != Loss::Left && !core.config.has_fault(Fault::ForgetEarlyRuns) {
-        early::holder_lost(core, task, out);
-    }
-    if is_last {
-        core.set_state(task, TaskState::Released, Some(holder));
-        if core.entry(task).is_needed() && !core.config.has_fault(Fault::ForgetLineage) {
-            released_to_waiting(core, vec![task], out);
-        }
-    }
 }
 
 /// A run was given back, or its worker is gone: the task is ready again, or waits for inputs that have been lost since. What
