@@ -141,8 +141,7 @@ impl Farm {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         let machine = WorkerMachine::new(MachineConfig::new(n_slots, 0));
-        self.nodes
-            .insert(worker, Node { machine, store: BTreeSet::new(), sends_until: Duration::ZERO, timer_at: None });
+        self.nodes.insert(worker, Node { machine, store: BTreeSet::new(), sends_until: Duration::ZERO, timer_at: None });
         let hello = super::hello(worker, &format!("w{}", worker.0), n_slots, &[]);
         self.tell(Event::WorkerJoined { worker, hello });
         worker
@@ -169,6 +168,11 @@ impl Farm {
         let message = FromClient::Submit { request: id.0, graph: Box::new(graph), options };
         self.tell(Event::ClientSaid { client: CLIENT, message });
         id
+    }
+
+    /// Runs of a family cost something else, those under way apart.
+    pub(crate) fn set_cost(&mut self, line: &str) {
+        self.costs.extend([cost(line)]);
     }
 
     /// Have one task of each of `families` run, so that what they cost is known, and forget that it happened.
