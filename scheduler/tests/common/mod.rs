@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub(crate) mod farm;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -85,17 +87,7 @@ impl Cluster {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         self.workers.insert(name.to_owned(), worker);
-        let hello = WorkerHello {
-            version: rask_comm::message::PROTOCOL_VERSION,
-            name: name.to_owned(),
-            n_slots,
-            memory_limit: 1 << 30,
-            resources: resources.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect(),
-            data_address: SocketAddr::from(([127, 0, 0, 1], 9_000 + worker.0 as u16)),
-            host: String::new(),
-            registry_fingerprint: 0,
-        };
-        self.event(Event::WorkerJoined { worker, hello });
+        self.event(Event::WorkerJoined { worker, hello: hello(worker, name, n_slots, resources) });
         worker
     }
 
@@ -283,8 +275,21 @@ impl Cluster {
     }
 }
 
+fn hello(worker: WorkerId, name: &str, n_slots: u32, resources: &[(&str, f64)]) -> WorkerHello {
+    WorkerHello {
+        version: rask_comm::message::PROTOCOL_VERSION,
+        name: name.to_owned(),
+        n_slots,
+        memory_limit: 1 << 30,
+        resources: resources.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect(),
+        data_address: SocketAddr::from(([127, 0, 0, 1], 9_000 + worker.0 as u16)),
+        host: String::new(),
+        registry_fingerprint: 0,
+    }
+}
+
 /// A graph in a line: `a; b; c* <- a b retries=2 gpu=1 on=w1`. A star marks an output; `r[3]` is r-0, r-1 and r-2, and as
-/// an input all of them. Each family of names is an operator of its own.
+/// an input all of them; `r-3` alone is one of that family. Each family of names is an operator of its own.
 pub(crate) fn graph(text: &str) -> Graph {
     let (mut bodies, mut body_of, mut keys) = (Vec::new(), Vec::new(), KeysBuilder::default());
     let (mut inputs, mut input_offsets, mut outputs, mut options) = (Vec::new(), vec![0], Vec::new(), Vec::new());
@@ -297,12 +302,17 @@ pub(crate) fn graph(text: &str) -> Graph {
             Some((family, n)) => (family, n.trim_end_matches(']').parse::<u32>().ok()),
             None => (name, None),
         };
+        let (family, only) = match family.rsplit_once('-').and_then(|(stem, digits)| Some((stem, digits.parse::<u32>().ok()?))) {
+            Some((stem, member)) => (stem, Some(member)),
+            None => (family, None),
+        };
         let family_id = keys.family(family);
         bodies.push(Body::single(family, 1, "{}"));
-        for member in 0..n_members.unwrap_or(1) {
+        for at in 0..n_members.unwrap_or(1) {
+            let member = only.or(n_members.map(|_| at));
             let idx = TaskIdx(body_of.len() as u32);
             body_of.push(bodies.len() as u32 - 1);
-            keys.push(KeyRef { family: family_id, member: n_members.map(|_| member) });
+            keys.push(KeyRef { family: family_id, member });
             let mut own = TaskOptions::default();
             for word in &words[1..] {
                 match word.split_once('=') {
@@ -323,7 +333,7 @@ pub(crate) fn graph(text: &str) -> Graph {
                 outputs.push(idx);
             }
             ids.entry(family.to_owned()).or_default().push(idx);
-            if n_members.is_some() {
+            if let Some(member) = member {
                 ids.insert(format!("{family}-{member}"), vec![idx]);
             }
         }
