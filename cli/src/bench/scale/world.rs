@@ -223,7 +223,7 @@ impl<'a> World<'a> {
             let first = STATUS_NS * u64::from(worker.0 + 1) / u64::from(cluster.n_workers);
             world.agenda.push(first, Delivery::Status { worker });
         }
-        let hello = ClientHello { version: PROTOCOL_VERSION, name: "bench".to_owned() };
+        let hello = ClientHello { version: PROTOCOL_VERSION, name: "bench".to_owned(), weight: 1.0 };
         world.tell_scheduler(Event::ClientJoined { client: CLIENT, hello });
         world.end_turn()?;
         Ok(world)
