@@ -129,7 +129,11 @@ impl Farm {
             n_tasks: 0,
             n_events: 0,
         };
-        farm.tell(Event::ClientJoined { client: CLIENT, hello: ClientHello { version: 1, name: "client".to_owned() } });
+        farm.tell(Event::ClientJoined {
+            client: CLIENT,
+            hello: ClientHello { version: 1, name: "client".to_owned() },
+            weight: 1.0,
+        });
         for n_slots in slots {
             farm.join(*n_slots);
         }
