@@ -129,11 +129,8 @@ impl Farm {
             n_tasks: 0,
             n_events: 0,
         };
-        farm.tell(Event::ClientJoined {
-            client: CLIENT,
-            hello: ClientHello { version: 1, name: "client".to_owned() },
-            weight: 1.0,
-        });
+        let hello = ClientHello { version: 1, name: "client".to_owned(), weight: 1.0 };
+        farm.tell(Event::ClientJoined { client: CLIENT, hello });
         for n_slots in slots {
             farm.join(*n_slots);
         }
