@@ -148,6 +148,7 @@ impl Shape {
     }
 
     /// Number of tasks.
+    #[cfg(test)]
     pub(super) fn n_tasks(&self) -> u64 {
         (0..self.steps).map(|step| self.row(step).len() as u64).sum()
     }
