@@ -328,7 +328,7 @@ pub(super) fn promote(core: &mut Core, task: TaskId, tell: bool, out: &mut Actio
 /// `worker` says that run `attempt` of `task` has finished, which nobody wants. If that is a later run than the one whose result was
 /// taken, its result has taken the place of the copy of that one which the worker may have had.
 pub(super) fn note_replaced(core: &mut Core, task: TaskId, attempt: Attempt, worker: WorkerId, out: &mut Actions) {
-    if !core.task(task).is_some_and(|entry| entry.attempt < attempt) {
+    if core.task(task).is_none_or(|entry| entry.attempt >= attempt) {
         return;
     }
     if let Some(holders) = core.early_holders.get_mut(&task) {

@@ -94,7 +94,8 @@ fn level(transfer: u64, estimate: u64) -> u32 {
 /// A victim has answered: it has given the run up, or it has started it.
 pub(super) fn answered(core: &mut Core, task: TaskId, given_up: bool, out: &mut Actions) {
     let thief = core.moves.get(&task).copied().filter(|_| core.entry(task).has(MOVING));
-    if !given_up && !(core.config.has_fault(Fault::TakeRefused) && thief.is_some()) {
+    let is_taken_anyway = core.config.has_fault(Fault::TakeRefused) && thief.is_some();
+    if !given_up && !is_taken_anyway {
         end_move(core, task);
         core.entry_mut(task).set(EXECUTING);
         return;
