@@ -173,7 +173,10 @@ pub(super) fn note_done(core: &mut Core, task: TaskId, duration_us: u64) {
     siblings.n_done += u32::from(is_first);
     siblings.add_duration(duration_us.saturating_mul(1_000));
     let is_half = siblings.n_done == siblings.n_tasks.div_ceil(2);
-    if is_first && is_half && let Some(due) = siblings.due_ns() {
+    if is_first
+        && is_half
+        && let Some(due) = siblings.due_ns()
+    {
         core.speculation.look_at(due);
     }
 }

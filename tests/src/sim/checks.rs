@@ -30,9 +30,17 @@ impl World {
             assert!(is_taken_back || before < run.attempt, "attempts of {} do not rise: {before}, {}", run.task, run.attempt);
             self.last_run.insert(run.task, before.max(run.attempt));
             let n_failures = self.n_heard_failures.get(&run.task).copied().unwrap_or(0);
-            assert!(is_taken_back || n_failures <= info.plan.retries(run.task.idx), "{} is run again after {n_failures} failures", run.task);
+            assert!(
+                is_taken_back || n_failures <= info.plan.retries(run.task.idx),
+                "{} is run again after {n_failures} failures",
+                run.task
+            );
             let n_deaths = self.n_suspect_deaths.get(&run.task).copied().unwrap_or(0);
-            assert!(is_taken_back || n_deaths <= self.config.allowed_failures, "{} is run again after {n_deaths} deaths", run.task);
+            assert!(
+                is_taken_back || n_deaths <= self.config.allowed_failures,
+                "{} is run again after {n_deaths} deaths",
+                run.task
+            );
             let is_backup = self.scheduler.backup(run.task) == Some((worker, run.attempt));
             let is_current = is_backup || self.scheduler.attempt(run.task) == run.attempt;
             // One that is sent when it is no more current has been overtaken; that may have been by the first run.

@@ -52,8 +52,9 @@ impl World {
 
     /// Keep count of the news that the scheduler must act on, independently of what it does with it.
     fn count_news(&mut self, worker: WorkerId, message: &FromWorker) {
-        let is_first =
-            |world: &Self, task, attempt| world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt;
+        let is_first = |world: &Self, task, attempt| {
+            world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt
+        };
         let is_present = |world: &Self, task: TaskId, attempt: Attempt| world.is_current(worker, task, attempt);
         if let FromWorker::Executing { task, attempt } = message
             && is_present(self, *task, *attempt)
