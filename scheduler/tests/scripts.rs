@@ -115,6 +115,8 @@ fn command(cluster: &mut Cluster, line: &str) {
             let task = cluster.task(words[1]);
             cluster.executing(task);
         }
+        // The next commands are about the other run of a task that two workers have.
+        "other" => cluster.swap(cluster.task(words[1])),
         // What a worker gives back when it is asked to.
         "revoked" => {
             let task = cluster.task(words[1]);
@@ -162,7 +164,7 @@ fn command(cluster: &mut Cluster, line: &str) {
             let client = cluster.client(words[1]);
             cluster.event(Event::ClientLost { client });
         }
-        "pass" => cluster.pass(Duration::from_secs(words[1].parse().expect("seconds"))),
+        "pass" => cluster.pass(Duration::from_secs_f64(words[1].parse().expect("seconds"))),
         _ => panic!("no command \"{line}\""),
     }
 }

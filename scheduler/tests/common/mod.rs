@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     pub(crate) given: BTreeMap<TaskId, (WorkerId, Attempt)>,
     /// Members of gather groups, as each worker was told last.
     pub(crate) groups_told: BTreeMap<(WorkerId, GraphId, u32), Vec<GroupMember>>,
+    /// Of tasks that have been given to a second worker: the first run.
+    pub(crate) first: BTreeMap<TaskId, (WorkerId, Attempt)>,
     /// Actions in words since the log was last taken.
     pub(crate) log: Vec<String>,
     pub(crate) n_messages: usize,
@@ -49,6 +51,7 @@ impl Cluster {
             clients: BTreeMap::new(),
             given: BTreeMap::new(),
             groups_told: BTreeMap::new(),
+            first: BTreeMap::new(),
             log: Vec::new(),
             n_messages: 0,
             n_workers: 0,
@@ -94,6 +97,14 @@ impl Cluster {
     pub(crate) fn lose(&mut self, name: &str, was_graceful: bool) {
         let worker = self.workers.remove(name).expect("a worker of that name");
         self.given.retain(|_, (at, _)| *at != worker);
+        self.first.retain(|_, (at, _)| *at != worker);
+        for (task, run) in std::mem::take(&mut self.first) {
+            if self.given.contains_key(&task) {
+                self.first.insert(task, run);
+            } else {
+                self.given.insert(task, run);
+            }
+        }
         self.event(Event::WorkerLost { worker, was_graceful });
     }
 
@@ -137,14 +148,23 @@ impl Cluster {
         self.event(Event::WorkerSaid { worker, message });
     }
 
+    /// The run of `task` that is spoken of is over; if another worker has the task too, that one's is spoken of.
+    fn take_run(&mut self, task: TaskId) -> (WorkerId, Attempt) {
+        let run = self.given.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to anybody"));
+        if let Some(other) = self.first.remove(&task) {
+            self.given.insert(task, other);
+        }
+        run
+    }
+
     /// The worker that has `task` finishes it.
     pub(crate) fn finish(&mut self, task: TaskId, nbytes: u64, duration_us: u64) {
-        let (worker, attempt) = self.given.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to anybody"));
+        let (worker, attempt) = self.take_run(task);
         self.say(worker, FromWorker::Finished { task, attempt, nbytes, n_parts: 0, duration_us });
     }
 
     pub(crate) fn fail(&mut self, task: TaskId, message: &str) {
-        let (worker, attempt) = self.given.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to anybody"));
+        let (worker, attempt) = self.take_run(task);
         let failure = RunFailure { kind: FailureKind::Operator, operator: "op".to_owned(), message: message.to_owned() };
         self.say(worker, FromWorker::Failed { task, attempt, failure });
     }
@@ -152,6 +172,14 @@ impl Cluster {
     pub(crate) fn executing(&mut self, task: TaskId) {
         let (worker, attempt) = self.given[&task];
         self.say(worker, FromWorker::Executing { task, attempt });
+    }
+
+    /// Speak of the other run of a task that two workers have.
+    pub(crate) fn swap(&mut self, task: TaskId) {
+        let other = self.first.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to two"));
+        if let Some(run) = self.given.insert(task, other) {
+            self.first.insert(task, run);
+        }
     }
 
     pub(crate) fn set_paused(&mut self, worker: WorkerId, is_paused: bool) {
@@ -214,6 +242,9 @@ impl Cluster {
                 }
                 let before = self.given.insert(run.task, (worker, run.attempt));
                 assert!(before.is_none_or(|(_, attempt)| attempt < run.attempt), "attempts of {} do not rise", run.task);
+                if let Some(first) = before {
+                    self.first.insert(run.task, first);
+                }
                 // An exclamation mark: still being made there.
                 let is_made = |holder: &WorkerId| run.inputs.iter().all(|input| input.is_made || !input.holders.contains(holder));
                 let mark = |holder| if is_made(holder) { "" } else { "!" };
@@ -226,6 +257,9 @@ impl Cluster {
             ToWorker::Cancel { task, attempt } => {
                 if self.given.get(&task) == Some(&(worker, attempt)) {
                     self.given.remove(&task);
+                }
+                if self.first.get(&task) == Some(&(worker, attempt)) {
+                    self.first.remove(&task);
                 }
                 self.log.push(format!("{name}: cancel {} {attempt}", self.name_of(task)));
             }
