@@ -181,7 +181,8 @@ pub enum Action {
         body: BodyId,
         /// Where its inputs are in the store, in kernel order.
         inputs: Vec<FetchItem>,
-        /// As in [`rask_comm::message::Run::spread`].
+        /// For each declared input the number of entries in `inputs` it spreads out to (a gather group: one a member); empty
+        /// when all are 1.
         spread: Vec<u32>,
     },
     /// Ask an executing run to stop at its next check.
