@@ -252,8 +252,8 @@ fn chains_are_finished_before_others_are_begun() {
         for is_known in [false, true] {
             let (n_roots, n_moved) = chains(config.clone(), duration, is_known);
             assert!(n_roots <= 2, "{duration}, known: {is_known}: {n_roots} results of roots at a worker");
-            // Links of long tasks may go to a worker that seems to be free sooner; few do, of 96.
-            assert!(n_moved <= 8, "{duration}, known: {is_known}: {n_moved} links left their chain");
+            // Links of long tasks go to a worker that seems to be free sooner, which costs a transfer of 1 MB; few do, of 96.
+            assert!(n_moved <= 16, "{duration}, known: {is_known}: {n_moved} links left their chain");
         }
     }
 }

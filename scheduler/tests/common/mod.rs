@@ -6,6 +6,7 @@
 
 pub(crate) mod farm;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -99,10 +100,13 @@ impl Cluster {
         self.given.retain(|_, (at, _)| *at != worker);
         self.first.retain(|_, (at, _)| *at != worker);
         for (task, run) in std::mem::take(&mut self.first) {
-            if self.given.contains_key(&task) {
-                self.first.insert(task, run);
-            } else {
-                self.given.insert(task, run);
+            match self.given.entry(task) {
+                Entry::Occupied(_) => {
+                    self.first.insert(task, run);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(run);
+                }
             }
         }
         self.event(Event::WorkerLost { worker, was_graceful });
