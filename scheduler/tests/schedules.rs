@@ -68,7 +68,6 @@ fn long_children_of_big_data_spread() {
 }
 
 #[test]
-#[ignore = "thieves look at the last 32 entries of a list that keeps runs given up, so a victim is robbed 32 times at most"]
 fn long_children_that_have_been_given_spread() {
     let farm = long_children(all_given());
     assert!(farm.machine.counters().n_stolen > 60, "{} stolen", farm.machine.counters().n_stolen);
@@ -220,7 +219,6 @@ fn a_farm_that_grows_shares_the_work() {
 }
 
 #[test]
-#[ignore = "thieves look at the last 32 entries of a list that keeps runs given up, so a victim is robbed 32 times at most"]
 fn a_farm_that_grows_shares_what_has_been_given() {
     grow(all_given(), "t[120]*");
     grow(all_given(), "data; t[120]* <- data");

@@ -52,6 +52,9 @@ pub(super) fn steal_for(core: &mut Core, thief: WorkerId, out: &mut Actions) {
         return;
     }
     let victims: Vec<WorkerId> = core.workers.most_loaded().take(N_VICTIMS).filter(|victim| *victim != thief).collect();
+    for victim in &victims {
+        forget_latest_ended(core, *victim);
+    }
     let candidate = victims.into_iter().find_map(|victim| Some((victim, candidate_of(core, victim, thief)?)));
     let Some((victim, task)) = candidate else { return };
     let attempt = core.entry(task).attempt;
@@ -61,6 +64,17 @@ pub(super) fn steal_for(core: &mut Core, thief: WorkerId, out: &mut Actions) {
     core.workers.update(thief, |entry| entry.n_incoming += 1);
     core.counters.n_steal_requests += 1;
     out.tell_worker(victim, ToWorker::Revoke { task, attempt });
+}
+
+/// Runs at the end of a worker's list that are over, given up ones among them, would hide those before them.
+fn forget_latest_ended(core: &mut Core, worker: WorkerId) {
+    loop {
+        let last = core.workers.get(worker).and_then(|entry| entry.given.last().copied());
+        if last.is_none_or(|(task, attempt)| is_given(core, task, attempt, worker)) {
+            return;
+        }
+        core.workers.update(worker, |entry| entry.given.pop());
+    }
 }
 
 /// The run of `victim` that costs least to move in proportion to what it takes, if `thief` would finish one earlier.
