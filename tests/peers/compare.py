@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compares what a task costs in Rask and in Dask: the same graphs, on the same machine, in the same run, turn and turn about.
+"""Compares what a task costs in Rask, Dask and Ray: the same graphs, on the same machine, in the same run, turn and turn about.
 
-It makes a virtual environment, installs Dask into it, runs both in alternating rounds and prints medians and ratios. Needs
+It makes a virtual environment, installs the peers into it, runs all in alternating rounds and prints medians and ratios. Needs
 Python 3.10 or later with `venv`, nothing else; README.md beside it says what is measured and how.
 """
 
@@ -12,145 +12,56 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
+from metg import PATTERNS
+from rounds import N_WORKERS
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PACKAGES = {"dask": "2026.8.0", "distributed": "2026.8.0"}
-# Not pinned, but a good part of Dask's cost is theirs.
+# What a peer's round needs, by the name of the peer.
+PACKAGES = {"dask": {"dask": "2026.8.0", "distributed": "2026.8.0"}, "ray": {"ray": "2.60.0"}}
+# Not pinned, but a good part of the peers' cost is theirs.
 ALSO_REPORTED = ("tornado", "msgpack", "cloudpickle")
-N_WORKERS = 2
-N_WARM_UP = 1_000
-# label, member of the line, its figure, whether more is better
+# label, where its figure is in a round, whether more is better
 ROWS = (
-    ("independent, tasks/s", "independent", "tasks_per_second", True),
-    ("binary tree, tasks/s", "tree", "tasks_per_second", True),
-    ("chain, us a link", "chain", "us_per_task", False),
+    ("independent, tasks/s", ("independent", "tasks_per_second"), True),
+    ("binary tree, tasks/s", ("tree", "tasks_per_second"), True),
+    ("chain, us a link", ("chain", "us_per_task"), False),
+    ("chain across two workers, us a hop", ("hop", "us_per_hop"), False),
+    ("METG(50 %) stencil_1d, us", ("stencil_1d", "metg50_us"), False),
+    ("METG(50 %) trivial, us", ("trivial", "metg50_us"), False),
 )
 
-# What makes Dask faster on these graphs. Unlimited saturation sends root tasks ahead of free threads (two to three times the
-# rate on independent tasks); the profiler would interrupt the workers every 10 ms.
-DASK_CONFIGURATION = {
-    "distributed.scheduler.worker-saturation": "inf",
-    "distributed.worker.profile.enabled": False,
-    "logging": {"distributed": "error", "tornado": "critical"},
-}
 
-
-def noop(*_inputs):
-    """The task. Workers import it by name, so that no task carries its code."""
-
-
-def independent(graph, n_tasks):
-    """`n_tasks` no-ops, every one an output."""
-    tasks = {("task", graph, i): (noop,) for i in range(n_tasks)}
-    return tasks, list(tasks)
-
-
-def tree(graph, n_tasks):
-    """A binary tree of about `n_tasks` no-ops, shaped as `rask bench overhead` does, its root the only output."""
-    tasks = {}
-
-    def add(*inputs):
-        key = ("task", graph, len(tasks))
-        tasks[key] = (noop, *inputs)
-        return key
-
-    level = [add() for _ in range((n_tasks + 1) // 2)]
-    while len(level) > 1:
-        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
-        level = [add(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return tasks, level
-
-
-def chain(graph, n_tasks):
-    """A chain of `n_tasks` no-ops, its last link the only output."""
-    tasks = {}
-    for i in range(n_tasks):
-        tasks["task", graph, i] = (noop, ("task", graph, i - 1)) if i else (noop,)
-    return tasks, [("task", graph, n_tasks - 1)]
-
-
-def dask_round(n_independent, n_tree, n_chain):
-    """One round of Dask, inside the virtual environment: prints one line shaped as that of `rask bench overhead --json`."""
-    import dask
-
-    dask.config.set(DASK_CONFIGURATION)
-    # Imported after the configuration is set: logging is set up on import.
-    from distributed import Client, LocalCluster, wait
-
-    options = {"n_workers": N_WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
-
-        def run(tasks, outputs):
-            """From submission until every output is known to be done; results stay on the workers."""
-            begun = time.perf_counter()
-            futures = client.get(tasks, outputs, sync=False)
-            wait(futures)
-            elapsed = time.perf_counter() - begun
-            del futures
-            return elapsed
-
-        def settle(graph):
-            """Lets the release of the graph before it pass through every queue, outside of what is timed."""
-            run(*independent(graph, 100))
-            time.sleep(0.2)
-
-        # Connections are made and the duration of the task is learned before the clock runs.
-        run(*independent("warm-up", N_WARM_UP))
-        settle("settle-0")
-        independent_seconds = run(*independent("independent", n_independent))
-        settle("settle-1")
-        tree_seconds = run(*tree("tree", n_tree))
-        settle("settle-2")
-        chain_seconds = run(*chain("chain", n_chain))
-    line = {
-        "bench": "overhead",
-        "mode": "cluster",
-        "n_workers": N_WORKERS,
-        "independent": rate(n_independent, independent_seconds),
-        "tree": rate(n_tree, tree_seconds),
-        "chain": {
-            "n_tasks": n_chain,
-            "seconds": round(chain_seconds, 6),
-            "us_per_task": round(chain_seconds * 1e6 / n_chain, 3),
-        },
-    }
-    print(json.dumps(line))
-
-
-def rate(n_tasks, seconds):
-    return {"n_tasks": n_tasks, "seconds": round(seconds, 6), "tasks_per_second": round(n_tasks / seconds, 1)}
-
-
-def environment(folder):
+def environment(folder, peers):
     """The Python of the virtual environment in `folder`, made and filled if it is not there yet, and what is installed."""
+    wanted = {name: version for peer in peers for name, version in PACKAGES[peer].items()}
     python = folder / "bin" / "python"
     if not python.exists():
         print(f"making a virtual environment in {folder}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    installed = installed_versions(python)
-    if any(installed.get(name) != version for name, version in PACKAGES.items()):
-        pins = [f"{name}=={version}" for name, version in PACKAGES.items()]
+    installed = installed_versions(python, wanted)
+    if any(installed.get(name) != version for name, version in wanted.items()):
+        pins = [f"{name}=={version}" for name, version in wanted.items()]
         print(f"installing {' '.join(pins)}", file=sys.stderr)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *pins], check=True)
-        installed = installed_versions(python)
+        installed = installed_versions(python, wanted)
     return python, installed
 
 
-def installed_versions(python):
+def installed_versions(python, wanted):
     code = """if True:
         import importlib.metadata, json, platform
         found = {package.name: package.version for package in importlib.metadata.distributions()}
         print(json.dumps({**found, "python": platform.python_version()}))"""
     found = json.loads(subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout)
-    return {name: found[name] for name in (*PACKAGES, *ALSO_REPORTED, "python") if name in found}
+    return {name: found[name] for name in (*wanted, *ALSO_REPORTED, "python") if name in found}
 
 
-def line_of(command, time_limit):
-    """Runs `command`, which starts a cluster of its own, and returns the line it prints. Nothing it started outlives it."""
+def lines_of(command, time_limit):
+    """Runs `command`, which starts a cluster of its own, and returns the lines it prints. Nothing it started outlives it."""
     search = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         command,
@@ -171,7 +82,7 @@ def line_of(command, time_limit):
             pass
     if process.returncode != 0:
         sys.exit(f"{err.strip()}\n{command[0]} ended with status {process.returncode}")
-    return json.loads(out.strip().splitlines()[-1])
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
 def machine():
@@ -186,36 +97,53 @@ def machine():
     }
 
 
+def round_of(commands, time_limit):
+    """One round of a system: the figures of `bench overhead` and, by pattern, those of `bench taskbench`."""
+    lines = [line for command in commands for line in lines_of(command, time_limit)]
+    return {line.get("pattern", line["bench"]): line for line in lines}
+
+
+def figure_of(one_round, path):
+    """A figure and its number of tasks; `None` where a system has none."""
+    lines = {**one_round["overhead"], **one_round}
+    values = lines.get(path[0]) or {}
+    return values.get(path[1]), values.get("n_tasks")
+
+
 def summary(rounds):
-    """One row for each graph: medians of both, and the median and the extremes of the ratios within a round."""
+    """One row for each figure: of each system the median, and of the ratios within a round the median and the extremes."""
     rows = []
-    for label, graph, figure, more_is_better in ROWS:
-        rask, dask = ([both[name][graph][figure] for both in rounds] for name in ("rask", "dask"))
-        ratios = [r / d if more_is_better else d / r for r, d in zip(rask, dask)]
-        rows.append(
-            {
-                "what": label,
-                "rask": median(rask),
-                "rask_n_tasks": rounds[0]["rask"][graph]["n_tasks"],
-                "dask": median(dask),
-                "dask_n_tasks": rounds[0]["dask"][graph]["n_tasks"],
-                "ratio": median(ratios),
-                "ratio_least": min(ratios),
-                "ratio_most": max(ratios),
+    for label, path, more_is_better in ROWS:
+        row = {"what": label}
+        for name in rounds[0]:
+            pairs = [(figure_of(each["rask"], path)[0], figure_of(each[name], path)[0]) for each in rounds]
+            pairs = [(rask, other) for rask, other in pairs if rask is not None and other is not None]
+            ratios = sorted(rask / other if more_is_better else other / rask for rask, other in pairs)
+            row[name] = {
+                "median": median(other for _, other in pairs) if pairs else None,
+                "n_tasks": figure_of(rounds[0][name], path)[1],
             }
-        )
+            if name != "rask":
+                row[name] |= {"ratios": ratios, "ratio": median(ratios) if ratios else None}
+        rows.append(row)
     return rows
 
 
 def show(rows):
     def figure(value):
-        return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+        return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
 
-    table = [("", "Rask", "n", "Dask", "n", "Rask is better by", "least to most")]
-    for row in rows:
-        spread = f"{figure(row['ratio_least'])} to {figure(row['ratio_most'])}"
-        numbers = figure(row["rask"]), f"{row['rask_n_tasks']:,}", figure(row["dask"]), f"{row['dask_n_tasks']:,}"
-        table.append((row["what"], *numbers, figure(row["ratio"]) + "x", spread))
+    def cells(values):
+        yield figure(values["median"])
+        yield f"{values['n_tasks']:,}" if values["n_tasks"] else ""
+        if "ratios" in values:
+            ratios = values["ratios"]
+            yield f"{figure(values['ratio'])}x ({figure(ratios[0])} to {figure(ratios[-1])})" if ratios else "-"
+
+    systems = [name for name in rows[0] if name != "what"]
+    headings = [[name.capitalize(), "n"] + ([] if name == "rask" else ["Rask is better by"]) for name in systems]
+    table = [["", *(heading for of_system in headings for heading in of_system)]]
+    table += [[row["what"], *(cell for name in systems for cell in cells(row[name]))] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table)]
     for first, *rest in table:
         print("  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:]))]))
@@ -227,20 +155,51 @@ def positive(text):
     return value
 
 
+def peers(text):
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in PACKAGES]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(PACKAGES)}")
+    return names
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--rask", type=Path, default=ROOT / "target/release/rask", help="the release binary (default: target/release/rask)")
-    add("--venv", type=Path, default=ROOT / "target/peers-venv", help="where Dask is installed (default: target/peers-venv)")
-    add("--rounds", type=positive, default=5, help="rounds, each of both (default: 5)")
-    add("--tasks", type=positive, default=1_000_000, help="independent tasks for Rask (default: 1,000,000)")
-    add("--dask-tasks", type=positive, default=5_000, help="independent tasks for Dask (default: 5,000)")
-    add("--tree", type=positive, default=20_000, help="tasks of the tree, for both (default: 20,000)")
-    add("--chain", type=positive, default=5_000, help="links of the chain for Rask (default: 5,000)")
-    add("--dask-chain", type=positive, default=1_000, help="links of the chain for Dask (default: 1,000)")
-    add("--time-limit", type=positive, default=600, metavar="SECONDS", help="for a round of either (default: 600)")
+    venv = ROOT / "target/peers-venv"
+    add("--venv", type=Path, default=venv, help="where the peers are installed (default: target/peers-venv)")
+    add("--peers", type=peers, default=tuple(PACKAGES), help="whom to compare with (default: dask,ray)")
+    add("--rounds", type=positive, default=3, help="rounds, each of all (default: 3)")
+    add("--repetitions", type=positive, default=3, help="runs of each graph of Task Bench in a round (default: 3)")
+    for name, of_rask, of_peers in (
+        ("tasks", 1_000_000, 5_000),
+        ("tree", 20_000, 5_000),
+        ("chain", 5_000, 1_000),
+    ):
+        add(f"--{name}", type=positive, default=of_rask, help=f"size of that graph for Rask (default: {of_rask:,})")
+        add(f"--peer-{name}", type=positive, default=of_peers, help=f"and for the peers (default: {of_peers:,})")
+    add("--time-limit", type=positive, default=600, metavar="SECONDS", help="for a round of any (default: 600)")
     add("--json", type=Path, metavar="FILE", help="also write every round and the table to FILE")
     return parser.parse_args()
+
+
+def commands_of(args, binary, python):
+    """The commands that make up a round, by the name of the system."""
+    cluster = ["--cluster", str(N_WORKERS), "--json"]
+    sizes = ["--tasks", str(args.tasks), "--tree", str(args.tree), "--chain", str(args.chain)]
+    search = ["--pattern", ",".join(PATTERNS), "--repetitions", str(args.repetitions)]
+    commands = {"rask": [[str(binary), "bench", *bench, *cluster] for bench in (["overhead", *sizes], ["taskbench", *search])]}
+    peer_sizes = {
+        "independent": args.peer_tasks,
+        "tree": args.peer_tree,
+        "chain": args.peer_chain,
+        "hop": args.peer_chain,
+        "repetitions": args.repetitions,
+    }
+    for name in args.peers:
+        # Imported and not run as a file, so that workers find the tasks under the same name.
+        commands[name] = [[str(python), "-c", f"import {name}_peer; {name}_peer.print_round({peer_sizes})"]]
+    return commands
 
 
 def main():
@@ -249,7 +208,7 @@ def main():
     binary = args.rask.absolute()
     if not binary.is_file():
         sys.exit(f"{args.rask} is not there: `cargo build --release -p rask-cli` builds it, `--rask FILE` names another")
-    python, versions = environment(args.venv.absolute())
+    python, versions = environment(args.venv.absolute(), args.peers)
     rask_version = subprocess.run([str(binary), "--version"], check=True, capture_output=True, text=True).stdout
     versions = {"rask": rask_version.strip().removeprefix("rask "), **versions}
     size = machine()
@@ -258,20 +217,18 @@ def main():
     if size["load"] > 0.5 * size["cores"]:
         print("this machine is busy: the figures will be noisy", file=sys.stderr)
 
-    rask_command = [str(binary), "bench", "overhead", "--cluster", str(N_WORKERS), "--json"]
-    rask_command += ["--tasks", str(args.tasks), "--tree", str(args.tree), "--chain", str(args.chain)]
-    # Imported and not run as a file, so that workers find the task under the same name.
-    dask_code = f"import compare; compare.dask_round({args.dask_tasks}, {args.tree}, {args.dask_chain})"
-    commands = {"rask": rask_command, "dask": [str(python), "-c", dask_code]}
+    commands = commands_of(args, binary, python)
+    names = list(commands)
     rounds = []
     for i in range(args.rounds):
-        # Who goes first changes too, so that neither always runs in the wake of the other.
-        both = {name: line_of(commands[name], args.time_limit) for name in (("rask", "dask"), ("dask", "rask"))[i % 2]}
-        rounds.append(both)
+        # Who goes first changes too, so that nobody always runs in the wake of the same one.
+        order = names[i % len(names) :] + names[: i % len(names)]
+        figures = {name: round_of(commands[name], args.time_limit) for name in order}
+        rounds.append({name: figures[name] for name in names})
         print(f"round {i + 1} of {args.rounds} is done", file=sys.stderr)
 
     rows = summary(rounds)
-    print(f"{N_WORKERS} one-slot worker processes each; medians of {args.rounds} rounds; ratios are taken within a round\n")
+    print(f"{N_WORKERS} one-slot workers each; medians of {args.rounds} rounds; ratios within a round, least to most\n")
     show(rows)
     if args.json:
         report = {"machine": size, "versions": versions, "table": rows, "rounds": rounds}
