@@ -3,7 +3,6 @@
 //! Each output stands alone: one that fails is reported, the others are still computed and printed, and the exit code says
 //! that something failed. Ctrl-C cancels the graph on the cluster.
 
-use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -35,16 +34,6 @@ pub(crate) struct Request<'a> {
 
 /// What became of an output.
 type Outcome = Result<Presented, String>;
-
-/// Run a command's future: on this thread, with timers and signals.
-///
-/// # Errors
-/// Those of the future, or that the system refuses what a runtime needs.
-pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(work)
-}
 
 /// Compute the plan and print its outputs.
 ///

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{SchedulerArguments, WorkerArguments};
 use crate::bench;
-use crate::compute::block_on;
+use crate::blocking::block_on;
 use crate::exit::{Exit, Failure};
 use crate::machine::{default_memory, n_processors};
 use crate::settings::{DEFAULT_ADDRESS, Settings};

@@ -5,21 +5,31 @@
 
 mod arguments;
 mod bench;
+mod blocking;
+#[cfg(feature = "collections")]
 mod check;
+#[cfg(feature = "collections")]
 mod compute;
 mod configuration;
 mod connect;
 mod daemon;
+#[cfg_attr(not(feature = "collections"), expect(dead_code, reason = "part of it is for the commands about graph files"))]
 mod exit;
+#[cfg(feature = "collections")]
 mod files;
 mod logging;
 mod machine;
+#[cfg(feature = "collections")]
 mod operators;
+#[cfg(feature = "collections")]
 mod progress;
+#[cfg_attr(not(feature = "collections"), expect(dead_code, reason = "part of it is for the commands about graph files"))]
 mod report;
+#[cfg(feature = "collections")]
 mod run;
 mod settings;
 mod status;
+#[cfg(feature = "collections")]
 mod submit;
 mod terminal;
 mod token;
@@ -49,16 +59,22 @@ fn execute(arguments: Arguments) -> anyhow::Result<Exit> {
     let settings = Settings::load(&arguments.global)?;
     logging::start(&settings)?;
     match arguments.command {
+        #[cfg(feature = "collections")]
         Command::Run(arguments) => run::run(&arguments, &settings),
+        #[cfg(feature = "collections")]
         Command::Submit(arguments) => submit::run(&arguments, &settings),
         Command::Status(arguments) => status::run(&arguments, &settings),
         Command::Cancel(arguments) => status::cancel(&arguments, &settings),
         Command::Scheduler(arguments) => daemon::run_scheduler(&arguments, &settings),
         Command::Worker(arguments) => daemon::run_worker(&arguments, &settings),
         Command::Token(arguments) => token::run(&arguments, &settings),
+        #[cfg(feature = "collections")]
         Command::Check(arguments) => check::run(&arguments),
+        #[cfg(feature = "collections")]
         Command::Ops(arguments) => operators::run(&arguments),
+        #[cfg(feature = "collections")]
         Command::Schema => operators::print_schema(),
+        #[cfg(feature = "collections")]
         Command::Graph(arguments) => check::draw(&arguments),
         Command::Bench(arguments) => bench::run(arguments).map(|()| Exit::Done),
     }

@@ -3,6 +3,7 @@
 use rask::{Client, ClusterOptions, LocalCluster, LocalOptions};
 
 use crate::arguments::RunArguments;
+use crate::blocking::block_on;
 use crate::compute::{self, Request};
 use crate::exit::{Exit, Failure};
 use crate::files::{Loaded, display_name, load_plan};
@@ -38,7 +39,7 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
     let name = display_name(&arguments.file.file);
     let size = Size::of(arguments, settings);
     let request = Request { plan: &plan, name: &name, priority: 0, is_json: arguments.json, is_detached: false };
-    compute::block_on(async {
+    block_on(async {
         if arguments.processes {
             return on_processes(&size, &request).await;
         }

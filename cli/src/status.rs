@@ -7,7 +7,7 @@ use rask_graphs::GraphId;
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{CancelArguments, StatusArguments};
-use crate::compute::block_on;
+use crate::blocking::block_on;
 use crate::connect::connect;
 use crate::exit::{Exit, Failure};
 use crate::report::{size_text, time_text};

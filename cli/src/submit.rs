@@ -1,6 +1,7 @@
 //! `rask submit`: compute a graph file on a running cluster.
 
 use crate::arguments::SubmitArguments;
+use crate::blocking::block_on;
 use crate::compute::{self, Request};
 use crate::connect::connect;
 use crate::exit::Exit;
@@ -21,7 +22,7 @@ pub(crate) fn run(arguments: &SubmitArguments, settings: &Settings) -> anyhow::R
         is_json: arguments.json,
         is_detached: arguments.detach,
     };
-    compute::block_on(async {
+    block_on(async {
         let client = connect(&arguments.connect, settings).await?;
         compute::compute(&client, &request).await
     })

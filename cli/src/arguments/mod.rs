@@ -4,6 +4,7 @@
 //! `Option` here and gets its default where it is used. Nothing is computed here.
 
 mod cluster;
+#[cfg(feature = "collections")]
 mod files;
 mod values;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::{CancelArguments, ConnectArguments, SchedulerArguments, StatusArguments, TokenArguments, TokenCommand};
 pub(crate) use cluster::{CreateTokenArguments, TokenRole, WorkerArguments};
+#[cfg(feature = "collections")]
 pub(crate) use files::{CheckArguments, FileArguments, GraphArguments, OperatorsArguments, RunArguments, SubmitArguments};
 pub(crate) use values::{parse_duration, parse_nbytes};
 
@@ -60,8 +62,10 @@ pub(crate) struct GlobalArguments {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "collections")]
     /// Compute a graph file in this process, or on a cluster of processes made for it
     Run(RunArguments),
+    #[cfg(feature = "collections")]
     /// Compute a graph file on a running cluster
     Submit(SubmitArguments),
     /// Show a cluster's workers and graphs
@@ -74,12 +78,16 @@ pub(crate) enum Command {
     Worker(WorkerArguments),
     /// Manage tokens, which let other hosts join a cluster
     Token(TokenArguments),
+    #[cfg(feature = "collections")]
     /// Look for mistakes in a graph file and say what would run, without running it
     Check(CheckArguments),
+    #[cfg(feature = "collections")]
     /// List the operators that tasks can use, or describe one
     Ops(OperatorsArguments),
+    #[cfg(feature = "collections")]
     /// Print the JSON Schema of graph files, for editors
     Schema,
+    #[cfg(feature = "collections")]
     /// Draw the tasks of a graph file, as DOT text or as an SVG image
     Graph(GraphArguments),
     /// Measure this machine
