@@ -15,7 +15,7 @@ use super::{Errand, WorkerCore};
 use crate::machine::Event;
 
 /// Runs of a body that lately took no longer than this, in microseconds, are short.
-pub(super) const SHORT_US: u32 = 250;
+pub(super) const SHORT_US: u32 = 800;
 
 #[derive(Default)]
 struct Lending {
@@ -80,16 +80,21 @@ impl LentRun {
 impl LentRunEnded {
     /// Tell the machine. When this thread is lent, it gets a run that this starts only if there is a result to be sent to a
     /// peer, which is likely to answer with the next: a chain of runs that concerns nobody else is for a slot.
-    pub(crate) fn tell(self) {
+    ///
+    /// Tells whether the worker has nothing to run now and waits for what others make: after short runs that is likely to come
+    /// soon.
+    pub(crate) fn tell(self) -> bool {
         let Self { core, news } = self;
         let mut state = core.shared.state.lock();
         core.take_end(&mut state, news);
         let has_result_for_peer = state.errands.iter().any(|errand| matches!(errand, Errand::Push { .. }));
         let withdrawn = LENDING.with_borrow_mut(|lending| lending.waker.take_if(|_| !has_result_for_peer));
         core.drain(&mut state);
+        let waits_for_peers = state.machine.n_executing() == 0 && state.machine.n_waiting() > 0;
         drop(state);
         if withdrawn.is_some() {
             LENDING.with_borrow_mut(|lending| lending.waker = withdrawn);
         }
+        waits_for_peers
     }
 }

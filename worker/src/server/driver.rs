@@ -5,11 +5,16 @@
 //! as a wake-up takes and wrong for as long as a kernel may take: peers would wait for results, and after some seconds hold
 //! this worker for dead. So a second thread, which otherwise sleeps, drives the runtime whenever the first one has been away
 //! for [`AWAY_LIMIT`].
+//!
+//! A thread that sleeps takes 20 to 50 us to wake, as long as all the rest that a result costs on its way to a peer. So after a short
+//! run that leaves the worker waiting for peers the network is not slept on but looked at for [`VIGIL`], letting every other
+//! thread that wants the processor go first.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{self, Thread};
@@ -17,12 +22,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 
 use crate::exec::lending::{self, LentRun};
 
 /// How long nobody drives the network at most, but for [`TICK`].
 const AWAY_LIMIT: Duration = Duration::from_millis(1);
+
+/// How long the network is looked at without sleeping: several times what a peer takes to answer a result with its own.
+const VIGIL: Duration = Duration::from_micros(250);
 
 /// How often the second thread looks while the first one goes away now and then.
 const TICK: Duration = Duration::from_millis(2);
@@ -40,7 +48,8 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let relief = Relief::new(thread::current());
+    let relief = Arc::new(Relief::new(thread::current()));
+    runtime.spawn(Arc::clone(&relief).keep_vigils());
     thread::scope(|scope| {
         let drive = || {
             // However it ends, the other thread is let go.
@@ -71,7 +80,7 @@ where
             // Told from inside the runtime, so that what follows from it needs no waking from outside. A run that this starts
             // has to wait until the network has had its turn: this future is woken for it.
             if let Some(ended) = ended.take() {
-                lending::LentRunEnded::tell(ended);
+                relief.keep_vigil(lending::LentRunEnded::tell(ended));
             }
             next
         });
@@ -101,6 +110,9 @@ struct Relief {
     is_over: AtomicBool,
     second: Thread,
     has_returned: Notify,
+    /// Until when the network is looked at without sleeping, in microseconds after `begun`.
+    vigil_until: AtomicU64,
+    vigil_begins: Notify,
 }
 
 struct Dismissal<'a>(&'a Relief);
@@ -121,6 +133,29 @@ impl Relief {
             is_over: AtomicBool::new(false),
             second,
             has_returned: Notify::new(),
+            vigil_until: AtomicU64::new(0),
+            vigil_begins: Notify::new(),
+        }
+    }
+
+    /// A run has ended on the first thread. Look at the network for a while without sleeping if that `is_worth_while`.
+    fn keep_vigil(&self, is_worth_while: bool) {
+        let until = if is_worth_while { self.now_us() + VIGIL.as_micros() as u64 } else { 0 };
+        self.vigil_until.store(until, Ordering::Relaxed);
+        if is_worth_while {
+            self.vigil_begins.notify_one();
+        }
+    }
+
+    /// A future of the runtime that keeps it from sleeping during vigils.
+    async fn keep_vigils(self: Arc<Self>) {
+        loop {
+            self.vigil_begins.notified().await;
+            while self.now_us() < self.vigil_until.load(Ordering::Relaxed) && self.away_since.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+                // The runtime looks at the network before it comes back.
+                yield_now().await;
+            }
         }
     }
 
