@@ -66,20 +66,26 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
     let name = arguments.name.clone().or_else(|| settings.file.name.clone());
     let name = name.unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
     let config = worker_config(arguments, settings, address)?;
-    block_on(async {
-        let stopped = stop_signal()?;
+    let identity = block_on(async {
         let identity = obtain_identity(Role::Worker, &name, address, &settings.state_dir, token.as_deref()).await;
-        let identity = identity.map_err(|error| join_failure(&error, &scheduler))?;
-        print_note(&format!("worker {name} of {} threads, scheduler {scheduler}", config.n_slots));
-        match rask_worker::server::run(config, identity, bench::registry(), stopped).await {
-            Ok(rask_worker::server::Exit::Left) => Ok(Exit::Done),
-            Ok(rask_worker::server::Exit::Hurried) => {
-                print_note("left without waiting for the scheduler: results that only this worker held are lost");
-                Ok(Exit::Done)
-            }
-            Err(error) => Err(worker_failure(&error).into()),
+        identity.map_err(|error| join_failure(&error, &scheduler).into())
+    })?;
+    print_note(&format!("worker {name} of {} threads, scheduler {scheduler}", config.n_slots));
+    // Futures that need a runtime's signals are made on it.
+    let stopped = async {
+        if let Err(error) = rask_worker::server::termination().await {
+            print_note(&format!("cannot listen for signals, so a worker that is told to stop does so at once: {error}"));
+            std::future::pending().await
         }
-    })
+    };
+    match rask_worker::server::run_blocking(config, identity, bench::registry(), stopped) {
+        Ok(rask_worker::server::Exit::Left) => Ok(Exit::Done),
+        Ok(rask_worker::server::Exit::Hurried) => {
+            print_note("left without waiting for the scheduler: results that only this worker held are lost");
+            Ok(Exit::Done)
+        }
+        Err(error) => Err(worker_failure(&error).into()),
+    }
 }
 
 fn worker_config(arguments: &WorkerArguments, settings: &Settings, address: SocketAddr) -> Result<WorkerConfig, Failure> {
