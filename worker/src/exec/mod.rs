@@ -147,6 +147,8 @@ struct Shared {
     state: Mutex<State>,
     /// Idle slots wait here for [`State::jobs`].
     work: Condvar,
+    /// Whether there is one, for slots that look without the lock: a hint.
+    has_jobs: AtomicBool,
     /// The timekeeper waits here for something to time.
     timer: Condvar,
     store: Arc<Store>,
@@ -181,6 +183,8 @@ struct State {
     n_idle: usize,
     /// Idle slots that have been woken and have not come to yet.
     n_woken: usize,
+    /// Slots that look for a run without sleeping.
+    n_looking: usize,
     is_timer_parked: bool,
     is_shut_down: bool,
 }
@@ -231,12 +235,14 @@ impl WorkerCore {
             is_draining: false,
             n_idle: 0,
             n_woken: 0,
+            n_looking: 0,
             is_timer_parked: false,
             is_shut_down: false,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
+            has_jobs: AtomicBool::new(false),
             timer: Condvar::new(),
             store: Arc::new(Store::new()),
             registry,
@@ -495,7 +501,8 @@ impl WorkerCore {
         {
             lending::give(self, job);
         }
-        let n_jobs = state.jobs.len().saturating_sub(usize::from(takes_a_job));
+        self.shared.has_jobs.store(!state.jobs.is_empty(), Ordering::Relaxed);
+        let n_jobs = state.jobs.len().saturating_sub(usize::from(takes_a_job) + state.n_looking);
         while state.n_woken < n_jobs.min(state.n_idle) {
             state.n_woken += 1;
             self.shared.work.notify_one();

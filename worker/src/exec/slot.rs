@@ -1,17 +1,26 @@
 //! One slot: finds the inputs of a run, runs its kernel, keeps the result, takes the next run.
 
 use std::cell::Cell;
+use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
 use rask_comm::message::{FailureKind, RunFailure};
 use rask_graphs::{Attempt, TaskContext, TaskId, Value};
 
 use super::bodies::BodyCell;
 use super::lending::SHORT_US;
-use super::{WorkerCore, micros, panics};
+use super::{State, WorkerCore, micros, panics};
 use crate::machine::{Event, FetchItem};
+
+/// How long a slot looks for work before it sleeps: what a wake-up costs both threads, twice.
+const LOOKING: Duration = Duration::from_micros(100);
+
+/// How often it looks before it lets others go first.
+const N_GLANCES: u32 = 50;
 
 thread_local! {
     /// Whether this thread is a slot that has nothing to run and will look for a run as soon as its turn is over. Set for
@@ -57,17 +66,45 @@ fn next_job(core: &WorkerCore, news: Option<Event>) -> Option<Job> {
         core.take_end(&mut state, event);
         core.drain(&mut state);
     }
+    let mut has_looked = false;
     loop {
         if state.is_shut_down {
             return None;
         }
         if let Some(job) = state.jobs.pop_front() {
+            core.shared.has_jobs.store(!state.jobs.is_empty(), Ordering::Relaxed);
             return Some(job);
+        }
+        if !std::mem::replace(&mut has_looked, true) && is_work_near(&state) {
+            state.n_looking += 1;
+            MutexGuard::unlocked(&mut state, || look_for_work(core));
+            state.n_looking -= 1;
+            continue;
         }
         state.n_idle += 1;
         core.shared.work.wait(&mut state);
         state.n_idle -= 1;
         state.n_woken = state.n_woken.saturating_sub(1);
+    }
+}
+
+/// Whether another slot executes something that runs which wait here may be waiting for.
+fn is_work_near(state: &State) -> bool {
+    state.machine.n_executing() > 0 && state.machine.n_waiting() > 0
+}
+
+/// To wake a sleeping thread takes longer than many a run: so look for work for a while, letting every other thread that wants
+/// the processor go first, before sleeping.
+fn look_for_work(core: &WorkerCore) {
+    let begun = Instant::now();
+    while begun.elapsed() < LOOKING {
+        for _ in 0..N_GLANCES {
+            if core.shared.has_jobs.load(Ordering::Relaxed) {
+                return;
+            }
+            spin_loop();
+        }
+        yield_now();
     }
 }
 

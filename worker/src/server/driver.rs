@@ -32,6 +32,9 @@ const AWAY_LIMIT: Duration = Duration::from_millis(1);
 /// How long the network is looked at without sleeping: several times what a peer takes to answer a result with its own.
 const VIGIL: Duration = Duration::from_micros(250);
 
+/// A thread that offers its processor and is without it for longer shares it with somebody.
+const SHARED: Duration = Duration::from_micros(15);
+
 /// How often the second thread looks while the first one goes away now and then.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -152,7 +155,12 @@ impl Relief {
         loop {
             self.vigil_begins.notified().await;
             while self.now_us() < self.vigil_until.load(Ordering::Relaxed) && self.away_since.load(Ordering::Relaxed) == 0 {
+                let asked = Instant::now();
                 thread::yield_now();
+                if asked.elapsed() > SHARED {
+                    // Somebody else works on this processor: to wake is then cheaper than to share, as it can be on another.
+                    break;
+                }
                 // The runtime looks at the network before it comes back.
                 yield_now().await;
             }
