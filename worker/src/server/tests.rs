@@ -1,12 +1,14 @@
 //! A worker over real QUIC on loopback, with a scheduler that says what the test says.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rask_comm::message::{FromWorker, Run, RunInput, ToWorker, WorkerHello};
 use rask_comm::{Authority, ControlReceiver, ControlSender, Incoming};
-use rask_graphs::{Attempt, Body, BodyId, Epoch, GraphId, Part, TaskId, TaskIdx, WorkerId};
+use rask_graphs::builtin::Opaque;
+use rask_graphs::{Arity, Attempt, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskId, TaskIdx, Value, WorkerId};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -29,7 +31,7 @@ struct Guest {
 
 struct Process {
     stop: Option<oneshot::Sender<()>>,
-    ended: JoinHandle<Result<Exit, WorkerError>>,
+    ended: oneshot::Receiver<Result<Exit, WorkerError>>,
 }
 
 fn scheduler_endpoint(authority: &Authority, address: SocketAddr) -> Endpoint {
@@ -51,14 +53,13 @@ impl Scheduler {
         config.drain_limit = Duration::from_millis(300);
         let identity = Identity::issue(&self.authority, Role::Worker, name).unwrap();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(async move {
-            let shutdown = async {
-                if stopped.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            run(config, identity, Arc::new(Registry::new()), shutdown).await
-        });
+        let shutdown = async {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || end.send(run_blocking(config, identity, Arc::new(registry()), shutdown)));
         Process { stop: Some(stop), ended }
     }
 
@@ -73,7 +74,7 @@ impl Scheduler {
     async fn welcome(&self, id: u32) -> Guest {
         let mut guest = self.guest().await;
         let mut messages = vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1) }];
-        messages.extend((0..).zip(["core.noop", "core.part_list"]).map(|(idx, operator)| ToWorker::Body {
+        messages.extend((0..).zip(["core.noop", "core.part_list", "test.nap"]).map(|(idx, operator)| ToWorker::Body {
             id: BodyId { graph: GRAPH, idx },
             body: Body::single(operator, 1, "{}"),
             label: operator.to_owned(),
@@ -108,6 +109,19 @@ impl Process {
     async fn end(self) -> Result<Exit, WorkerError> {
         timeout(LONG, self.ended).await.unwrap().unwrap()
     }
+}
+
+/// How long `test.nap` takes, in milliseconds.
+static NAP_MS: AtomicU64 = AtomicU64::new(0);
+
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    let spec = OperatorSpec::new::<serde_json::Value>("test.nap", 1, Arity::any(), "bytes", "Take as long as the test says.");
+    registry.register(spec, |_, _: &serde_json::Value, _| {
+        std::thread::sleep(Duration::from_millis(NAP_MS.load(Ordering::Relaxed)));
+        Ok(Value::new(Opaque(Bytes::new())))
+    });
+    registry
 }
 
 fn id(idx: u32) -> TaskId {
@@ -155,6 +169,45 @@ async fn two_workers_run_and_fetch_from_each_other() {
     assert!(told.iter().any(|message| matches!(message, FromWorker::Finished { task, n_parts: 2, .. } if *task == id(2))));
     assert!(told.iter().any(|message| matches!(message, FromWorker::InputLost { input, .. } if *input == id(7))), "{told:?}");
     drop((first, second));
+}
+
+/// The network's thread executes runs that have been short. The one that suddenly is not must not cut the worker off.
+#[tokio::test]
+async fn a_run_that_turns_out_to_be_long_does_not_keep_the_scheduler_waiting() {
+    const NAP: u32 = 2;
+    let scheduler = Scheduler::new();
+    let process = scheduler.start_worker("one");
+    let mut guest = scheduler.welcome(0).await;
+    let nap = |idx: u32| {
+        let (task, attempt, inputs, groups) = (id(idx), Attempt(1), Vec::new(), Vec::new());
+        ToWorker::Run(Run { task, attempt, body: NAP, round: 0, priority: 0, inputs, groups })
+    };
+    for idx in 0..20 {
+        guest.say(vec![nap(idx)]).await;
+        assert!(matches!(guest.hear().await, FromWorker::Finished { task, .. } if task == id(idx)));
+    }
+    NAP_MS.store(1_500, Ordering::Relaxed);
+    let begun = Instant::now();
+    guest.say(vec![nap(20)]).await;
+    // By now it has begun. A word that needs an answer comes while it goes on, and another after a while.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        guest.say(vec![ToWorker::Revoke { task: id(99), attempt: Attempt(1) }]).await;
+        loop {
+            match guest.hear().await {
+                FromWorker::Revoked { task, given_up: false, .. } if task == id(99) => break,
+                FromWorker::Executing { .. } => {}
+                message => panic!("{message:?} before the answer"),
+            }
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_millis(1_200), "answered after {:?}", begun.elapsed());
+    NAP_MS.store(0, Ordering::Relaxed);
+    while !matches!(guest.hear().await, FromWorker::Finished { task, .. } if task == id(20)) {}
+    // And the thread that was away is back: short runs go on.
+    guest.say(vec![nap(21)]).await;
+    assert!(matches!(guest.hear().await, FromWorker::Finished { task, .. } if task == id(21)));
+    drop(process);
 }
 
 #[tokio::test]
