@@ -6,6 +6,7 @@ use crate::finish::FinishOptions;
 use crate::graph::{Body, Part, TaskOptions};
 use crate::ids::TaskIdx;
 use crate::keys::KeyRef;
+use crate::pressure::{Pressure, pressure};
 use crate::testing::{Draw, noop, random_graph};
 
 const ORDER_ONLY: FinishOptions = FinishOptions { cull: true, fuse: false, order: true };
