@@ -2,13 +2,16 @@
 """How much is alive at once in Rask's order and in Dask's, on the same graphs.
 
 Named graphs are drawn by Rask (`graphs/core/tests/named`); Dask orders them under two kinds of keys and its better figure
-counts. Graphs of Dask's collections (`--collections`, needs numpy and xarray) are drawn by Dask and ordered by Rask.
+counts. Graphs of Dask's collections (`--collections`, needs numpy, scipy and xarray) are drawn by Dask and ordered by Rask.
+
+Dask's order depends on the seed of Python's hashes; it is 0 here unless PYTHONHASHSEED says otherwise.
 
 Pressure is counted as Rask's `pressure` does: results alive after each task, those that nobody needs included to the end.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -126,6 +129,8 @@ def main():
     parser.add_argument("--example", help="the built example, instead of building it")
     parser.add_argument("--collections", action="store_true", help="graphs of Dask's collections too")
     args = parser.parse_args()
+    if "PYTHONHASHSEED" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     import dask
 
     print(f"{'Dask ' + dask.__version__:36} {'tasks':>7} {'Rask':>6} {'mean':>8} {'Dask':>6} {'mean':>8} {'ms':>7} {'ms':>8}")

@@ -25,6 +25,7 @@ mod links;
 pub mod operator;
 mod order;
 mod pressure;
+mod rows;
 mod svg;
 #[cfg(test)]
 mod testing;

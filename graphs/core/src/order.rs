@@ -12,13 +12,15 @@ use crate::pressure;
 use crate::walk::{Reach, Walk};
 
 /// With more tasks, groups and edges than this, only one walk is tried.
-const MAX_TRIED: usize = 1_000_000;
+const MAX_TRIED: usize = 2_000_000;
 
 /// The live tasks in the order in which they should run, producers before users. `priority` is by task, or empty for none.
 pub(crate) fn order(links: &Links, is_alive: &[bool], is_output: &[bool], priority: &[i32]) -> Vec<u32> {
     let topological = links.topological();
     let (level, n_levels) = levels(links, is_alive, priority, &topological);
-    let walk = |reach| Walk::new(links, is_output, &level, &topological, reach).sequence(&starts(links, is_alive, &level, n_levels));
+    let starts = starts(links, is_alive, &level, n_levels);
+    let n_live = is_alive.iter().filter(|is_alive| **is_alive).count();
+    let walk = |reach| Walk::new(links, is_output, &level, &topological, reach).sequence(&starts, n_live);
     let first = walk(Reach::NextJoin);
     if links.n_nodes() + links.n_edges() > MAX_TRIED || has_one_best(links) {
         return first;

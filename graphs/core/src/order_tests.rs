@@ -1,6 +1,5 @@
 //! The order on graphs of known shape: pressures are bounds that a worse order breaks, not the figures it happened to give.
 
-use super::*;
 use crate::builder::GraphBuilder;
 use crate::finish::FinishOptions;
 use crate::graph::{Body, Part, TaskOptions};

@@ -31,8 +31,36 @@ pub(crate) enum Reach {
     End,
 }
 
-/// A goal: left, when begun, node. An entry whose `left` is out of date has been replaced by a later one.
-type Begun = Reverse<(u64, u32, u32)>;
+/// Goals that were begun. Entries are not updated but added anew: one that is out of date is recognised by what it says is left.
+#[derive(Default)]
+struct Agenda {
+    /// Nothing left: when begun, node. Apart from the others because these are many, and asked for most.
+    supplied: BinaryHeap<Reverse<(u32, u32)>>,
+    /// Left, when begun, node.
+    others: BinaryHeap<Reverse<(u64, u32, u32)>>,
+}
+
+impl Agenda {
+    fn push(&mut self, left: u64, begun_at: u32, goal: u32) {
+        if left == 0 {
+            self.supplied.push(Reverse((begun_at, goal)));
+        } else {
+            self.others.push(Reverse((left, begun_at, goal)));
+        }
+    }
+
+    /// The least that is left, and the goal; perhaps out of date.
+    fn peek(&self) -> Option<(u64, u32)> {
+        let supplied = self.supplied.peek().map(|&Reverse((_, goal))| (0, goal));
+        supplied.or_else(|| self.others.peek().map(|&Reverse((left, _, goal))| (left, goal)))
+    }
+
+    fn pop(&mut self) {
+        if self.supplied.pop().is_none() {
+            self.others.pop();
+        }
+    }
+}
 
 /// A walk in progress.
 pub(crate) struct Walk<'a> {
@@ -61,7 +89,7 @@ pub(crate) struct Walk<'a> {
     is_supplied: Vec<bool>,
     is_pursued: Vec<bool>,
     /// By level.
-    begun: Vec<BinaryHeap<Begun>>,
+    begun: Vec<Agenda>,
     goals: Vec<u32>,
     stack: Vec<u32>,
     to_supply: Vec<u32>,
@@ -76,7 +104,8 @@ impl<'a> Walk<'a> {
         let n_nodes = links.n_nodes();
         let n_producers: Vec<u32> = (0..n_nodes).map(|node| as_node(links.producers_of(as_node(node)).len())).collect();
         let weight = weights(links, topological);
-        let weights_of = |node: usize| links.producers_of(as_node(node)).iter().map(|&producer| u64::from(weight[producer as usize]));
+        let weights_of =
+            |node: usize| links.producers_of(as_node(node)).iter().map(|&producer| u64::from(weight[producer as usize]));
         Self {
             room: rooms(links, topological),
             goal_of: goals(links, level, topological, reach),
@@ -101,16 +130,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Walk, and return the tasks met. `starts` has, by level, the tasks that no other task of the level needs; the last is the first.
-    pub(crate) fn sequence(mut self, starts: &[Vec<u32>]) -> Vec<u32> {
-        self.begun.resize_with(starts.len(), BinaryHeap::new);
+    /// Walk until all of `n_live` tasks were met, and return them. `starts` has, by level, the tasks that no other task of the level
+    /// needs; the last is the first.
+    pub(crate) fn sequence(mut self, starts: &[Vec<u32>], n_live: usize) -> Vec<u32> {
+        self.begun.resize_with(starts.len(), Agenda::default);
         for (level, starts) in starts.iter().enumerate() {
             self.current_level = as_node(level);
             for &start in starts.iter().rev() {
                 while !self.is_done[start as usize] {
                     let source = self.first_below(start);
                     self.pursue(source);
-                    while let Some(goal) = self.take_begun(u64::MAX) {
+                    // What is on the agenda in the end is out of date; there may be millions.
+                    while self.order.len() < n_live
+                        && let Some(goal) = self.take_begun(u64::MAX)
+                    {
                         self.pursue(goal);
                     }
                 }
@@ -132,7 +165,7 @@ impl<'a> Walk<'a> {
     /// The begun goal with the least left, if that is below `bound`.
     fn take_begun(&mut self, bound: u64) -> Option<u32> {
         let begun = &mut self.begun[self.current_level as usize];
-        while let Some(&Reverse((left, _, goal))) = begun.peek() {
+        while let Some((left, goal)) = begun.peek() {
             let is_current = !self.is_pursued[goal as usize] && !self.is_done[goal as usize] && self.left[goal as usize] == left;
             if is_current && left >= bound {
                 return None;
@@ -235,7 +268,7 @@ impl<'a> Walk<'a> {
         if *begun_at == NEVER {
             *begun_at = as_node(self.order.len());
         }
-        self.begun[self.level[goal as usize] as usize].push(Reverse((self.left[goal as usize], *begun_at, goal)));
+        self.begun[self.level[goal as usize] as usize].push(self.left[goal as usize], *begun_at, goal);
     }
 
     /// One user of `node` is done.

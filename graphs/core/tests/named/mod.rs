@@ -105,9 +105,7 @@ impl Sketch {
     fn layer(&mut self, family: &str, n: usize, mut inputs: impl FnMut(usize) -> Vec<TaskIdx>) -> Vec<TaskIdx> {
         let family = self.graph.family(family);
         let member = |member: usize| Some(u32::try_from(member).expect("few members"));
-        (0..n)
-            .map(|at| self.graph.task_with(KeyRef { family, member: member(at) }, self.body).inputs(inputs(at)).add())
-            .collect()
+        (0..n).map(|at| self.graph.task_with(KeyRef { family, member: member(at) }, self.body).inputs(inputs(at)).add()).collect()
     }
 
     fn one(&mut self, family: &str, inputs: Vec<TaskIdx>) -> TaskIdx {
