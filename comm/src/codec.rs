@@ -143,8 +143,8 @@ pub fn decode_frame<M: DeserializeOwned>(frame: &[u8]) -> Result<Vec<M>, CodecEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{FromWorker, RunInput, ToWorker, WorkerStatus};
-    use rask_graphs::{Attempt, GraphId, Part, TaskId, TaskIdx, WorkerId};
+    use crate::message::{FromClient, FromWorker, RunInput, SubmitOptions, ToWorker, WorkerStatus};
+    use rask_graphs::{Attempt, FinishOptions, GraphBuilder, GraphId, Part, TaskId, TaskIdx, TaskOptions, WorkerId};
 
     fn task(idx: u32) -> TaskId {
         TaskId::new(GraphId(3), TaskIdx(idx))
@@ -183,6 +183,27 @@ mod tests {
         bytes.extend_from_slice(&(1_u64 << 60).to_le_bytes());
         assert!(matches!(decode::<Vec<ToWorker>>(&bytes), Err(CodecError::Malformed(_))));
         assert!(matches!(decode::<String>(&bytes), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn an_enormous_count_anywhere_in_a_graph_is_refused() {
+        let mut graph = GraphBuilder::new();
+        let a = graph.task("a", "core.noop", 1, "{}").add();
+        let group = graph.group(vec![a]);
+        let options = TaskOptions { workers: vec!["w".to_owned()], ..TaskOptions::default() };
+        graph.task("b", "core.noop", 1, "{}").input(a).input_group(group, Part(0)).options(options).add();
+        let graph = Box::new(graph.finish(&FinishOptions::default()).unwrap().graph);
+        let submission = FromClient::Submit { request: 1, graph, options: SubmitOptions::default() };
+        let mut bytes = Vec::new();
+        encode(&submission, &mut bytes).unwrap();
+        assert_eq!(decode::<FromClient>(&bytes).unwrap(), submission);
+        for at in 0..bytes.len() {
+            let mut forged = bytes[..at].to_vec();
+            forged.push(253);
+            forged.extend_from_slice(&u64::MAX.to_le_bytes());
+            forged.extend_from_slice(&bytes[at..]);
+            assert!(decode::<FromClient>(&forged).is_err(), "2^64 - 1 at {at}");
+        }
     }
 
     #[test]

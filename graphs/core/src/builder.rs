@@ -9,6 +9,7 @@ use rustc_hash::FxBuildHasher;
 use crate::graph::{Body, Input, Part, Source, TaskOptions};
 use crate::ids::{TaskId, TaskIdx};
 use crate::keys::{KeyRef, KeysBuilder};
+use crate::rows::InputRows;
 
 /// A graph under construction. Task numbers here are those of the builder; [`GraphBuilder::finish`] renumbers.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub struct GraphBuilder {
     pub(crate) bodies: Vec<Body>,
     body_ids: HashMap<Body, u32, FxBuildHasher>,
     pub(crate) body_of: Vec<u32>,
-    pub(crate) inputs: Vec<InputList>,
+    pub(crate) inputs: InputRows,
     pub(crate) keys: KeysBuilder,
     pub(crate) key_of: Vec<KeyRef>,
     pub(crate) groups: Vec<Vec<TaskIdx>>,
@@ -79,7 +80,8 @@ impl GraphBuilder {
 
     /// Replace the inputs of a task that is already there. The only way to name a task before it exists, and so to make a cycle.
     pub fn set_inputs(&mut self, task: TaskIdx, inputs: impl IntoIterator<Item = Input>) {
-        self.inputs[task.index()] = inputs.into_iter().collect();
+        let inputs: InputList = inputs.into_iter().collect();
+        self.inputs.set(task.index(), &inputs);
     }
 
     /// A gather group: consumers fetch one part of every member, through one node instead of an edge a member.
@@ -152,7 +154,7 @@ impl TaskBuilder<'_> {
     pub fn add(self) -> TaskIdx {
         let idx = TaskIdx(u32::try_from(self.graph.body_of.len()).unwrap_or(u32::MAX));
         self.graph.body_of.push(self.body);
-        self.graph.inputs.push(self.inputs);
+        self.graph.inputs.push(&self.inputs);
         self.graph.key_of.push(self.key);
         if let Some(options) = self.options {
             self.graph.options.insert(idx, options);

@@ -3,6 +3,8 @@
 //! Each pass has a file of its own and works on a [`Draft`]: the builder's tables plus marks. Nothing is moved until the end,
 //! when live tasks are renumbered in execution order.
 
+use std::cmp::Reverse;
+
 use crate::builder::GraphBuilder;
 use crate::graph::{Graph, Input, Source, TaskOptions};
 use crate::ids::TaskIdx;
@@ -61,16 +63,14 @@ impl GraphBuilder {
         let topological = validate(&self)?;
         let is_output = self.output_marks();
         let mut draft = Draft { is_alive: vec![true; self.n_tasks()], is_output, topological, graph: self };
-        if options.cull {
+        // Without declared outputs everything leads to one.
+        if options.cull && !draft.graph.outputs.is_empty() {
             cull::cull(&mut draft);
         }
-        if options.fuse {
-            fuse::fuse(&mut draft);
-        }
-        let sequence = if options.order {
-            order::order(&draft.links(), &draft.is_alive, &draft.is_output, &draft.priorities())
+        let sequence = if draft.graph.inputs.n_values() == 0 {
+            draft.sequence_of_independent(options.order)
         } else {
-            draft.topological.iter().copied().filter(|&task| draft.is_alive[task as usize]).collect()
+            draft.fuse_and_order(options)
         };
         Ok(draft.assemble(&sequence))
     }
@@ -100,13 +100,39 @@ impl GraphBuilder {
 }
 
 impl Draft {
+    fn fuse_and_order(&mut self, options: &FinishOptions) -> Vec<u32> {
+        let mut links = self.links();
+        if options.fuse && fuse::fuse(self, &links) {
+            links = self.links();
+        }
+        if options.order {
+            order::order(&links, &self.is_alive, &self.is_output, &self.priorities())
+        } else {
+            self.live_in_topological_order()
+        }
+    }
+
+    /// Without inputs there is nothing to fuse, and only priorities to order by.
+    fn sequence_of_independent(&self, by_priority: bool) -> Vec<u32> {
+        let mut sequence = self.live_in_topological_order();
+        let priorities = self.priorities();
+        if by_priority && !priorities.is_empty() {
+            sequence.sort_by_key(|&task| Reverse(priorities[task as usize]));
+        }
+        sequence
+    }
+
+    fn live_in_topological_order(&self) -> Vec<u32> {
+        self.topological.iter().copied().filter(|&task| self.is_alive[task as usize]).collect()
+    }
+
     /// The edges between live tasks.
     pub(crate) fn links(&self) -> Links {
         let nothing: &[Input] = &[];
         Links::new(
             self.graph.n_tasks(),
             self.graph.groups.len(),
-            |task| if self.is_alive[task] { self.graph.inputs[task].as_slice() } else { nothing },
+            |task| if self.is_alive[task] { &self.graph.inputs[task] } else { nothing },
             |group| &self.graph.groups[group],
         )
     }

@@ -31,14 +31,15 @@ const MIN_SIBLINGS: u32 = 16;
 
 const NOBODY: u32 = u32::MAX;
 
-/// Fuse what can be fused without losing parallelism. Fused-away tasks are marked dead.
-pub(crate) fn fuse(draft: &mut Draft) {
-    let links = draft.links();
-    let fused_into = Decisions::make(draft, &links);
-    if fused_into.iter().all(|&user| user == NOBODY) {
-        return;
+/// Fuse what can be fused without losing parallelism; `links` are those of the draft. Fused-away tasks are marked dead. Whether
+/// there was anything to fuse.
+pub(crate) fn fuse(draft: &mut Draft, links: &Links) -> bool {
+    let fused_into = Decisions::make(draft, links);
+    let fuses = fused_into.iter().any(|&user| user != NOBODY);
+    if fuses {
+        rewrite(draft, links, &fused_into);
     }
-    rewrite(draft, &links, &fused_into);
+    fuses
 }
 
 struct Decisions<'a> {
@@ -131,7 +132,7 @@ fn rewrite(draft: &mut Draft, links: &Links, fused_into: &[u32]) {
             }
         };
         draft.graph.body_of[task as usize] = body;
-        draft.graph.inputs[task as usize] = inputs;
+        draft.graph.inputs.set(task as usize, &inputs);
     }
     for (task, &user) in fused_into.iter().enumerate() {
         draft.is_alive[task] &= user == NOBODY;

@@ -120,6 +120,11 @@ impl KeysBuilder {
         self.keys.name_of(key)
     }
 
+    /// Number of families.
+    pub(crate) fn n_families(&self) -> usize {
+        self.keys.families.len()
+    }
+
     /// Whether `family` came from [`KeysBuilder::family`].
     pub(crate) fn has_family(&self, family: u32) -> bool {
         (family as usize) < self.keys.families.len()

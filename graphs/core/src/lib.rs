@@ -24,11 +24,14 @@ mod layout;
 mod links;
 pub mod operator;
 mod order;
+mod pressure;
+mod rows;
 mod svg;
 #[cfg(test)]
 mod testing;
 mod validate;
 pub mod value;
+mod walk;
 
 pub use builder::{GraphBuilder, TaskBuilder};
 pub use dot::to_dot;
@@ -38,7 +41,7 @@ pub use fuse::MAX_STEPS;
 pub use graph::{Body, Graph, Input, MalformedGraph, Part, Source, Step, TaskOptions, Wire, Wires};
 pub use ids::{Attempt, BodyId, ClientId, Epoch, GraphId, TaskId, TaskIdx, WorkerId};
 pub use operator::{Arity, Kernel, KernelError, OperatorSpec, PrepareError, Registry, TaskContext};
-pub use order::{Pressure, pressure};
+pub use pressure::{Pressure, pressure};
 pub use svg::to_svg;
 pub use validate::{BuildError, MAX_TASKS};
 pub use value::{Data, DecodeError, EncodeError, Encoded, Value};

@@ -79,6 +79,11 @@ impl Links {
         self.producer_offsets.len() - 1
     }
 
+    /// Number of distinct edges.
+    pub(crate) fn n_edges(&self) -> usize {
+        self.producers.len()
+    }
+
     /// Whether `node` is a gather group.
     pub(crate) fn is_group(&self, node: u32) -> bool {
         node as usize >= self.n_tasks

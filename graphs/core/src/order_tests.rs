@@ -1,11 +1,11 @@
 //! The order on graphs of known shape: pressures are bounds that a worse order breaks, not the figures it happened to give.
 
-use super::*;
 use crate::builder::GraphBuilder;
 use crate::finish::FinishOptions;
 use crate::graph::{Body, Part, TaskOptions};
 use crate::ids::TaskIdx;
 use crate::keys::KeyRef;
+use crate::pressure::{Pressure, pressure};
 use crate::testing::{Draw, noop, random_graph};
 
 const ORDER_ONLY: FinishOptions = FinishOptions { cull: true, fuse: false, order: true };

@@ -152,7 +152,7 @@ fn cycle_text(members: &[String]) -> String {
 
 /// Check everything that can be checked without a registry. Returns the tasks with producers before users.
 pub(crate) fn validate(graph: &GraphBuilder) -> Result<Vec<u32>, BuildError> {
-    let n_inputs = graph.inputs.iter().map(|inputs| inputs.len()).sum();
+    let n_inputs = graph.inputs.n_values();
     let n_members = graph.groups.iter().map(Vec::len).sum();
     check_sizes(graph.n_tasks(), n_inputs, n_members)?;
     check_sources(graph)?;
@@ -269,16 +269,16 @@ fn check_options(graph: &GraphBuilder) -> Result<(), BuildError> {
 /// Members of one family nearly always come in ascending order, and then no two can be equal; otherwise names are hashed.
 fn check_names(graph: &GraphBuilder) -> Result<(), BuildError> {
     let plain = graph.keys.canonical_families();
-    let mut next_member: HashMap<u32, u32, FxBuildHasher> = HashMap::default();
+    let mut next_member: Vec<u32> = vec![0; graph.keys.n_families()];
     let mut is_ascending = true;
     for &key in &graph.key_of {
         let (family, member) = canonical(key, &plain);
         let Some(member) = member else {
             // A name without a number: the number after the highest keeps a second one from passing.
-            is_ascending &= next_member.insert(family, u32::MAX).is_none();
+            is_ascending &= std::mem::replace(&mut next_member[family as usize], u32::MAX) == 0;
             continue;
         };
-        let next = next_member.entry(family).or_insert(0);
+        let next = &mut next_member[family as usize];
         is_ascending &= member >= *next && member < u32::MAX - 1;
         *next = member.saturating_add(1);
     }
@@ -329,7 +329,7 @@ fn topological(graph: &GraphBuilder) -> Result<Vec<u32>, BuildError> {
 /// Tasks, then gather groups, as a petgraph graph with edges from producers to users.
 fn network(graph: &GraphBuilder) -> DiGraph<(), (), u32> {
     let n_tasks = graph.n_tasks();
-    let n_edges = graph.inputs.iter().map(|inputs| inputs.len()).sum();
+    let n_edges = graph.inputs.n_values();
     let mut network = DiGraph::with_capacity(n_tasks + graph.groups.len(), n_edges);
     for _ in 0..n_tasks + graph.groups.len() {
         network.add_node(());

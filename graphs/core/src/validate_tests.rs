@@ -159,6 +159,62 @@ fn a_long_cycle_is_cut_short_in_the_message() {
 }
 
 #[test]
+fn groups_that_refer_to_each_other_are_a_cycle() {
+    // Each of two tasks waits for a group that the other one is in.
+    let said = with(|graph| {
+        let (a, b) = (noop(graph, "a", &[]), noop(graph, "b", &[]));
+        let (first, second) = (graph.group(vec![b]), graph.group(vec![a]));
+        graph.set_inputs(a, [Input::new(Source::Group(first), Part::WHOLE)]);
+        graph.set_inputs(b, [Input::new(Source::Group(second), Part::WHOLE)]);
+    });
+    let either = ["tasks wait for each other: a -> b -> a", "tasks wait for each other: b -> a -> b"];
+    assert!(either.contains(&said.as_str()), "{said}");
+    let own = with(|graph| {
+        let a = noop(graph, "a", &[]);
+        let group = graph.group(vec![a, a]);
+        graph.set_inputs(a, [Input::new(Source::Group(group), Part(7))]);
+    });
+    assert_eq!(own, "tasks wait for each other: a -> a");
+}
+
+/// A million tasks, each an input of the one added before it.
+fn million_backwards(graph: &mut GraphBuilder) -> (TaskIdx, TaskIdx) {
+    const N: u32 = 1_000_000;
+    let (family, body) = (graph.family("t"), graph.body(Body::single("core.noop", 1, "{}")));
+    for member in 0..N {
+        let task = graph.task_with(KeyRef { family, member: Some(member) }, body).add();
+        if member > 0 {
+            graph.set_inputs(TaskIdx(member - 1), [whole(task)]);
+        }
+    }
+    (TaskIdx(0), TaskIdx(N - 1))
+}
+
+#[test]
+fn a_million_tasks_deep_is_no_trouble() {
+    for fuse in [false, true] {
+        let mut graph = GraphBuilder::new();
+        let (last, first) = million_backwards(&mut graph);
+        let finished = graph.finish(&FinishOptions { fuse, ..FinishOptions::default() }).expect("sound");
+        assert_eq!(finished.graph.check(), Ok(()));
+        let n_steps: usize =
+            (0..finished.graph.n_tasks()).map(|task| finished.graph.body(TaskIdx(as_node(task))).steps.len()).sum();
+        assert_eq!(n_steps, 1_000_000);
+        assert_eq!(finished.renumbering[last.index()], Some(TaskIdx(as_node(finished.graph.n_tasks() - 1))));
+        assert_eq!(finished.renumbering[first.index()].is_none(), fuse);
+    }
+}
+
+#[test]
+fn a_million_tasks_round_is_a_short_message() {
+    let mut graph = GraphBuilder::new();
+    let (last, first) = million_backwards(&mut graph);
+    graph.set_inputs(first, [whole(last)]);
+    let said = message(graph);
+    assert!(said.len() < 300 && said.contains("... 999988 more ..."), "{said}");
+}
+
+#[test]
 fn forward_references_are_no_cycle() {
     let said = with(|graph| {
         let a = noop(graph, "a", &[]);

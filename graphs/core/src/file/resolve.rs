@@ -271,7 +271,8 @@ fn order(drafts: &[Draft], kinds: &[Option<DeclarationKind>], problems: &mut Pro
                     state[next.index()] = OPEN;
                     path.push((next.0, uses(next.0)));
                 }
-                Some(&OPEN) => {
+                // A way with many ends is walked once more for each that is reported, so not for those that are not.
+                Some(&OPEN) if !problems.is_full() => {
                     let first = path.iter().position(|(at, _)| *at == next.0).unwrap_or(0);
                     let members: Vec<u32> = path[first..].iter().map(|(at, _)| *at).collect();
                     report_cycle(&members, drafts, problems);

@@ -172,3 +172,38 @@ fn a_thousand_mistakes_end_in_a_hundred_messages() {
     assert_eq!(parse(&text).expect_err("all wrong").len(), 100);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
+
+/// A file of explicit tasks `t0`, `t1`, .., each with the one before it as input, and `first` with this one.
+fn chain(n_tasks: usize, first: &str) -> String {
+    let mut text = String::from("rask = 1\n");
+    for task in 0..n_tasks {
+        let input = if task == 0 { first.to_owned() } else { format!("'t{}'", task - 1) };
+        writeln!(text, "[task.t{task}]\nop = 'core.noop'\ninputs = [{input}]").expect("text");
+    }
+    text
+}
+
+#[test]
+fn a_long_chain_is_read_and_a_long_cycle_is_shown_in_short() {
+    let n_tasks = 100_000;
+    assert_eq!(good(&chain(n_tasks, "")).declarations.len(), n_tasks);
+    let mistakes = parse(&chain(n_tasks, &format!("'t{}'", n_tasks - 1))).expect_err("a cycle");
+    let said = shown(&mistakes);
+    assert_eq!(mistakes.len(), 1, "{}", &said[..said.len().min(1_000)]);
+    assert!(said.contains("these names form a cycle: ") && said.len() < 1_000, "{} bytes", said.len());
+}
+
+#[test]
+fn a_chain_in_which_everything_closes_a_cycle_takes_no_longer() {
+    // Every task uses the next one and the first one: a hundred thousand cycles, five thousand million members.
+    let n_tasks = 100_000;
+    let mut text = String::from("rask = 1\n");
+    for task in 0..n_tasks {
+        let next = (task + 1) % n_tasks;
+        writeln!(text, "[task.t{task}]\nop = 'core.noop'\ninputs = ['t{next}', 't0']").expect("text");
+    }
+    let start = Instant::now();
+    let n_mistakes = parse(&text).expect_err("cycles").len();
+    assert!((90..=100).contains(&n_mistakes), "{n_mistakes}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
