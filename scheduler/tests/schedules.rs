@@ -40,7 +40,6 @@ fn short_children_of_big_data_stay_where_it_is() {
 }
 
 #[test]
-#[ignore = "an input that is being made by an operator not seen before is taken for empty, so a child is bound elsewhere"]
 fn short_children_of_data_whose_size_is_not_known_yet_stay_where_it_is() {
     let mut farm = Farm::new(Config::default(), &[1; 4], &["big 10ms 8000000", "child 500us"]);
     farm.learn(&["child"]);
@@ -49,11 +48,15 @@ fn short_children_of_data_whose_size_is_not_known_yet_stay_where_it_is() {
     assert_eq!(farm.n_moved("big"), 0, "{:?}", farm.runs_of("child"));
 }
 
-/// 100 children of 100 ms of an input of 8 MB, on four workers.
-fn long_children(config: Config) -> Farm {
-    let mut farm = Farm::new(config, &[1; 4], &["big 10ms 8000000", "child 100ms"]);
+/// 100 children of 100 ms of an input of 8 MB, on four workers, `n_late` of which come when the children have been placed.
+fn long_children(config: Config, n_late: usize) -> Farm {
+    let mut farm = Farm::new(config, &vec![1; 4 - n_late], &["big 10ms 8000000", "child 100ms"]);
     farm.learn(&["child"]);
     farm.submit("big*; child[100]* <- big");
+    farm.run_for(Duration::from_millis(50));
+    (0..n_late).for_each(|_| {
+        farm.join(1);
+    });
     farm.run();
     let runs = farm.runs_of("child");
     assert!(spread(&runs) <= 5, "{runs:?}");
@@ -63,20 +66,20 @@ fn long_children(config: Config) -> Farm {
 
 #[test]
 fn long_children_of_big_data_spread() {
-    let farm = long_children(Config::default());
-    assert_eq!(farm.machine.counters().n_stolen, 0, "what has not been sent is moved freely");
+    let farm = long_children(Config::default(), 0);
+    // At the end one may be idle while another has a run that it was given ahead.
+    assert!(farm.machine.counters().n_stolen <= 2, "what has not been sent is moved freely");
 }
 
 #[test]
 fn long_children_that_have_been_given_spread() {
-    let farm = long_children(all_given());
+    let farm = long_children(all_given(), 3);
     assert!(farm.machine.counters().n_stolen > 60, "{} stolen", farm.machine.counters().n_stolen);
 }
 
 /// An operator was seen on small input; on large input it takes a hundred times as long. A worker that has been given a
 /// prefill's worth of such tasks must not keep them when others are idle.
 #[test]
-#[ignore = "runs that were expected to be shorter than a millisecond are not remembered as worth stealing"]
 fn tasks_that_take_longer_than_expected_do_not_stay_with_who_was_given_them() {
     let mut farm = Farm::new(Config::default(), &[1; 4], &["data 1ms", "t 100us"]);
     farm.learn(&["t"]);
@@ -257,7 +260,6 @@ fn chains_are_finished_before_others_are_begun() {
 }
 
 #[test]
-#[ignore = "early links are planned behind roots that they overtake, so they are bound to other workers"]
 fn chains_stay_together_with_roots_given_ahead() {
     for is_known in [false, true] {
         let (n_roots, n_moved) = chains(Config::default(), "50ms", is_known);
@@ -306,7 +308,6 @@ fn chunks_of_a_row_are_made_on_one_or_two_workers() {
 
 /// Usually a chunk and its own sum are fused; not when the chunk has another consumer.
 #[test]
-#[ignore = "siblings are looked for at a root's first consumer only, which here has no other input"]
 fn chunks_of_a_row_stay_together_when_each_is_summed_first() {
     for duration in ["2ms", "50ms"] {
         let farm = run_rows(true, duration);
@@ -355,13 +356,11 @@ fn fan_out(config: Config) {
 }
 
 #[test]
-#[ignore = "consumers taken from another's backlog are not parked, and workers whose number rises with the task ask one holder"]
 fn a_big_result_spreads_in_waves() {
     fan_out(Config { max_early: 0, ..Config::default() });
 }
 
 #[test]
-#[ignore = "consumers that are bound early are not parked: all of them ask the maker"]
 fn a_big_result_whose_consumers_could_be_bound_early_spreads_in_waves() {
     fan_out(Config::default());
 }

@@ -68,9 +68,9 @@ impl Learning {
         average.max(FLOOR_NS).min(u64::from(u32::MAX)) as u32
     }
 
-    /// Estimated size of a result of `operator`, in bytes.
-    pub(super) fn estimate_nbytes(&self, operator: u32) -> u64 {
-        self.averages(operator).map_or(0, |known| known.nbytes)
+    /// Estimated size of a result of `operator`, in bytes; `None` before the first.
+    pub(super) fn estimate_nbytes(&self, operator: u32) -> Option<u64> {
+        self.averages(operator).map(|known| known.nbytes)
     }
 
     /// A task of `operator` took `duration_us` and made `nbytes`.
@@ -81,6 +81,15 @@ impl Learning {
                 duration_ns: mix(old.duration_ns, observed.duration_ns),
                 nbytes: mix(old.nbytes, observed.nbytes),
             }));
+        }
+    }
+
+    /// A task of `operator` has been executing for `duration_ns` and goes on.
+    pub(super) fn observe_at_least(&mut self, operator: u32, duration_ns: u64) {
+        if let Some(Some(averages)) = self.operators.get_mut(operator as usize)
+            && averages.duration_ns < duration_ns
+        {
+            averages.duration_ns = mix(averages.duration_ns, duration_ns);
         }
     }
 

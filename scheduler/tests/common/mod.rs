@@ -153,7 +153,7 @@ impl Cluster {
     }
 
     /// The run of `task` that is spoken of is over; if another worker has the task too, that one's is spoken of.
-    fn take_run(&mut self, task: TaskId) -> (WorkerId, Attempt) {
+    pub(crate) fn take_run(&mut self, task: TaskId) -> (WorkerId, Attempt) {
         let run = self.given.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to anybody"));
         if let Some(other) = self.first.remove(&task) {
             self.given.insert(task, other);
