@@ -17,6 +17,8 @@ use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, flow_
 use super::workers::Rank;
 use super::{early, quarantine, replicas, siblings, stealing, transitions};
 
+/// So many peers more than twice those that are there may be remembered of each worker.
+const MIN_PEERS_SWEPT: usize = 64;
 /// How many short tasks a worker is given in a row.
 const BLOCK: usize = 64;
 
@@ -370,11 +372,24 @@ pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: Wor
     for &holder in holders.iter().filter(|holder| **holder != worker) {
         let Some(peer) = core.workers.get(holder) else { continue };
         let (address, name) = (peer.hello.data_address, peer.hello.name.clone());
-        let is_new = core.workers.update(worker, |worker| worker.known_peers.insert(holder)).unwrap_or(false);
+        let n_at_most = 2 * core.workers.len() as usize + MIN_PEERS_SWEPT;
+        let met = core.workers.update(worker, |worker| (worker.known_peers.insert(holder), worker.known_peers.len() > n_at_most));
+        let (is_new, has_met_many) = met.unwrap_or_default();
+        if has_met_many {
+            forget_peers_that_are_gone(core, worker);
+        }
         if is_new {
             out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name });
         }
     }
+}
+
+/// Half of the peers that `worker` has been told of are not there any more.
+fn forget_peers_that_are_gone(core: &mut Core, worker: WorkerId) {
+    let taken = core.workers.update(worker, |entry| std::mem::take(&mut entry.known_peers));
+    let Some(mut peers) = taken else { return };
+    peers.retain(|peer| core.workers.get(*peer).is_some());
+    core.workers.update(worker, |entry| entry.known_peers = peers);
 }
 
 /// A whole result as an input, for replication.

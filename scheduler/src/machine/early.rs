@@ -135,7 +135,13 @@ fn push_early(core: &mut Core, worker: WorkerId, task: TaskId) {
     let (flow, rank) = (placement::flow_of(core, task), placement::rank_of(core, task));
     let estimate = placement::estimate_ns(core, task);
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.early.push(flow, rank, estimate));
+    let is_due = core.workers.update(worker, |worker| {
+        worker.early.push(flow, rank, estimate);
+        worker.early.is_due_for_sweep()
+    });
+    if is_due == Some(true) {
+        placement::sweep(core, worker, true);
+    }
 }
 
 /// Another input of an active task is in memory, or (`is_back`) one is not any more.

@@ -14,10 +14,11 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::holders::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, holders, placement, replicas, retirement, speculation, stealing, transitions};
+use super::{contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
+    quarantine::workers_changed(core);
     core.no_workers_since = None;
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
     dispatch::fill_workers(core, out);
@@ -27,6 +28,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
     core.learning.forget_worker(worker);
+    quarantine::workers_changed(core);
     replicas::worker_gone(core, worker);
     out.to_workers.remove(&worker);
     let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -10,11 +10,12 @@ use rask_comm::message::part_nbytes;
 use rask_graphs::{Attempt, GraphId, Input, Source, TaskId, WorkerId};
 use smallvec::SmallVec;
 
+use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
 use super::graph_run::{FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
-use super::workers::Rank;
+use super::workers::{Rank, Worker};
 use super::{dispatch, early, quarantine, replicas};
 
 /// How many holders, and how many of the least loaded workers, are considered.
@@ -104,6 +105,13 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     let Some(options) = run.graph.options_of(task.idx) else { return };
     let class = core.constraints.class(options);
     core.constraints.push(class, run.flow, rank, is_early);
+    if core.constraints.is_due_for_sweep() {
+        let mut constraints = std::mem::take(&mut core.constraints);
+        constraints.sweep(|task, early| {
+            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == NOBODY)
+        });
+        core.constraints = constraints;
+    }
     if options.workers.is_empty() || options.allow_other_workers {
         core.needs_filling = true;
     } else {
@@ -131,7 +139,24 @@ fn first_with_room(core: &Core) -> Option<WorkerId> {
 pub(super) fn push_backlog(core: &mut Core, worker: WorkerId, task: TaskId) {
     let (flow, rank, estimate) = (flow_of(core, task), rank_of(core, task), estimate_ns(core, task));
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.backlog.push(flow, rank, estimate));
+    let is_due = core.workers.update(worker, |worker| {
+        worker.backlog.push(flow, rank, estimate);
+        worker.backlog.is_due_for_sweep()
+    });
+    if is_due == Some(true) {
+        sweep(core, worker, false);
+    }
+}
+
+/// Drop what is in the backlog of `worker`, or in that of early runs, of tasks that have moved on.
+pub(super) fn sweep(core: &mut Core, worker: WorkerId, early: bool) {
+    let place = |entry: &mut Worker, backlog| std::mem::replace(if early { &mut entry.early } else { &mut entry.backlog }, backlog);
+    let Some(mut backlog) = core.workers.update(worker, |entry| place(entry, Backlog::default())) else { return };
+    backlog.sweep(|task| {
+        core.task(task)
+            .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == worker)
+    });
+    core.workers.update(worker, |entry| place(entry, backlog));
 }
 
 /// The operator that `task` is learned under.
