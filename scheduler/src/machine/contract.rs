@@ -58,9 +58,7 @@ fn no_input_of(core: &Core, task: TaskId, input: TaskId) -> Option<String> {
     let is_input = run.graph.inputs[run.inputs(task.idx)].iter().any(|edge| match edge.source() {
         Source::Task(idx) => run.task_id(idx) == input,
         Source::External(external) => run.graph.externals[external as usize] == input,
-        Source::Group(group) => {
-            input.graph == task.graph && run.graph.group_members[run.members(group)].contains(&input.idx)
-        }
+        Source::Group(group) => input.graph == task.graph && run.graph.group_members[run.members(group)].contains(&input.idx),
     });
     (!is_input).then(|| format!("{input} is no input of {task}"))
 }

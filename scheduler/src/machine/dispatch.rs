@@ -356,7 +356,8 @@ fn name_holders(core: &Core, result: TaskId, holders: &[WorkerId], worker: Worke
     if holders.contains(&worker) {
         return vec![worker];
     }
-    let decided = replicas::first_to_ask(core, result, worker).and_then(|first| holders.iter().position(|holder| *holder == first));
+    let decided =
+        replicas::first_to_ask(core, result, worker).and_then(|first| holders.iter().position(|holder| *holder == first));
     let first = decided.unwrap_or_else(|| scatter(result, worker) % holders.len().max(1));
     holders[first..].iter().chain(&holders[..first]).take(N_HOLDERS).copied().collect()
 }

@@ -14,7 +14,9 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::holders::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions};
+use super::{
+    contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions,
+};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);

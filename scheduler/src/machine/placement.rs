@@ -108,7 +108,8 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     if core.constraints.is_due_for_sweep() {
         let mut constraints = std::mem::take(&mut core.constraints);
         constraints.sweep(|task, early| {
-            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == NOBODY)
+            core.task(task)
+                .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == NOBODY)
         });
         core.constraints = constraints;
     }
@@ -150,7 +151,8 @@ pub(super) fn push_backlog(core: &mut Core, worker: WorkerId, task: TaskId) {
 
 /// Drop what is in the backlog of `worker`, or in that of early runs, of tasks that have moved on.
 pub(super) fn sweep(core: &mut Core, worker: WorkerId, early: bool) {
-    let place = |entry: &mut Worker, backlog| std::mem::replace(if early { &mut entry.early } else { &mut entry.backlog }, backlog);
+    let place =
+        |entry: &mut Worker, backlog| std::mem::replace(if early { &mut entry.early } else { &mut entry.backlog }, backlog);
     let Some(mut backlog) = core.workers.update(worker, |entry| place(entry, Backlog::default())) else { return };
     backlog.sweep(|task| {
         core.task(task)
@@ -191,8 +193,7 @@ struct Whereabouts {
 
 impl Whereabouts {
     fn of(core: &Core, task: TaskId) -> Self {
-        let mut inputs =
-            Self { shares: SmallVec::new(), nbytes: 0, last_made: [(0, NOBODY); 2], only: None, is_torn: false };
+        let mut inputs = Self { shares: SmallVec::new(), nbytes: 0, last_made: [(0, NOBODY); 2], only: None, is_torn: false };
         let run = core.run(task.graph);
         for input in &run.graph.inputs[run.inputs(task.idx)] {
             for_each_result(core, task.graph, *input, N_MEMBERS_SAMPLED, |result| inputs.add(&result));

@@ -91,7 +91,8 @@ fn reserve(core: &mut Core, out: &mut Actions) {
         let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && fits(worker);
         // A task with wishes may have to look at many: suspects are few.
         let free = core.workers.least_loaded().find(is_free);
-        let has_left = free.is_none() && placement::is_constrained(core, task) && !core.workers.least_loaded().any(|at| fits(&at));
+        let has_left =
+            free.is_none() && placement::is_constrained(core, task) && !core.workers.least_loaded().any(|at| fits(&at));
         if let Some(worker) = free {
             core.quarantine.reserved.insert(worker, task);
             core.workers.update(worker, |entry| entry.is_reserved = true);

@@ -3,7 +3,8 @@
 //! What has not been sent is moved freely ([`super::dispatch`]); this is about the rest, so it needs the victim's consent: it is
 //! asked, gives up only what it has not started, and names the attempt. Only an idle worker steals, one run at a time, from the
 //! end of a busy worker's list, and only what it would finish earlier, transfers and moves under way included. So a run that
-//! has been moved starts at once, and nothing goes back and forth. Runs shorter than a message's way are left where they are.
+//! has been moved starts at once, and nothing goes back and forth. Runs shorter than a message's way are left where they are, as far
+//! as is known: what an operator takes is learned while its runs go on, and counts for those that were given before.
 //!
 //! Dask keeps candidates in levels of transfer over compute; here a bounded look at the latest runs of the most loaded workers
 //! takes the one of the lowest level, without an index to keep for every task.
