@@ -1,5 +1,7 @@
 //! `rask status` and `rask cancel`: what a cluster is doing, and stopping some of it.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{Table, presets};
 use rask::Client;
 use rask_comm::message::StatusReport;
@@ -72,6 +74,11 @@ fn to_text(report: &StatusReport) -> String {
         }
         text.push_str(&format!("{workers}\n"));
     }
+    for unmet in &report.unmet {
+        let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape(name)));
+        let wishes: Vec<String> = resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape(name)))).collect();
+        text.push_str(&format!("\nno worker fits {} waiting tasks: {}\n", unmet.n_tasks, wishes.join(", ")));
+    }
     if report.graphs.is_empty() {
         text.push_str("\nno graphs");
         return text;
@@ -124,7 +131,17 @@ fn to_json(report: &StatusReport) -> Json {
             })
         })
         .collect();
-    json!({ "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs })
+    let unmet: Vec<Json> = report
+        .unmet
+        .iter()
+        .map(|unmet| {
+            let resources: BTreeMap<&str, f64> = unmet.resources.iter().map(|(name, amount)| (name.as_str(), *amount)).collect();
+            json!({ "resources": resources, "workers": unmet.workers, "n_tasks": unmet.n_tasks })
+        })
+        .collect();
+    json!({
+        "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs, "unmet": unmet,
+    })
 }
 
 #[cfg(test)]

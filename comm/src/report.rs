@@ -52,6 +52,19 @@ pub struct StatusReport {
     pub workers: Vec<WorkerReport>,
     /// Graphs that run or whose results are held.
     pub graphs: Vec<GraphReport>,
+    /// What ready tasks wait for that no connected worker offers.
+    pub unmet: Vec<UnmetReport>,
+}
+
+/// Wishes of ready tasks that no connected worker fulfils.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct UnmetReport {
+    /// The resources they ask for, and how much of each.
+    pub resources: Vec<(String, f64)>,
+    /// The workers they name; empty when any will do.
+    pub workers: Vec<String>,
+    /// How many tasks wait.
+    pub n_tasks: u32,
 }
 
 /// How a worker is.

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, graph};
-use rask_comm::message::{FromWorker, ToWorker};
+use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker};
 use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, TaskState};
 
@@ -173,6 +173,69 @@ fn messages_and_transitions_of_fixed_graphs_do_not_grow_unnoticed() {
     }
 }
 
+fn no_luck() -> RunFailure {
+    RunFailure { kind: FailureKind::Operator, operator: "x".to_owned(), message: "no luck".to_owned() }
+}
+
+/// What might be late cannot be told from a lie; it changes nothing that is another's.
+#[test]
+fn a_worker_that_speaks_for_another_changes_nothing() {
+    let mut cluster = Cluster::with_workers(held_back(1.0), &[1, 1, 1]);
+    cluster.submit("client", "g", graph("x on=w0; y* <- x on=w1; z* on=w0"), 0);
+    let (x, y) = (cluster.task("x"), cluster.task("y"));
+    let (honest, liar) = (cluster.worker("w0"), cluster.worker("w2"));
+    let attempt = Attempt(1);
+    let lies = |task, other| {
+        [
+            FromWorker::Finished { task, attempt, nbytes: 8, n_parts: 0, duration_us: 1 },
+            FromWorker::Failed { task, attempt, failure: no_luck() },
+            FromWorker::Revoked { task, attempt, given_up: true },
+            FromWorker::Executing { task, attempt },
+            FromWorker::Lost { task },
+            FromWorker::NotReplicated { task },
+            FromWorker::InputLost { task: y, attempt, input: other, holders: vec![honest] },
+        ]
+    };
+    for lie in lies(x, x) {
+        // Of y nothing has been given to anybody, so whoever speaks of its run is closed; see the other test.
+        if !matches!(lie, FromWorker::InputLost { .. }) {
+            cluster.say(liar, lie);
+        }
+    }
+    assert_eq!(cluster.machine.processing_on(x), Some(honest));
+    cluster.finish(x, 8, 1);
+    for lie in lies(x, x) {
+        cluster.say(liar, lie);
+        assert_eq!(cluster.machine.who_has(x), [honest]);
+        assert_eq!(cluster.machine.processing_on(y), Some(cluster.worker("w1")));
+    }
+    // One that says it holds what it does not is asked for it, and is believed that no longer.
+    cluster.say(liar, FromWorker::Fetched { task: x, attempt, nbytes: 8, from: honest, duration_us: 1 });
+    assert_eq!(cluster.machine.who_has(x), [honest, liar]);
+    let (worker, attempt) = cluster.take_run(y);
+    cluster.say(worker, FromWorker::InputLost { task: y, attempt, input: x, holders: vec![liar] });
+    assert_eq!(cluster.machine.who_has(x), [honest]);
+    cluster.run_to_end();
+    assert!(cluster.log.iter().any(|line| line == "client: ended g"));
+    assert_eq!(cluster.machine.counters().n_lost_results, 0);
+}
+
+#[test]
+fn what_nobody_offers_is_told_in_the_status_until_somebody_comes_who_does() {
+    let mut cluster = Cluster::with_workers(Config { no_worker_grace: Duration::MAX, ..held_back(1.0) }, &[1]);
+    cluster.submit("client", "g", graph("x[3]* gpu=2; y* on=elsewhere; z*"), 0);
+    cluster.run_to_end();
+    cluster.pass(Duration::from_secs(1_000));
+    let unmet = cluster.machine.status().unmet;
+    let wishes: Vec<_> = unmet.iter().map(|unmet| (&unmet.resources[..], &unmet.workers[..], unmet.n_tasks)).collect();
+    assert_eq!(wishes, [(&[("gpu".to_owned(), 2.0)][..], &[][..], 3), (&[], &["elsewhere".to_owned()], 1)]);
+    cluster.join("elsewhere", 1, &[("gpu", 2.0)]);
+    assert_eq!(cluster.machine.status().unmet, []);
+    cluster.run_to_end();
+    assert!(cluster.log.iter().any(|line| line == "client: ended g"));
+    assert!(!cluster.log.iter().any(|line| line.contains("failed")), "{:?}", cluster.log);
+}
+
 #[test]
 fn a_worker_that_says_what_cannot_be_is_closed_and_believed_nothing_more() {
     let task = |graph, idx| TaskId::new(GraphId(graph), TaskIdx(idx));
@@ -185,6 +248,12 @@ fn a_worker_that_says_what_cannot_be_is_closed_and_believed_nothing_more() {
         finished(task(0, 0), 1, u64::MAX),
         FromWorker::Executing { task: task(0, 0), attempt: Attempt(5) },
         FromWorker::FetchedParts { graph: GraphId(3), nbytes: 1 },
+        FromWorker::Fetched { task: task(0, 0), attempt: Attempt(2), nbytes: 8, from: WorkerId(1), duration_us: 1 },
+        FromWorker::Failed { task: task(0, 5), attempt: Attempt(1), failure: no_luck() },
+        FromWorker::Revoked { task: task(0, 1), attempt: Attempt(9), given_up: true },
+        FromWorker::InputLost { task: task(0, 0), attempt: Attempt(1), input: task(0, 1), holders: vec![WorkerId(1)] },
+        FromWorker::Lost { task: task(0, 7) },
+        FromWorker::NotReplicated { task: task(9, 0) },
     ];
     for lie in lies {
         let mut cluster = Cluster::with_workers(held_back(1.0), &[1, 1]);

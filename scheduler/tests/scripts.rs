@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{Cluster, graph};
 use rask_comm::message::{FromClient, FromWorker};
+use rask_graphs::Attempt;
 use rask_scheduler::machine::{Config, Event};
 
 #[test]
@@ -120,8 +121,19 @@ fn command(cluster: &mut Cluster, line: &str) {
         // What a worker gives back when it is asked to.
         "revoked" => {
             let task = cluster.task(words[1]);
-            let (worker, attempt) = cluster.given.remove(&task).expect("a run that was given");
+            let (worker, attempt) = cluster.take_run(task);
             cluster.say(worker, FromWorker::Revoked { task, attempt, given_up: true });
+        }
+        // The worker that is asked to give a run back has begun it.
+        "refused" => {
+            let task = cluster.task(words[1]);
+            let (worker, attempt) = cluster.given[&task];
+            cluster.say(worker, FromWorker::Revoked { task, attempt, given_up: false });
+        }
+        // late TASK WORKER: word that WORKER has given up the first run of TASK, which was taken back meanwhile
+        "late" => {
+            let (task, worker) = (cluster.task(words[1]), cluster.worker(words[2]));
+            cluster.say(worker, FromWorker::Revoked { task, attempt: Attempt(1), given_up: true });
         }
         // fetched TASK by=WORKER from=WORKER
         "fetched" => {
@@ -135,7 +147,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         // input-lost TASK INPUT HOLDER: the run of TASK is given back, INPUT could not be had from HOLDER
         "input-lost" => {
             let (task, input, holder) = (cluster.task(words[1]), cluster.task(words[2]), cluster.worker(words[3]));
-            let (worker, attempt) = cluster.given.remove(&task).expect("a run that was given");
+            let (worker, attempt) = cluster.take_run(task);
             cluster.say(worker, FromWorker::InputLost { task, attempt, input, holders: vec![holder] });
         }
         "lost" => {

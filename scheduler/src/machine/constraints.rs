@@ -1,11 +1,13 @@
 //! Tasks that not every worker may run: those that need abstract resources or name workers.
 //!
 //! Tasks with the same wishes form a class with a queue of its own, so finding work for a worker looks at a few classes,
-//! not at all tasks. An entry whose task has moved on is skipped when met.
+//! not at all tasks. An entry whose task has moved on is skipped when met, or dropped when all are looked through because half
+//! of them may have moved on; so is a class without entries.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use rask_comm::message::UnmetReport;
 use rask_comm::time::Time;
 use rask_graphs::{TaskId, TaskOptions, WorkerId};
 
@@ -15,6 +17,8 @@ use super::workers::{Rank, Worker, Workers};
 
 /// What the tasks of a class have in common.
 struct Class {
+    /// Its wishes, written out.
+    key: String,
     resources: Vec<(String, f64)>,
     names: Vec<String>,
     allow_others: bool,
@@ -28,6 +32,17 @@ struct Class {
 impl Class {
     fn heap(&mut self, flow: FlowId, is_early: bool) -> &mut BinaryHeap<Reverse<Rank>> {
         if is_early { self.early.line(flow) } else { self.ready.line(flow) }
+    }
+
+    fn sweep(&mut self, is_there: &impl Fn(TaskId, bool) -> bool) -> usize {
+        let mut n_entries = 0;
+        for (lines, is_early) in [(&mut self.ready, false), (&mut self.early, true)] {
+            for line in lines.iter_mut() {
+                line.retain(|Reverse((_, task))| is_there(*task, is_early));
+                n_entries += line.len();
+            }
+        }
+        n_entries
     }
 
     fn matches_name(&self, worker: &Worker, is_any_named_there: bool) -> bool {
@@ -49,7 +64,13 @@ pub(super) struct Constraints {
     classes: Vec<Class>,
     /// Class by its wishes, written out: resource amounts have no order of their own.
     ids: BTreeMap<String, usize>,
+    /// Entries added since all were looked through last, classes included, and how many there were then.
+    n_added: usize,
+    n_kept: usize,
 }
+
+/// So few entries are not looked through.
+const MIN_SWEPT: usize = 256;
 
 impl Constraints {
     /// The class of a task with these options.
@@ -58,7 +79,9 @@ impl Constraints {
         if let Some(&id) = self.ids.get(&key) {
             return id;
         }
+        self.n_added += 1;
         self.classes.push(Class {
+            key: key.clone(),
             resources: options.resources.clone(),
             names: options.workers.clone(),
             allow_others: options.allow_other_workers,
@@ -72,6 +95,40 @@ impl Constraints {
 
     pub(super) fn push(&mut self, class: usize, flow: FlowId, rank: Rank, is_early: bool) {
         self.classes[class].heap(flow, is_early).push(Reverse(rank));
+        self.n_added += 1;
+    }
+
+    /// Whether half of the entries may be of tasks that have moved on.
+    pub(super) fn is_due_for_sweep(&self) -> bool {
+        self.n_added > self.n_kept.max(MIN_SWEPT)
+    }
+
+    /// Drop the entries of tasks that are not there any more, ready or (`true`) early, and classes that have none.
+    pub(super) fn sweep(&mut self, is_there: impl Fn(TaskId, bool) -> bool) {
+        self.n_kept = 0;
+        let classes = std::mem::take(&mut self.classes);
+        for mut class in classes {
+            let n_entries = class.sweep(&is_there);
+            if n_entries > 0 {
+                self.n_kept += 1 + n_entries;
+                self.classes.push(class);
+            }
+        }
+        self.ids = self.classes.iter().enumerate().map(|(id, class)| (class.key.clone(), id)).collect();
+        self.n_added = 0;
+    }
+
+    /// What tasks ask for that no connected worker fulfils, and how many ready tasks do: `is_queued` tells which are.
+    pub(super) fn unmet(&self, workers: &Workers, is_queued: impl Fn(TaskId) -> bool) -> Vec<UnmetReport> {
+        let mut unmet = Vec::new();
+        for (id, class) in self.classes.iter().enumerate() {
+            let entries = class.ready.iter().flat_map(|(_, line)| line.iter());
+            let n_tasks = entries.filter(|Reverse((_, task))| is_queued(*task)).count() as u32;
+            if n_tasks > 0 && !workers.iter().any(|(_, worker)| self.suits(id, worker, workers, false)) {
+                unmet.push(UnmetReport { resources: class.resources.clone(), workers: class.names.clone(), n_tasks });
+            }
+        }
+        unmet
     }
 
     /// Whether `worker` may run tasks of `class`, now or (with `free` false) ever.

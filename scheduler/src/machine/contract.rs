@@ -5,7 +5,7 @@
 //! anything, so its connection is closed; all it had is lost, as when it dies.
 
 use rask_comm::message::FromWorker;
-use rask_graphs::{Attempt, GraphId, TaskId};
+use rask_graphs::{Attempt, GraphId, Source, TaskId};
 
 use super::core::Core;
 use super::graph_run::SPECULATED;
@@ -32,7 +32,7 @@ pub(super) fn breach(core: &Core, message: &FromWorker) -> Option<String> {
         | FromWorker::Revoked { task, attempt, .. }
         | FromWorker::Executing { task, attempt } => never_given(core, *task, *attempt),
         FromWorker::InputLost { task, attempt, input, .. } => {
-            never_given(core, *task, *attempt).or_else(|| never_was(core, *input))
+            never_given(core, *task, *attempt).or_else(|| never_was(core, *input)).or_else(|| no_input_of(core, *task, *input))
         }
         FromWorker::Lost { task } | FromWorker::NotReplicated { task } => never_was(core, *task),
         FromWorker::Status(_) | FromWorker::Retiring => None,
@@ -50,6 +50,17 @@ fn never_was(core: &Core, task: TaskId) -> Option<String> {
     let is_unheard_of = task.graph >= GraphId(core.next_graph);
     let is_beyond = core.graphs.get(&task.graph).is_some_and(|run| task.idx.0 >= run.n_tasks());
     (is_unheard_of || is_beyond).then(|| format!("there has never been a task {task}"))
+}
+
+/// A run cannot lack what it does not take. Rare news, so that a look at all inputs does no harm.
+fn no_input_of(core: &Core, task: TaskId, input: TaskId) -> Option<String> {
+    let run = core.graphs.get(&task.graph)?;
+    let is_input = run.graph.inputs[run.inputs(task.idx)].iter().any(|edge| match edge.source() {
+        Source::Task(idx) => run.task_id(idx) == input,
+        Source::External(external) => run.graph.externals[external as usize] == input,
+        Source::Group(group) => input.graph == task.graph && run.graph.group_members[run.members(group)].contains(&input.idx),
+    });
+    (!is_input).then(|| format!("{input} is no input of {task}"))
 }
 
 fn absurd(nbytes: u64, duration_us: u64) -> Option<String> {

@@ -11,12 +11,14 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::{FlowId, StartTag};
-use super::graph_run::{BOUND_EARLY, NOBODY, SPECULATED, TaskState};
+use super::graph_run::{BOUND_EARLY, FOLLOWED, NOBODY, SPECULATED, TaskState};
 use super::learning::FLOOR_NS;
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, flow_of, for_each_result, transfer_ns};
 use super::workers::Rank;
 use super::{early, quarantine, replicas, siblings, stealing, transitions};
 
+/// So many peers more than twice those that are there may be remembered of each worker.
+const MIN_PEERS_SWEPT: usize = 64;
 /// How many short tasks a worker is given in a row.
 const BLOCK: usize = 64;
 
@@ -205,8 +207,14 @@ fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions
         if transfer_ns(core, victim, thief, missing, estimate, false).saturating_add(u64::from(estimate)) >= wait_ns {
             return false;
         }
+        if replicas::is_waited_for(core, task, thief) {
+            return false;
+        }
         pop_claim(core, victim, &Claim::Backlog, flow);
         core.counters.n_moved += 1;
+        if replicas::park_if_hot(core, task, thief) {
+            return false;
+        }
         queued_to_processing(core, task, thief, out);
         return true;
     }
@@ -233,6 +241,7 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     // A backup of its last run took a number too.
     entry.attempt.0 += 1 + u32::from(entry.has(SPECULATED));
     entry.clear(SPECULATED);
+    entry.clear(FOLLOWED);
     entry.worker = worker;
     entry.estimate_ns = estimate;
     entry.round = round;
@@ -243,12 +252,14 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     let (message, inputs_made_at) = describe_run(core, task, worker, out);
     let (now, is_early) = (core.now_ns(), core.entry(task).is_early());
     let run = core.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
+    let attempt = run.entry(task.idx).attempt;
     let is_root = run.is_root(task.idx);
     let options = run.graph.options_of(task.idx);
     let end = core.workers.update(worker, |worker| {
         let estimate_ns = u64::from(estimate);
         let end = if is_root { worker.plan_root(now, estimate_ns) } else { worker.take_slot(now, inputs_made_at, estimate_ns) };
         worker.n_processing += 1;
+        worker.note_given(task, attempt);
         worker.occupancy_ns += u64::from(estimate);
         if is_early {
             worker.count_early(true, u64::from(estimate));
@@ -264,7 +275,6 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
         entry.set(BOUND_EARLY);
     }
     out.tell_worker(worker, ToWorker::Run(message));
-    stealing::note_given(core, task);
     early::place(core, task);
     if core.config.has_fault(Fault::ReleaseInputsEarly) {
         transitions::release_inputs_early(core, task, out);
@@ -298,7 +308,7 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
             continue;
         }
         for_each_result(core, task.graph, *input, 1, |result| {
-            let holders = name_holders(result.holders, worker, task);
+            let holders = name_holders(core, result.task, result.holders, worker);
             let arrives = if holders[..] == [worker] || result.is_made { 0 } else { PUSH_NS };
             last_made_at = last_made_at.max(result.made_at_ns + arrives);
             let (task, attempt, nbytes, is_made) = (result.task, result.attempt, result.nbytes, result.is_made);
@@ -328,7 +338,7 @@ fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId
     let mut members = Vec::new();
     for idx in &run.graph.group_members[run.members(group)] {
         let (task, entry) = (run.task_id(*idx), run.entry(*idx));
-        let holders = name_holders(&entry.holders, worker, task);
+        let holders = name_holders(core, task, &entry.holders, worker);
         members.push(GroupMember { task, attempt: entry.attempt, nbytes: entry.nbytes, n_parts: entry.n_parts, holders });
     }
     for member in &members {
@@ -337,14 +347,25 @@ fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId
     out.tell_worker(worker, ToWorker::Group { graph, group, members });
 }
 
-/// The holders to name to `worker`: itself if it is one, else a few, other ones for other tasks, so that a result that
-/// many want is fetched from many.
-fn name_holders(holders: &[WorkerId], worker: WorkerId, task: TaskId) -> Vec<WorkerId> {
+/// The holders of a result to name to `worker`: itself if it is one, else a few, in the order in which it is to ask them. Others
+/// come first for other results and workers, so that a result that many want is fetched from many.
+fn name_holders(core: &Core, result: TaskId, holders: &[WorkerId], worker: WorkerId) -> Vec<WorkerId> {
+    if let [_] = holders {
+        return holders.to_vec();
+    }
     if holders.contains(&worker) {
         return vec![worker];
     }
-    let first = task.idx.index() % holders.len().max(1);
+    let decided =
+        replicas::first_to_ask(core, result, worker).and_then(|first| holders.iter().position(|holder| *holder == first));
+    let first = decided.unwrap_or_else(|| scatter(result, worker) % holders.len().max(1));
     holders[first..].iter().chain(&holders[..first]).take(N_HOLDERS).copied().collect()
+}
+
+/// A number that differs without a pattern from result to result and from worker to worker (Fibonacci hashing, Knuth).
+fn scatter(result: TaskId, worker: WorkerId) -> usize {
+    let both = u64::from(result.idx.0) << 32 | u64::from(worker.0);
+    (both.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
 }
 
 /// Tell `worker` the addresses of holders it has not met.
@@ -352,11 +373,24 @@ pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: Wor
     for &holder in holders.iter().filter(|holder| **holder != worker) {
         let Some(peer) = core.workers.get(holder) else { continue };
         let (address, name) = (peer.hello.data_address, peer.hello.name.clone());
-        let is_new = core.workers.update(worker, |worker| worker.known_peers.insert(holder)).unwrap_or(false);
+        let n_at_most = 2 * core.workers.len() as usize + MIN_PEERS_SWEPT;
+        let met = core.workers.update(worker, |worker| (worker.known_peers.insert(holder), worker.known_peers.len() > n_at_most));
+        let (is_new, has_met_many) = met.unwrap_or_default();
+        if has_met_many {
+            forget_peers_that_are_gone(core, worker);
+        }
         if is_new {
             out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name });
         }
     }
+}
+
+/// Half of the peers that `worker` has been told of are not there any more.
+fn forget_peers_that_are_gone(core: &mut Core, worker: WorkerId) {
+    let taken = core.workers.update(worker, |entry| std::mem::take(&mut entry.known_peers));
+    let Some(mut peers) = taken else { return };
+    peers.retain(|peer| core.workers.get(*peer).is_some());
+    core.workers.update(worker, |entry| entry.known_peers = peers);
 }
 
 /// A whole result as an input, for replication.

@@ -10,7 +10,7 @@ use rask_graphs::{TaskId, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, EXECUTING, NOBODY, NOT_EARLY, Node, SPECULATED, TaskState};
+use super::graph_run::{BOUND_EARLY, EXECUTING, FOLLOWED, NOBODY, NOT_EARLY, Node, SPECULATED, TaskState};
 use super::{dispatch, placement, transitions};
 
 /// The run of `task` has been given to a worker: to its dependants it is placed.
@@ -116,8 +116,11 @@ pub(super) fn bind(core: &mut Core, out: &mut Actions) {
             core.set_state(task, TaskState::Queued, None);
             core.entry_mut(task).worker = NOBODY;
             placement::push_constrained(core, task);
-        } else if let Some(worker) = placement::choose_worker(core, task) {
+        } else if let Some(placement::Choice { worker, follows }) = placement::choose_worker(core, task) {
             core.set_state(task, TaskState::Queued, None);
+            if let Some(last) = follows {
+                core.entry_mut(last).set(FOLLOWED);
+            }
             let has_room = core.workers.get(worker).is_some_and(|worker| worker.has_early_room(&core.config));
             if has_room && dispatch::is_turn_of(core, task, worker) {
                 dispatch::queued_to_processing(core, task, worker, out);
@@ -132,7 +135,13 @@ fn push_early(core: &mut Core, worker: WorkerId, task: TaskId) {
     let (flow, rank) = (placement::flow_of(core, task), placement::rank_of(core, task));
     let estimate = placement::estimate_ns(core, task);
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.early.push(flow, rank, estimate));
+    let is_due = core.workers.update(worker, |worker| {
+        worker.early.push(flow, rank, estimate);
+        worker.early.is_due_for_sweep()
+    });
+    if is_due == Some(true) {
+        placement::sweep(core, worker, true);
+    }
 }
 
 /// Another input of an active task is in memory, or (`is_back`) one is not any more.

@@ -51,6 +51,9 @@ pub(super) const SPECULATED: u16 = 256;
 /// Its worker has been asked to give its present run up.
 pub(super) const MOVING: u16 = 512;
 
+/// While processing: a consumer is to have the slot of its present run when that is over.
+pub(super) const FOLLOWED: u16 = 1024;
+
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 

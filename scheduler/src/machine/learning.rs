@@ -35,6 +35,9 @@ const MIN_TRANSFER_NBYTES: u64 = 256 << 10;
 /// No single transfer teaches a link slower than this, in nanoseconds a byte (1 MB/s): it waited for something else.
 const MAX_NS_PER_BYTE: f64 = 1_000.0;
 const MAX_LINKS: usize = 1 << 16;
+/// Operators that are told apart, and the longest name of one, in bytes.
+const MAX_OPERATORS: usize = 1 << 14;
+const MAX_NAME: usize = 256;
 
 impl Learning {
     pub(super) fn new(unknown: Duration) -> Self {
@@ -49,6 +52,12 @@ impl Learning {
 
     /// The dense id of `operator`.
     pub(super) fn operator(&mut self, operator: &str) -> u32 {
+        // Strangers may name what they like: beyond a number, and a length, all are taken for one.
+        if let Some(&id) = self.ids.get(operator) {
+            return id;
+        }
+        let is_told_apart = operator.len() <= MAX_NAME && self.ids.len() < MAX_OPERATORS;
+        let operator = if is_told_apart { operator } else { "" };
         if let Some(&id) = self.ids.get(operator) {
             return id;
         }
@@ -68,9 +77,9 @@ impl Learning {
         average.max(FLOOR_NS).min(u64::from(u32::MAX)) as u32
     }
 
-    /// Estimated size of a result of `operator`, in bytes.
-    pub(super) fn estimate_nbytes(&self, operator: u32) -> u64 {
-        self.averages(operator).map_or(0, |known| known.nbytes)
+    /// Estimated size of a result of `operator`, in bytes; `None` before the first.
+    pub(super) fn estimate_nbytes(&self, operator: u32) -> Option<u64> {
+        self.averages(operator).map(|known| known.nbytes)
     }
 
     /// A task of `operator` took `duration_us` and made `nbytes`.
@@ -81,6 +90,15 @@ impl Learning {
                 duration_ns: mix(old.duration_ns, observed.duration_ns),
                 nbytes: mix(old.nbytes, observed.nbytes),
             }));
+        }
+    }
+
+    /// A task of `operator` has been executing for `duration_ns` and goes on.
+    pub(super) fn observe_at_least(&mut self, operator: u32, duration_ns: u64) {
+        if let Some(Some(averages)) = self.operators.get_mut(operator as usize)
+            && averages.duration_ns < duration_ns
+        {
+            averages.duration_ns = mix(averages.duration_ns, duration_ns);
         }
     }
 

@@ -14,10 +14,13 @@ use super::event::Actions;
 use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
 use super::holders::Loss;
 use super::workers::Worker;
-use super::{contract, dispatch, early, holders, placement, replicas, retirement, speculation, stealing, transitions};
+use super::{
+    contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions,
+};
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
+    quarantine::workers_changed(core);
     core.no_workers_since = None;
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
     dispatch::fill_workers(core, out);
@@ -27,6 +30,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
     core.learning.forget_worker(worker);
+    quarantine::workers_changed(core);
     replicas::worker_gone(core, worker);
     out.to_workers.remove(&worker);
     let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -156,13 +160,19 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                     holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
             } else if transitions::is_current(core, task, attempt, worker) {
-                transitions::abandon_run(core, task, false, out);
+                // Its backup goes on, if it has one: that says so itself if it lacks the input too.
+                let goes_on = speculation::promote(core, task, false, out);
+                if !goes_on {
+                    transitions::abandon_run(core, task, false, out);
+                }
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
                 for holder in holders {
                     holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
-                transitions::processing_to_waiting(core, task, out);
+                if !goes_on {
+                    transitions::processing_to_waiting(core, task, out);
+                }
             } else {
                 core.counters.n_stale += 1;
             }
@@ -186,6 +196,10 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             if transitions::is_current(core, task, attempt, worker) {
                 core.entry_mut(task).set(EXECUTING);
                 speculation::note_executing(core, task);
+                let at_least = speculation::NAMED_AFTER_NS;
+                if stealing::learn(core, task, |learning, operator| learning.observe_at_least(operator, at_least)) {
+                    stealing::look_again(core, out);
+                }
             } else if let Some(backup) = core.speculation.backup_mut(task, attempt, worker) {
                 backup.is_executing = true;
             } else {
@@ -220,13 +234,16 @@ fn finished(
         return;
     }
     speculation::note_done(core, task, duration_us);
-    core.learning.observe(placement::operator_of(core, task), duration_us, nbytes);
+    let is_worth_stealing = stealing::learn(core, task, |learning, operator| learning.observe(operator, duration_us, nbytes));
     dispatch::charge_what_it_took(core, task, duration_us);
     let (now, planned) = (core.now_ns(), core.entry(task).expected_end_ns);
     if !core.run(task.graph).is_root(task.idx) {
         core.workers.update(worker, |worker| worker.note_ended(now, planned));
     }
     transitions::processing_to_memory(core, task, nbytes, n_parts, out);
+    if is_worth_stealing {
+        stealing::look_again(core, out);
+    }
 }
 
 fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt), failure: RunFailure, out: &mut Actions) {

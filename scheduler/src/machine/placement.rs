@@ -10,11 +10,12 @@ use rask_comm::message::part_nbytes;
 use rask_graphs::{Attempt, GraphId, Input, Source, TaskId, WorkerId};
 use smallvec::SmallVec;
 
+use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
-use super::graph_run::{IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
-use super::workers::Rank;
+use super::graph_run::{FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
+use super::workers::{Rank, Worker};
 use super::{dispatch, early, quarantine, replicas};
 
 /// How many holders, and how many of the least loaded workers, are considered.
@@ -49,7 +50,7 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
         return;
     }
     let is_root = core.run(task.graph).is_root(task.idx);
-    let worker = if is_root { first_with_room(core) } else { choose_worker(core, task) };
+    let worker = if is_root { first_with_room(core) } else { choose_worker(core, task).map(|choice| choice.worker) };
     let with_room = worker.filter(|worker| core.workers.get(*worker).is_some_and(|worker| worker.has_room(&core.config)));
     if let Some(worker) = with_room {
         if dispatch::is_turn_of(core, task, worker) {
@@ -105,6 +106,14 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     let Some(options) = run.graph.options_of(task.idx) else { return };
     let class = core.constraints.class(options);
     core.constraints.push(class, run.flow, rank, is_early);
+    if core.constraints.is_due_for_sweep() {
+        let mut constraints = std::mem::take(&mut core.constraints);
+        constraints.sweep(|task, early| {
+            core.task(task)
+                .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == NOBODY)
+        });
+        core.constraints = constraints;
+    }
     if options.workers.is_empty() || options.allow_other_workers {
         core.needs_filling = true;
     } else {
@@ -132,7 +141,25 @@ fn first_with_room(core: &Core) -> Option<WorkerId> {
 pub(super) fn push_backlog(core: &mut Core, worker: WorkerId, task: TaskId) {
     let (flow, rank, estimate) = (flow_of(core, task), rank_of(core, task), estimate_ns(core, task));
     core.entry_mut(task).worker = worker;
-    core.workers.update(worker, |worker| worker.backlog.push(flow, rank, estimate));
+    let is_due = core.workers.update(worker, |worker| {
+        worker.backlog.push(flow, rank, estimate);
+        worker.backlog.is_due_for_sweep()
+    });
+    if is_due == Some(true) {
+        sweep(core, worker, false);
+    }
+}
+
+/// Drop what is in the backlog of `worker`, or in that of early runs, of tasks that have moved on.
+pub(super) fn sweep(core: &mut Core, worker: WorkerId, early: bool) {
+    let place =
+        |entry: &mut Worker, backlog| std::mem::replace(if early { &mut entry.early } else { &mut entry.backlog }, backlog);
+    let Some(mut backlog) = core.workers.update(worker, |entry| place(entry, Backlog::default())) else { return };
+    backlog.sweep(|task| {
+        core.task(task)
+            .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == worker)
+    });
+    core.workers.update(worker, |entry| place(entry, backlog));
 }
 
 /// The operator that `task` is learned under.
@@ -145,28 +172,63 @@ pub(super) fn estimate_ns(core: &Core, task: TaskId) -> u32 {
     core.learning.estimate_ns(operator_of(core, task))
 }
 
+/// A worker's share of a task's inputs.
+struct Share {
+    worker: WorkerId,
+    nbytes: u64,
+    /// When the last of those that are being made there is made, and which that is.
+    made_at: u64,
+    last: Option<TaskId>,
+}
+
 /// What is where of a task's inputs.
-#[derive(Default)]
 struct Whereabouts {
-    /// Workers with a share of them, in bytes, and when the last of that share is made there.
-    shares: SmallVec<[(WorkerId, u64, u64); 8]>,
+    shares: SmallVec<[Share; 8]>,
     nbytes: u64,
     /// When the last of all is made, and where; and the last of those made elsewhere.
     last_made: [(u64, WorkerId); 2],
+    /// Where the inputs are made that nobody is to be bound to but there, and whether that is at several workers.
+    only: Option<WorkerId>,
+    is_torn: bool,
 }
 
 impl Whereabouts {
-    fn add(&mut self, worker: WorkerId, nbytes: u64, made_at: u64) {
-        match self.shares.iter_mut().find(|(other, ..)| *other == worker) {
-            Some((_, share, last)) => {
-                *share += nbytes;
-                *last = made_at.max(*last);
+    fn of(core: &Core, task: TaskId) -> Self {
+        let mut inputs = Self { shares: SmallVec::new(), nbytes: 0, last_made: [(0, NOBODY); 2], only: None, is_torn: false };
+        let run = core.run(task.graph);
+        for input in &run.graph.inputs[run.inputs(task.idx)] {
+            for_each_result(core, task.graph, *input, N_MEMBERS_SAMPLED, |result| inputs.add(&result));
+        }
+        inputs
+    }
+
+    fn add(&mut self, result: &InputResult<'_>) {
+        // Even nothing has to be fetched when it is elsewhere: it counts as a byte.
+        let nbytes = result.nbytes.max(1);
+        self.nbytes = self.nbytes.saturating_add(nbytes);
+        let being_made = (!result.is_made).then_some(result.task);
+        for &worker in result.holders {
+            match self.shares.iter_mut().find(|share| share.worker == worker) {
+                Some(share) => {
+                    share.nbytes += nbytes;
+                    if being_made.is_some() && result.made_at_ns >= share.made_at {
+                        (share.made_at, share.last) = (result.made_at_ns, being_made);
+                    }
+                }
+                None => self.shares.push(Share { worker, nbytes, made_at: result.made_at_ns, last: being_made }),
             }
-            None => self.shares.push((worker, nbytes, made_at)),
+            if being_made.is_some() {
+                self.note_made(worker, result.made_at_ns);
+            }
         }
-        if made_at == 0 {
-            return;
+        if result.is_to_stay
+            && let Some(&maker) = result.holders.first()
+        {
+            self.is_torn |= self.only.replace(maker).is_some_and(|other| other != maker);
         }
+    }
+
+    fn note_made(&mut self, worker: WorkerId, made_at: u64) {
         let [first, second] = &mut self.last_made;
         if made_at > first.0 {
             if first.1 != worker {
@@ -185,47 +247,58 @@ impl Whereabouts {
     }
 }
 
-/// The candidate that could start `task` first.
-pub(super) fn choose_worker(core: &Core, task: TaskId) -> Option<WorkerId> {
-    let mut inputs = Whereabouts { last_made: [(0, NOBODY); 2], ..Whereabouts::default() };
-    let run = core.run(task.graph);
-    for input in &run.graph.inputs[run.inputs(task.idx)] {
-        for_each_result(core, task.graph, *input, N_MEMBERS_SAMPLED, |result| {
-            // Even nothing has to be fetched when it is elsewhere: it counts as a byte.
-            let nbytes = result.nbytes.max(1);
-            inputs.nbytes = inputs.nbytes.saturating_add(nbytes);
-            for holder in result.holders {
-                inputs.add(*holder, nbytes, result.made_at_ns);
-            }
-        });
+/// Where a task is best run.
+pub(super) struct Choice {
+    pub(super) worker: WorkerId,
+    /// The run there whose slot it has when that is over, in case it is given early.
+    pub(super) follows: Option<TaskId>,
+}
+
+/// The candidate that could start `task` first; nobody, if it is better not to say so before its inputs are made.
+pub(super) fn choose_worker(core: &Core, task: TaskId) -> Option<Choice> {
+    let mut inputs = Whereabouts::of(core, task);
+    if inputs.is_torn {
+        return None;
     }
-    inputs.shares.sort_unstable_by_key(|(worker, share, _)| (Reverse(*share), *worker));
-    inputs.shares.truncate(N_HOLDERS);
-    for worker in core.workers.least_loaded().take(N_LEAST_LOADED) {
-        if !inputs.shares.iter().any(|(other, ..)| *other == worker) {
-            inputs.shares.push((worker, 0, 0));
+    inputs.shares.sort_unstable_by_key(|share| (Reverse(share.nbytes), share.worker));
+    if let Some(only) = inputs.only {
+        inputs.shares.retain(|share| share.worker == only);
+    } else {
+        inputs.shares.truncate(N_HOLDERS);
+        for worker in core.workers.least_loaded().take(N_LEAST_LOADED) {
+            if !inputs.shares.iter().any(|share| share.worker == worker) {
+                inputs.shares.push(Share { worker, nbytes: 0, made_at: 0, last: None });
+            }
         }
     }
     let estimate = estimate_ns(core, task);
-    let largest = inputs.shares.first().map_or(NOBODY, |(worker, ..)| *worker);
+    let largest = inputs.shares.first().map_or(NOBODY, |share| share.worker);
     let is_early = core.entry(task).is_early();
-    let start = |&(worker, share, made_at): &(WorkerId, u64, u64)| {
+    let now = core.now_ns();
+    let start = |share: &Share| {
+        let worker = share.worker;
         let entry = core.workers.get(worker)?;
         if entry.is_retiring {
             return None;
         }
-        let missing = inputs.nbytes.saturating_sub(share);
+        let missing = inputs.nbytes.saturating_sub(share.nbytes);
         let transfer = if missing == 0 { 0 } else { transfer_ns(core, largest, worker, missing, estimate, is_early) };
         let paused = if entry.status.is_paused { PAUSED_NS } else { 0 };
+        let mut follows = None;
         let start = if is_early {
-            let arrives = made_at.max(inputs.last_made_elsewhere(worker).saturating_add(transfer));
-            entry.free_at_ns(core.now_ns()).max(arrives)
+            let begins = if missing == 0 { 0 } else { now };
+            let elsewhere = inputs.last_made_elsewhere(worker).max(begins).saturating_add(transfer);
+            // Whoever makes the last input has a slot free when it is made: for one consumer.
+            follows = share.last.filter(|last| share.made_at >= elsewhere && !core.entry(*last).has(FOLLOWED));
+            let free_at = if follows.is_some() { now } else { entry.free_at_ns(now) };
+            free_at.max(share.made_at).max(elsewhere)
         } else {
             entry.wait_ns().saturating_add(transfer)
         };
-        Some((start.saturating_add(paused), entry.status.nbytes_results, worker))
+        Some((start.saturating_add(paused), entry.status.nbytes_results, worker, follows))
     };
-    inputs.shares.iter().filter_map(start).min().map(|(_, _, worker)| worker)
+    let best = inputs.shares.iter().filter_map(start).min_by_key(|(start, nbytes, worker, _)| (*start, *nbytes, *worker));
+    best.map(|(_, _, worker, follows)| Choice { worker, follows })
 }
 
 /// What bringing `missing` bytes to `worker` counts for a task that takes `estimate` nanoseconds: the time it takes, and more
@@ -245,6 +318,9 @@ pub(super) struct InputResult<'a> {
     /// Who has it, or is to make it.
     pub(super) holders: &'a [WorkerId],
     pub(super) is_made: bool,
+    /// Being made, and either nobody knows how big it will be or it is big and many want it: consumers are bound to it early
+    /// at its maker only. The others are placed when it is made.
+    pub(super) is_to_stay: bool,
     /// When it is expected to be made, in nanoseconds of the machine's time; 0 when it is.
     pub(super) made_at_ns: u64,
 }
@@ -254,14 +330,18 @@ pub(super) fn for_each_result(core: &Core, graph: GraphId, input: Input, limit: 
     let mut visit_task = |task: TaskId, entry: &TaskEntry| {
         let attempt = entry.attempt;
         if entry.state == TaskState::Processing {
-            let nbytes = core.learning.estimate_nbytes(operator_of(core, task));
+            let estimate = core.learning.estimate_nbytes(operator_of(core, task));
+            let nbytes = estimate.unwrap_or(0);
+            let is_wanted_by_many = entry.n_consumers as usize > 1 + replicas::N_PER_HOLDER;
+            let is_to_stay = estimate.is_none() || nbytes >= core.config.hot_nbytes && is_wanted_by_many;
             let maker = core.workers.get(entry.worker);
             let made_at_ns = maker.map_or(0, |maker| maker.expected(entry.expected_end_ns)).max(core.now_ns());
             let holders = std::slice::from_ref(&entry.worker);
-            visit(InputResult { task, attempt, nbytes, holders, is_made: false, made_at_ns });
+            visit(InputResult { task, attempt, nbytes, holders, is_made: false, is_to_stay, made_at_ns });
         } else {
             let nbytes = part_nbytes(entry.nbytes, entry.n_parts, input.part);
-            visit(InputResult { task, attempt, nbytes, holders: &entry.holders, is_made: true, made_at_ns: 0 });
+            let holders = &entry.holders;
+            visit(InputResult { task, attempt, nbytes, holders, is_made: true, is_to_stay: false, made_at_ns: 0 });
         }
     };
     let run = core.run(graph);

@@ -14,14 +14,13 @@ use super::graph_run::{NOBODY, TaskState};
 use super::workers::Rank;
 use super::{dispatch, placement};
 
-/// How many of the least loaded workers are considered.
-const N_CANDIDATES: usize = 16;
-
 /// Suspects that are ready, and workers reserved for some of them.
 #[derive(Default)]
 pub(super) struct Quarantine {
     waiting: BTreeSet<Rank>,
     reserved: BTreeMap<WorkerId, TaskId>,
+    /// Whether something has happened since that may help those who wait.
+    is_due: bool,
 }
 
 impl Quarantine {
@@ -43,7 +42,13 @@ pub(super) fn push(core: &mut Core, task: TaskId) -> bool {
     }
     let rank = placement::rank_of(core, task);
     core.quarantine.waiting.insert(rank);
+    core.quarantine.is_due = true;
     true
+}
+
+/// Workers have come, gone or begun to leave.
+pub(super) fn workers_changed(core: &mut Core) {
+    core.quarantine.is_due = true;
 }
 
 fn is_waiting(core: &Core, task: TaskId) -> bool {
@@ -64,24 +69,41 @@ pub(super) fn advance(core: &mut Core, out: &mut Actions) {
             Some(_) | None => let_go(core, worker, task),
         }
     }
+    if std::mem::take(&mut core.quarantine.is_due) {
+        reserve(core, out);
+    }
+}
+
+/// Reserve workers for those that wait.
+fn reserve(core: &mut Core, out: &mut Actions) {
     // Never all workers, or one death would stop everybody.
     let n_at_most = (core.workers.len() as usize / 2).max(1);
-    while core.quarantine.reserved.len() < n_at_most {
-        let Some(rank) = core.quarantine.waiting.pop_first() else { return };
+    for rank in std::mem::take(&mut core.quarantine.waiting) {
         let task = rank.1;
         if !is_waiting(core, task) {
             continue;
         }
-        let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && placement::may_run(core, task, *worker, false);
-        let worker = core.workers.least_loaded().take(N_CANDIDATES).find(is_free);
-        let Some(worker) = worker else {
+        if core.quarantine.reserved.len() >= n_at_most {
             core.quarantine.waiting.insert(rank);
-            return;
-        };
-        core.quarantine.reserved.insert(worker, task);
-        core.workers.update(worker, |entry| entry.is_reserved = true);
-        if core.workers.get(worker).is_some_and(|entry| entry.n_processing == 0) {
-            dispatch::queued_to_processing(core, task, worker, out);
+            continue;
+        }
+        let fits = |worker: &WorkerId| placement::may_run(core, task, *worker, false);
+        let is_free = |worker: &WorkerId| !core.quarantine.is_reserved(*worker) && fits(worker);
+        // A task with wishes may have to look at many: suspects are few.
+        let free = core.workers.least_loaded().find(is_free);
+        let has_left =
+            free.is_none() && placement::is_constrained(core, task) && !core.workers.least_loaded().any(|at| fits(&at));
+        if let Some(worker) = free {
+            core.quarantine.reserved.insert(worker, task);
+            core.workers.update(worker, |entry| entry.is_reserved = true);
+            if core.workers.get(worker).is_some_and(|entry| entry.n_processing == 0) {
+                dispatch::queued_to_processing(core, task, worker, out);
+            }
+        } else if has_left {
+            // Those that could run it have left: it waits with its like, and fails with them if nobody comes.
+            placement::push_constrained(core, task);
+        } else {
+            core.quarantine.waiting.insert(rank);
         }
     }
 }
@@ -90,6 +112,7 @@ fn let_go(core: &mut Core, worker: WorkerId, task: TaskId) {
     core.quarantine.reserved.remove(&worker);
     core.workers.update(worker, |entry| entry.is_reserved = false);
     core.needs_filling = true;
+    core.quarantine.is_due = true;
     if is_waiting(core, task) {
         let rank = placement::rank_of(core, task);
         core.quarantine.waiting.insert(rank);

@@ -2,8 +2,11 @@
 //!
 //! A whole result that a worker fetches stays there as a replica, which later consumers fetch from, too. Two things follow.
 //! *Fan-out*: a big result that many workers want at once is sent to a few at a time; whoever has it serves the next, so it
-//! spreads in waves that grow geometrically, instead of one worker serving all. *Shrinking*: replicas that no consumer left
+//! spreads in waves that grow geometrically, instead of one worker serving all. A consumer that has to wait for its turn is
+//! *parked*; it counts as work of the worker that it is meant for, so that the next one is meant for another. *Shrinking*: replicas that no consumer left
 //! needs are let go before the last consumer has finished, never the last one.
+
+use std::collections::BTreeMap;
 
 use rask_graphs::{Part, Source, TaskId, WorkerId};
 use smallvec::SmallVec;
@@ -15,15 +18,40 @@ use super::graph_run::{HAS_EXTERNAL, NOBODY, Node, TaskState};
 use super::{holders, placement};
 
 /// Fetches of one result that each of its holders serves at once.
-const N_PER_HOLDER: usize = 2;
+pub(super) const N_PER_HOLDER: usize = 2;
 
 /// A big result that is being fetched.
 #[derive(Default)]
 pub(super) struct Hot {
-    /// Who fetches it, for which runs' sake.
-    fetching: SmallVec<[(WorkerId, u32); 4]>,
-    /// Consumers that wait for a replica to fetch it from, and where they are to run.
-    parked: Vec<(TaskId, WorkerId)>,
+    fetching: SmallVec<[Fetching; 4]>,
+    /// Consumers that wait for a replica to fetch it from, and their estimated costs, by where they are to run.
+    parked: BTreeMap<WorkerId, Vec<(TaskId, u32)>>,
+}
+
+/// A worker that fetches a big result.
+struct Fetching {
+    worker: WorkerId,
+    /// For the sake of how many runs.
+    n_runs: u32,
+    /// The holder that it was told to ask first.
+    from: WorkerId,
+}
+
+impl Hot {
+    fn is_fetching(&self, worker: WorkerId) -> bool {
+        self.fetching.iter().any(|fetching| fetching.worker == worker)
+    }
+
+    /// How many more workers may fetch it at once from `n_holders`.
+    fn n_places(&self, n_holders: usize) -> usize {
+        (N_PER_HOLDER * n_holders).saturating_sub(self.fetching.len())
+    }
+
+    /// The holder that the fewest ask.
+    fn least_asked(&self, holders: &[WorkerId]) -> Option<WorkerId> {
+        let n_asking = |holder: &WorkerId| self.fetching.iter().filter(|fetching| fetching.from == *holder).count();
+        holders.iter().copied().min_by_key(n_asking)
+    }
 }
 
 /// The big inputs of `task` that `worker` would have to fetch whole, when it is given the task.
@@ -42,40 +70,70 @@ fn hot_inputs(core: &Core, task: TaskId, worker: WorkerId) -> SmallVec<[TaskId; 
     hot.filter(is_hot).collect()
 }
 
+/// The big input of `task` that `worker` would have to wait for before it may fetch it, if there is one.
+fn input_waited_for(core: &Core, task: TaskId, worker: WorkerId) -> Option<TaskId> {
+    if core.hot.is_empty() {
+        return None;
+    }
+    hot_inputs(core, task, worker).into_iter().find(|input| {
+        let n_holders = core.entry(*input).holders.len();
+        core.hot.get(input).is_some_and(|hot| !hot.is_fetching(worker) && hot.n_places(n_holders) == 0)
+    })
+}
+
+/// Whether `task` would have to wait for a replica of a big input if it were given to `worker`.
+pub(super) fn has_to_wait(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    input_waited_for(core, task, worker).is_some()
+}
+
+/// Whether `task` would have to wait for what another task that is meant for `worker` waits for there.
+pub(super) fn is_waited_for(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    let waited_for = input_waited_for(core, task, worker).and_then(|input| core.hot.get(&input));
+    waited_for.is_some_and(|hot| hot.parked.contains_key(&worker))
+}
+
 /// Whether a ready task has to wait until a replica of a big input is made; it is parked then and comes back by itself.
 pub(super) fn park_if_hot(core: &mut Core, task: TaskId, worker: WorkerId) -> bool {
-    for input in hot_inputs(core, task, worker) {
-        let n_holders = core.entry(input).holders.len();
-        let Some(hot) = core.hot.get_mut(&input) else { continue };
-        let is_fetching = hot.fetching.iter().any(|(other, _)| *other == worker);
-        if !is_fetching && hot.fetching.len() >= N_PER_HOLDER * n_holders {
-            hot.parked.push((task, worker));
-            core.entry_mut(task).worker = worker;
-            return true;
-        }
-    }
-    false
+    let Some(input) = input_waited_for(core, task, worker) else { return false };
+    let estimate = placement::estimate_ns(core, task);
+    let Some(hot) = core.hot.get_mut(&input) else { return false };
+    hot.parked.entry(worker).or_default().push((task, estimate));
+    core.workers.update(worker, |worker| worker.parked_ns += u64::from(estimate));
+    core.entry_mut(task).worker = worker;
+    true
 }
 
 /// `task` is being given to `worker`: it fetches the big inputs that are not there.
 pub(super) fn note_fetching(core: &mut Core, task: TaskId, worker: WorkerId) {
     for input in hot_inputs(core, task, worker) {
-        let hot = core.hot.entry(input).or_default();
-        match hot.fetching.iter_mut().find(|(other, _)| *other == worker) {
-            Some((_, n_runs)) => *n_runs += 1,
-            None => hot.fetching.push((worker, 1)),
+        let Core { hot, graphs, .. } = core;
+        let hot = hot.entry(input).or_default();
+        if let Some(fetching) = hot.fetching.iter_mut().find(|fetching| fetching.worker == worker) {
+            fetching.n_runs += 1;
+            continue;
         }
+        let holders = graphs.get(&input.graph).map(|run| &run.entry(input.idx).holders[..]);
+        let from = holders.and_then(|holders| hot.least_asked(holders)).unwrap_or(NOBODY);
+        hot.fetching.push(Fetching { worker, n_runs: 1, from });
     }
+}
+
+/// The holder that `worker` should ask first for `input`, if that has been decided.
+pub(super) fn first_to_ask(core: &Core, input: TaskId, worker: WorkerId) -> Option<WorkerId> {
+    if core.hot.is_empty() {
+        return None;
+    }
+    core.hot.get(&input)?.fetching.iter().find(|fetching| fetching.worker == worker).map(|fetching| fetching.from)
 }
 
 /// `worker` fetches `input` no more: it has it, or a run that wanted it there is over (`all` false).
 pub(super) fn fetch_ended(core: &mut Core, input: TaskId, worker: WorkerId, all: bool) {
     let Some(hot) = core.hot.get_mut(&input) else { return };
-    let Some(at) = hot.fetching.iter().position(|(other, _)| *other == worker) else { return };
-    hot.fetching[at].1 -= 1;
-    if all || hot.fetching[at].1 == 0 {
+    let Some(at) = hot.fetching.iter().position(|fetching| fetching.worker == worker) else { return };
+    hot.fetching[at].n_runs -= 1;
+    if all || hot.fetching[at].n_runs == 0 {
         hot.fetching.swap_remove(at);
-        release(core, input);
+        release(core, input, worker);
     }
 }
 
@@ -104,33 +162,61 @@ pub(super) fn worker_gone(core: &mut Core, worker: WorkerId) {
     }
 }
 
-/// Places have become free at the holders of `input`: parked consumers are looked at again.
-fn release(core: &mut Core, input: TaskId) {
+/// `worker` fetches `input` no more: consumers parked for it are looked at again, and those for as many others as may fetch
+/// now, or for all when nobody else fetches it.
+fn release(core: &mut Core, input: TaskId, worker: WorkerId) {
+    let n_holders = core.entry(input).holders.len();
     let Some(hot) = core.hot.get_mut(&input) else { return };
-    let parked = std::mem::take(&mut hot.parked);
-    if hot.fetching.is_empty() {
+    let (mut n_places, is_over) = (hot.n_places(n_holders), hot.fetching.is_empty());
+    let mut next = hot.parked.remove(&worker).map(|tasks| (worker, tasks));
+    loop {
+        if let Some((worker, tasks)) = next.take() {
+            let is_taken = unpark(core, worker, tasks);
+            n_places -= usize::from(is_taken && n_places > 0);
+        }
+        let Some(hot) = core.hot.get_mut(&input).filter(|_| is_over || n_places > 0) else { break };
+        next = hot.parked.pop_first();
+        if next.is_none() {
+            break;
+        }
+    }
+    if is_over {
         core.hot.remove(&input);
     }
-    if core.config.has_fault(Fault::ForgetParked) {
-        return;
+}
+
+/// Consumers that were parked for `worker` go back to where it finds them. Tells whether there still were any.
+fn unpark(core: &mut Core, worker: WorkerId, tasks: Vec<(TaskId, u32)>) -> bool {
+    let parked_ns: u64 = tasks.iter().map(|(_, estimate)| u64::from(*estimate)).sum();
+    let is_there = core.workers.update(worker, |worker| worker.parked_ns -= parked_ns).is_some();
+    if !is_there || core.config.has_fault(Fault::ForgetParked) {
+        return false;
     }
-    for (task, worker) in parked {
-        let waits = core.task(task).is_some_and(|entry| {
-            entry.state == TaskState::Queued && entry.worker == worker && !entry.is_early() && core.workers.get(worker).is_some()
-        });
+    let mut any = false;
+    for (task, _) in tasks {
+        let waits =
+            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker && !entry.is_early());
         if waits && placement::is_constrained(core, task) {
             core.entry_mut(task).worker = NOBODY;
             placement::push_constrained(core, task);
         } else if waits {
             placement::push_backlog(core, worker, task);
-            core.needs_filling = true;
         }
+        any |= waits;
     }
+    if any {
+        core.to_fill.push(worker);
+    }
+    any
 }
 
 /// A result is in memory no more. Its consumers wait for it again, those parked here too.
 pub(super) fn forget(core: &mut Core, input: TaskId) {
-    core.hot.remove(&input);
+    let Some(hot) = core.hot.remove(&input) else { return };
+    for (worker, tasks) in hot.parked {
+        let parked_ns: u64 = tasks.iter().map(|(_, estimate)| u64::from(*estimate)).sum();
+        core.workers.update(worker, |worker| worker.parked_ns -= parked_ns);
+    }
 }
 
 /// Consumers of the inputs of `task` have become fewer: let go of replicas that those left do not need.
@@ -189,16 +275,23 @@ fn shrink(core: &mut Core, task: TaskId, out: &mut Actions) {
     }
 }
 
-/// The hot table names only what is in memory and being fetched.
+/// The hot table names only what is in memory and being fetched, and what is parked is counted.
 ///
 /// # Panics
 /// When it does not.
 pub(super) fn validate(core: &Core) {
+    let mut parked_ns: BTreeMap<WorkerId, u64> = BTreeMap::new();
     for (input, hot) in &core.hot {
         assert!(core.task(*input).is_some_and(|entry| entry.state == TaskState::Memory), "{input}: hot, and not in memory");
         assert!(!hot.fetching.is_empty(), "{input}: hot, and fetched by nobody");
-        for (worker, n_runs) in &hot.fetching {
+        for Fetching { worker, n_runs, .. } in &hot.fetching {
             assert!(core.workers.get(*worker).is_some() && *n_runs > 0, "{input}: fetched by {worker}, which is gone");
         }
+        for (worker, tasks) in &hot.parked {
+            *parked_ns.entry(*worker).or_default() += tasks.iter().map(|(_, estimate)| u64::from(*estimate)).sum::<u64>();
+        }
+    }
+    for (id, worker) in core.workers.iter() {
+        assert_eq!(worker.parked_ns, parked_ns.get(&id).copied().unwrap_or_default(), "{id}: parked");
     }
 }

@@ -3,6 +3,7 @@
 use rask_comm::message::{GraphReport, StatusReport, WorkerReport};
 
 use super::core::Core;
+use super::graph_run::TaskState;
 
 pub(super) fn status(core: &Core) -> StatusReport {
     let workers = core.workers.iter().map(|(id, worker)| WorkerReport {
@@ -30,5 +31,8 @@ pub(super) fn status(core: &Core) -> StatusReport {
         n_clients: core.clients.graphs_of.len() as u32,
         workers: workers.collect(),
         graphs: graphs.collect(),
+        unmet: core.constraints.unmet(&core.workers, |task| {
+            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
+        }),
     }
 }

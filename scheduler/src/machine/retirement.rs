@@ -8,7 +8,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, MOVING, TaskState};
-use super::{dispatch, placement, speculation};
+use super::{dispatch, placement, quarantine, speculation};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -16,6 +16,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     if !is_new {
         return;
     }
+    quarantine::workers_changed(core);
     let (mut given, mut backlog) = (Vec::new(), Vec::new());
     for run in core.graphs.values() {
         for (idx, entry) in run.tasks.iter().enumerate().filter(|(_, entry)| entry.worker == worker) {

@@ -32,7 +32,7 @@ const MIN_SIBLINGS: u32 = 10;
 /// How many times the median makes a straggler.
 const SLOWNESS: u64 = 3;
 /// Workers name runs that have been on a slot for this long: 20 ms.
-const NAMED_AFTER_NS: u64 = 20_000_000;
+pub(super) const NAMED_AFTER_NS: u64 = 20_000_000;
 /// When no worker is idle, stragglers are looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How many of the siblings' durations are kept: the latest.

@@ -3,7 +3,8 @@
 //! What has not been sent is moved freely ([`super::dispatch`]); this is about the rest, so it needs the victim's consent: it is
 //! asked, gives up only what it has not started, and names the attempt. Only an idle worker steals, one run at a time, from the
 //! end of a busy worker's list, and only what it would finish earlier, transfers and moves under way included. So a run that
-//! has been moved starts at once, and nothing goes back and forth. Runs shorter than a message's way are left where they are.
+//! has been moved starts at once, and nothing goes back and forth. Runs shorter than a message's way are left where they are, as far
+//! as is known: what an operator takes is learned while its runs go on, and counts for those that were given before.
 //!
 //! Dask keeps candidates in levels of transfer over compute; here a bounded look at the latest runs of the most loaded workers
 //! takes the one of the lowest level, without an index to keep for every task.
@@ -15,7 +16,8 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{EXECUTING, MOVING, TaskState};
-use super::{dispatch, placement, speculation, transitions};
+use super::learning::Learning;
+use super::{dispatch, placement, replicas, speculation, transitions};
 
 /// How many of the most loaded workers, and how many of the latest runs of each, are looked at.
 const N_VICTIMS: usize = 4;
@@ -23,21 +25,13 @@ const N_RUNS: usize = 32;
 /// Runs expected to be shorter than this are not worth a word, in nanoseconds.
 const MIN_STEALABLE_NS: u32 = 1_000_000;
 
-/// A run has been given to a worker: remember it if it could be worth stealing.
-pub(super) fn note_given(core: &mut Core, task: TaskId) {
-    let entry = core.entry(task);
-    let (worker, attempt, estimate) = (entry.worker, entry.attempt, entry.estimate_ns);
-    if estimate < MIN_STEALABLE_NS {
-        return;
-    }
-    let n_kept = core.workers.update(worker, |entry| {
-        entry.given.push((task, attempt));
-        (entry.given.len() > 2 * entry.n_processing as usize + N_RUNS).then(|| std::mem::take(&mut entry.given))
-    });
-    if let Some(Some(mut given)) = n_kept {
-        given.retain(|(task, attempt)| is_given(core, *task, *attempt, worker));
-        core.workers.update(worker, |entry| entry.given = given);
-    }
+/// What runs of the operator of `task` take is learned, by `learn`. Tells whether it is only now that they seem worth stealing:
+/// then whoever is idle should [`look_again`], at those that were given before.
+pub(super) fn learn(core: &mut Core, task: TaskId, learn: impl FnOnce(&mut Learning, u32)) -> bool {
+    let operator = placement::operator_of(core, task);
+    let was_worth_it = core.learning.estimate_ns(operator) >= MIN_STEALABLE_NS;
+    learn(&mut core.learning, operator);
+    !was_worth_it && core.learning.estimate_ns(operator) >= MIN_STEALABLE_NS
 }
 
 fn is_given(core: &Core, task: TaskId, attempt: Attempt, worker: WorkerId) -> bool {
@@ -69,11 +63,11 @@ pub(super) fn steal_for(core: &mut Core, thief: WorkerId, out: &mut Actions) {
 /// Runs at the end of a worker's list that are over, given up ones among them, would hide those before them.
 fn forget_latest_ended(core: &mut Core, worker: WorkerId) {
     loop {
-        let last = core.workers.get(worker).and_then(|entry| entry.given.last().copied());
+        let last = core.workers.get(worker).and_then(|entry| entry.given.back().copied());
         if last.is_none_or(|(task, attempt)| is_given(core, task, attempt, worker)) {
             return;
         }
-        core.workers.update(worker, |entry| entry.given.pop());
+        core.workers.update(worker, |entry| entry.given.pop_back());
     }
 }
 
@@ -87,15 +81,18 @@ fn candidate_of(core: &Core, victim: WorkerId, thief: WorkerId) -> Option<TaskId
     let ready_ns = entry.occupancy_ns - entry.early_ns;
     let levels = entry.given.iter().rev().take(N_RUNS).filter_map(|&(task, attempt)| {
         let run = core.task(task).filter(|_| is_given(core, task, attempt, victim))?;
-        if run.is_early() || run.has(MOVING) || !placement::may_run(core, task, thief, true) {
+        let estimate = placement::estimate_ns(core, task);
+        if run.is_early() || run.has(MOVING) || estimate < MIN_STEALABLE_NS || !placement::may_run(core, task, thief, true) {
             return None;
         }
-        let estimate = u64::from(run.estimate_ns);
-        let wait = ready_ns.saturating_sub(estimate) / u64::from(entry.n_slots());
+        // What it takes may have been learned since it was given; then the others have been misjudged likewise.
+        let before = u64::from(run.estimate_ns.max(1));
+        let wait = ready_ns.saturating_sub(before) / u64::from(entry.n_slots());
+        let wait = (wait as f64 * (f64::from(estimate) / before as f64)) as u64;
         let missing = dispatch::missing_nbytes(core, task, thief);
-        let transfer =
-            if missing == 0 { 0 } else { placement::transfer_ns(core, victim, thief, missing, run.estimate_ns, false) };
-        (transfer < wait).then(|| (level(transfer, estimate), task))
+        let transfer = if missing == 0 { 0 } else { placement::transfer_ns(core, victim, thief, missing, estimate, false) };
+        let is_worth_it = transfer < wait && !replicas::has_to_wait(core, task, thief);
+        is_worth_it.then(|| (level(transfer, u64::from(estimate)), task))
     });
     levels.min_by_key(|(level, _)| *level).map(|(_, task)| task)
 }

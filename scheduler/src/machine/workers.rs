@@ -4,7 +4,7 @@
 //! entries when a worker is lost or retires, and free the rest of the time.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
@@ -20,6 +20,8 @@ pub(super) type Rank = (Reverse<i32>, TaskId);
 
 /// Slots beyond this number are planned as if they were this many.
 const MAX_SLOTS_PLANNED: u32 = 64;
+/// How many runs given to a worker are remembered at least; and twice as many as it has not finished.
+const N_GIVEN: usize = 32;
 /// How long a plan may expect slots to wait for inputs, beyond as long as they work.
 const MAX_GAP_NS: u64 = 1_000_000;
 
@@ -34,8 +36,9 @@ pub(super) struct Worker {
     /// Of these: runs some of whose inputs are not in memory, and their estimated cost in nanoseconds.
     pub(super) n_early: u32,
     pub(super) early_ns: u64,
-    /// Runs given to it that could be worth moving, oldest first. Entries of runs that are over are skipped when met.
-    pub(super) given: Vec<(TaskId, Attempt)>,
+    /// The latest runs given to it, oldest first: at least as many as it has not finished. Entries of runs that are over are
+    /// skipped when met.
+    pub(super) given: VecDeque<(TaskId, Attempt)>,
     /// Runs that it has been asked to give up, and runs that others have been asked to give up for it.
     pub(super) n_outgoing: u32,
     pub(super) n_incoming: u32,
@@ -62,6 +65,8 @@ pub(super) struct Worker {
     pub(super) backlog: Backlog,
     /// Tasks bound to this worker whose inputs are still being made and that wait for early room.
     pub(super) early: Backlog,
+    /// Estimated cost of tasks that are to run here once they may fetch a big input, in nanoseconds.
+    pub(super) parked_ns: u64,
     /// The client it was last given a run for, and how often that has changed.
     round: (Option<FlowId>, u32),
 }
@@ -74,7 +79,7 @@ impl Worker {
             hello,
             n_processing: 0,
             occupancy_ns: 0,
-            given: Vec::new(),
+            given: VecDeque::new(),
             n_outgoing: 0,
             n_incoming: 0,
             drift_ns: 0,
@@ -92,6 +97,7 @@ impl Worker {
             known_peers: FxHashSet::default(),
             backlog: Backlog::default(),
             early: Backlog::default(),
+            parked_ns: 0,
             round: (None, 0),
         }
     }
@@ -102,10 +108,10 @@ impl Worker {
 
     /// Estimated nanoseconds until a slot is free for one more task.
     pub(super) fn wait_ns(&self) -> u64 {
-        if self.n_ready() < self.n_slots() && self.backlog.is_empty() {
+        if self.n_ready() < self.n_slots() && self.backlog.is_empty() && self.parked_ns == 0 {
             return 0;
         }
-        (self.occupancy_ns + self.backlog.cost_ns()) / u64::from(self.n_slots())
+        (self.occupancy_ns + self.backlog.cost_ns() + self.parked_ns) / u64::from(self.n_slots())
     }
 
     /// Runs that it has been given and can start, or has started.
@@ -170,6 +176,14 @@ impl Worker {
     pub(super) fn plan_root(&mut self, now: u64, estimate_ns: u64) -> u64 {
         let end = now + self.occupancy_ns / u64::from(self.n_slots()) + estimate_ns;
         end.saturating_add_signed(-self.drift_ns)
+    }
+
+    /// It is given a run.
+    pub(super) fn note_given(&mut self, task: TaskId, attempt: Attempt) {
+        self.given.push_back((task, attempt));
+        while self.given.len() > 2 * self.n_processing as usize + N_GIVEN {
+            self.given.pop_front();
+        }
     }
 
     /// Whether a slot has nothing to do, nor will have for what is on its way.
@@ -363,5 +377,5 @@ impl Workers {
 }
 
 fn load(worker: &Worker) -> u64 {
-    worker.occupancy_ns / u64::from(worker.n_slots())
+    (worker.occupancy_ns + worker.parked_ns) / u64::from(worker.n_slots())
 }

@@ -161,7 +161,12 @@ impl Farm {
 
     /// The client submits a graph.
     pub(crate) fn submit(&mut self, text: &str) -> GraphId {
-        let graph: Graph = super::graph(text);
+        self.submit_on(text, &[])
+    }
+
+    /// The client submits a graph that uses results of earlier ones, by these names.
+    pub(crate) fn submit_on(&mut self, text: &str, externals: &[(&str, TaskId)]) -> GraphId {
+        let graph: Graph = super::graph_on(text, externals);
         let id = GraphId(self.keys.len() as u32);
         self.n_tasks += graph.n_tasks();
         self.keys.push(graph.keys.clone());
@@ -169,6 +174,16 @@ impl Farm {
         let message = FromClient::Submit { request: id.0, graph: Box::new(graph), options };
         self.tell(Event::ClientSaid { client: CLIENT, message });
         id
+    }
+
+    /// The client cancels a graph.
+    pub(crate) fn cancel(&mut self, graph: GraphId) {
+        self.tell(Event::ClientSaid { client: CLIENT, message: FromClient::Cancel { request: 0, graph } });
+    }
+
+    /// How many results there are at workers, copies included.
+    pub(crate) fn n_stored(&self) -> usize {
+        self.nodes.values().map(|node| node.store.len()).sum()
     }
 
     /// Runs of a family cost something else, those under way apart.

@@ -153,7 +153,7 @@ impl Cluster {
     }
 
     /// The run of `task` that is spoken of is over; if another worker has the task too, that one's is spoken of.
-    fn take_run(&mut self, task: TaskId) -> (WorkerId, Attempt) {
+    pub(crate) fn take_run(&mut self, task: TaskId) -> (WorkerId, Attempt) {
         let run = self.given.remove(&task).unwrap_or_else(|| panic!("{task} has not been given to anybody"));
         if let Some(other) = self.first.remove(&task) {
             self.given.insert(task, other);
@@ -313,7 +313,7 @@ impl Cluster {
     }
 }
 
-fn hello(worker: WorkerId, name: &str, n_slots: u32, resources: &[(&str, f64)]) -> WorkerHello {
+pub(crate) fn hello(worker: WorkerId, name: &str, n_slots: u32, resources: &[(&str, f64)]) -> WorkerHello {
     WorkerHello {
         version: rask_comm::message::PROTOCOL_VERSION,
         name: name.to_owned(),
@@ -329,6 +329,11 @@ fn hello(worker: WorkerId, name: &str, n_slots: u32, resources: &[(&str, f64)]) 
 /// A graph in a line: `a; b; c* <- a b retries=2 gpu=1 on=w1`. A star marks an output; `r[3]` is r-0, r-1 and r-2, and as
 /// an input all of them; `r-3` alone is one of that family. Each family of names is an operator of its own.
 pub(crate) fn graph(text: &str) -> Graph {
+    graph_on(text, &[])
+}
+
+/// As [`graph`]; tasks may take results of earlier graphs too, by these names.
+pub(crate) fn graph_on(text: &str, externals: &[(&str, TaskId)]) -> Graph {
     let (mut bodies, mut body_of, mut keys) = (Vec::new(), Vec::new(), KeysBuilder::default());
     let (mut inputs, mut input_offsets, mut outputs, mut options) = (Vec::new(), vec![0], Vec::new(), Vec::new());
     let mut ids: BTreeMap<String, Vec<TaskIdx>> = BTreeMap::new();
@@ -358,6 +363,10 @@ pub(crate) fn graph(text: &str) -> Graph {
                     Some(("on", name)) => own.workers.push(name.to_owned()),
                     Some((name, amount)) => own.resources.push((name.to_owned(), amount.parse().expect("a number"))),
                     None => {
+                        if let Some(at) = externals.iter().position(|(name, _)| name == word) {
+                            inputs.push(Input::new(Source::External(at as u32), Part::WHOLE));
+                            continue;
+                        }
                         let of: &[TaskIdx] = &ids[*word];
                         inputs.extend(of.iter().map(|source| Input::new(Source::Task(*source), Part::WHOLE)));
                     }
@@ -383,7 +392,7 @@ pub(crate) fn graph(text: &str) -> Graph {
         inputs,
         group_offsets: vec![0],
         group_members: Vec::new(),
-        externals: Vec::new(),
+        externals: externals.iter().map(|(_, task)| *task).collect(),
         keys: keys.finish(),
         options,
         outputs,

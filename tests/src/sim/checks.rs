@@ -162,7 +162,9 @@ impl World {
             }
             FailureKind::KilledWorkers => {
                 assert!(!failure.worker.is_empty() && failure.message.contains(&failure.worker), "no worker is named");
-                count(&self.n_suspect_deaths) > self.config.allowed_failures
+                let (n_deaths, n_allowed) = (count(&self.n_suspect_deaths), self.config.allowed_failures);
+                assert!(n_deaths > n_allowed, "{task} is blamed for {n_deaths} deaths, {n_allowed} are allowed: {failure:?}");
+                true
             }
             // It may be told long after it happened, to a client that asks later.
             FailureKind::NoWorkers => self.was_deserted || self.is_deserted(),

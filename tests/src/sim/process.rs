@@ -43,6 +43,8 @@ pub(super) struct Process {
     pub(super) running: Vec<Running>,
     /// Results that a fault took from the store.
     pub(super) damaged: BTreeSet<TaskId>,
+    /// Results that a newer run's has taken the place of, and that run, which may be gone by now as well.
+    pub(super) replaced: BTreeMap<TaskId, Attempt>,
     pub(super) timer_at: Option<Time>,
 }
 
@@ -64,6 +66,7 @@ impl Process {
             bodies: BTreeMap::new(),
             running: Vec::new(),
             damaged: BTreeSet::new(),
+            replaced: BTreeMap::new(),
             timer_at: None,
         }
     }
@@ -75,6 +78,7 @@ impl Process {
         self.bodies.clear();
         self.running.clear();
         self.damaged.clear();
+        self.replaced.clear();
         self.timer_at = None;
     }
 
@@ -95,6 +99,9 @@ impl Process {
     /// As the real store: an older run's result does not replace a newer one.
     pub(super) fn put(&mut self, task: TaskId, part: Part, stored: Stored) {
         let place = self.store.entry((task, part)).or_insert(stored);
+        if place.attempt < stored.attempt {
+            self.replaced.insert(task, stored.attempt);
+        }
         if place.attempt <= stored.attempt {
             *place = stored;
         }
@@ -344,7 +351,8 @@ impl World {
     fn find_absent(&self, at: usize, inputs: &[FetchItem]) -> Option<FetchItem> {
         let process = &self.processes[at];
         let absent = *inputs.iter().find(|item| process.stored(**item).is_none())?;
-        let is_replaced = process.store.iter().any(|((task, _), stored)| *task == absent.task && stored.attempt > absent.attempt);
+        let is_replaced = process.store.iter().any(|((task, _), stored)| *task == absent.task && stored.attempt > absent.attempt)
+            || process.replaced.get(&absent.task).is_some_and(|newer| *newer > absent.attempt);
         let is_excused = is_replaced || process.damaged.contains(&absent.task);
         assert!(is_excused, "a task starts on worker {at} without its input {absent:?}");
         Some(absent)

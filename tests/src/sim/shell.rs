@@ -56,7 +56,8 @@ impl World {
             world.scheduler.processing_on(task) == Some(worker) && world.scheduler.attempt(task) == attempt
         };
         let is_present = |world: &Self, task: TaskId, attempt: Attempt| world.is_current(worker, task, attempt);
-        if let FromWorker::Executing { task, attempt } = message
+        // Who will not give a run up has begun it.
+        if let FromWorker::Executing { task, attempt } | FromWorker::Revoked { task, attempt, given_up: false } = message
             && is_present(self, *task, *attempt)
         {
             self.told_executing.insert((*task, *attempt));

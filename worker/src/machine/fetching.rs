@@ -279,15 +279,12 @@ impl Fetching {
         }
     }
 
-    /// Queue an item at the holder that has the fewest bytes assigned to it. Equals are taken in turn, from a start that
-    /// differs from worker to worker, so that not every worker asks the same one.
+    /// Queue an item at the holder that has the fewest bytes assigned to it; of equals at the one that was named first: the
+    /// scheduler names them to each worker in an order of its own.
     fn assign(&mut self, key: Key) {
         let Some(entry) = self.items.get_mut(key) else { return };
-        let n_holders = entry.holders.len();
-        let start = (entry.item.task.idx.index() + self.me.index()) % n_holders.max(1);
-        let in_turn = (0..n_holders).map(|offset| entry.holders[(start + offset) % n_holders]);
         let load = |worker: &WorkerId| self.peers.get(worker).map_or(u64::MAX, |peer| peer.nbytes_assigned);
-        let Some(worker) = in_turn.min_by_key(load) else { return };
+        let Some(worker) = entry.holders.iter().copied().min_by_key(load) else { return };
         entry.whereabouts = Whereabouts::Queued(worker);
         self.n_queued_ever += 1;
         if let Some(peer) = self.peers.get_mut(&worker) {
