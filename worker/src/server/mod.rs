@@ -42,6 +42,8 @@ pub struct WorkerConfig {
     pub resources: Vec<(String, f64)>,
     /// Where to listen for peers; `None` for any port on the address by which the scheduler is reached.
     pub listen: Option<SocketAddr>,
+    /// Whether results are handed to and from workers of the same user on this host without the network.
+    pub has_handover: bool,
     /// Directories that file operators may touch; `None` for all.
     pub data_roots: Option<Vec<PathBuf>>,
     /// How long to look for a scheduler that is not there, at the start and after it is lost.
@@ -62,6 +64,7 @@ impl WorkerConfig {
             memory_limit: 0,
             resources: Vec::new(),
             listen: None,
+            has_handover: true,
             data_roots: None,
             patience: Duration::from_secs(60),
             drain_limit: Duration::from_secs(30),
