@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rask_comm::peers::Peers;
-use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Identity, Plane, Role};
+use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Handover, Identity, Plane, Role};
 use rask_graphs::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -128,7 +128,8 @@ pub async fn run(
 ) -> Result<Exit, WorkerError> {
     let endpoint = Endpoint::bind(listen_address(&config)?, &identity, &[Plane::Data])?;
     let data_address = advertised_address(&config, &endpoint)?;
-    let current = Arc::new(CurrentRegistration::default());
+    let handover = start_handover(&config);
+    let current = Arc::new(CurrentRegistration::new(handover.clone()));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {
@@ -136,13 +137,22 @@ pub async fn run(
         name: identity.name(),
         registry,
         data_address,
-        peers: Peers::new(endpoint.clone()),
+        peers: Peers::new(endpoint.clone()).with_handover(handover),
         current,
     };
     let ended = work(&registration, &endpoint, shutdown).await;
     endpoint.shut_down("the worker ends").await;
     serving.abort();
     ended
+}
+
+/// This worker's part in handing results over. It can do without.
+fn start_handover(config: &WorkerConfig) -> Option<Handover> {
+    if !config.has_handover {
+        return None;
+    }
+    let started = Handover::start();
+    started.inspect_err(|error| tracing::warn!(%error, "results cannot be handed over; they go by the network")).ok()
 }
 
 /// As [`run`], from beginning to end on threads of this process's own: the calling one, and one that drives the network and
