@@ -11,8 +11,8 @@
 //! one thing for another, and against that each answer names its result and its lengths, and the kernel vouches for the
 //! length of memory and for nobody changing it.
 //!
-//! All of it runs on one thread of its own, because copying 64 MiB would keep the network's thread from its peers for 20 ms.
-//! Results are decoded and reported on that thread.
+//! All of it runs on one thread of its own, and on a few more that copy, because copying 64 MiB would keep the network's thread
+//! from its peers for 20 ms. Results are decoded and reported on the handover's thread.
 
 mod link;
 mod memory;
@@ -50,6 +50,9 @@ const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Secrets that have been given out and not used, at most.
 const MAX_PENDING: usize = 1_024;
+
+/// Threads that copy big results, at most; they end when there is nothing to do. Memory, not processors, is what more would wait for.
+const MAX_COPIERS: usize = 4;
 
 /// Results from this size on go in memory of their own: what a descriptor and a mapping cost is what copying this much does.
 const MEMORY_FROM_NBYTES: u64 = 128 << 10;
@@ -125,7 +128,7 @@ impl Handover {
         let name = format!("rask-{}-{}", std::process::id(), data_encoding::HEXLOWER.encode(&random::<16>()?)).into_bytes();
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(MAX_COPIERS).build()?;
         let (alive, ended) = oneshot::channel();
         let handle = runtime.handle().clone();
         // A quarter of what this process may open: its own sockets and the tasks' files need the rest.

@@ -27,7 +27,9 @@ const BATCH_NBYTES: usize = 128 << 10;
 /// Pieces of one write; the kernel takes 1,024.
 const MAX_PIECES: usize = 512;
 /// What is read at once.
-const READ_NBYTES: usize = 64 << 10;
+const READ_NBYTES: usize = 256 << 10;
+/// What the kernel may hold for the other end; it gives less when it is told to.
+const SOCKET_NBYTES: usize = 1 << 20;
 /// Descriptors that have arrived ahead of their frames; an honest peer sends one a frame.
 const MAX_WAITING_FILES: usize = 64;
 
@@ -48,6 +50,9 @@ pub(super) struct Reader {
 }
 
 pub(super) fn split(stream: UnixStream) -> (Reader, Writer) {
+    if let Err(error) = socket2::SockRef::from(&stream).set_send_buffer_size(SOCKET_NBYTES) {
+        tracing::debug!(%error, "the buffer of a socket stays as it is");
+    }
     let stream = Arc::new(stream);
     let buffer = vec![0; READ_NBYTES].into_boxed_slice();
     let reader = Reader { stream: Arc::clone(&stream), buffer, start: 0, end: 0, files: VecDeque::new() };

@@ -346,3 +346,44 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
     // Other tests of this process open and close files too.
     until(|| n_open_files() <= before + 3).await;
 }
+
+/// Set for the process in which descriptors are few.
+const FEW: &str = "RASK_TEST_FEW_DESCRIPTORS";
+
+/// Runs itself again in a process of its own, because a limit is one of a process.
+#[test]
+fn few_descriptors_are_enough() {
+    if std::env::var_os(FEW).is_none() {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "handover::tests::few_descriptors_are_enough", "--nocapture"]).env(FEW, "yes");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("few were enough"));
+        return;
+    }
+    use rustix::process::{Rlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pair = data_pair().await;
+        tokio::spawn(serve_data(pair.server.clone(), source(200, Some(Handover::start().unwrap()))));
+        let handover = Handover::start().unwrap();
+        let link = handover.connect(&pair.client).await.unwrap();
+        let items: Vec<PartRequest> = (0..200).map(item).collect();
+        let (all, _) = fetch_all(&pair, &link, &items).await;
+        assert!((0..200).all(|idx| all[&(idx as usize)] == content(idx)));
+        assert_eq!(handover.inner.kept.len(), 16, "a quarter of the limit is used for keeping files");
+        drop(all);
+        // None left at all: neither a file for a result nor its descriptor finds a place.
+        let mut taken = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            taken.push(file);
+        }
+        let (all, n_by_network) = fetch_all(&pair, &link, &items).await;
+        assert!((0..200).all(|idx| all[&(idx as usize)] == content(idx)));
+        assert!(n_by_network > 0);
+        drop(taken);
+    });
+    println!("few were enough");
+}

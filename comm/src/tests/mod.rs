@@ -2,6 +2,7 @@
 
 mod control;
 mod data;
+mod faults;
 mod membership;
 mod watch;
 
