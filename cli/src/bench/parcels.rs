@@ -169,8 +169,7 @@ pub(super) fn register(registry: &mut Registry) {
 
 fn spec(name: &'static str, output: &'static str, doc: &'static str, properties: Json) -> OperatorSpec {
     let required: Vec<String> = properties.as_object().map_or_else(Vec::new, |object| object.keys().cloned().collect());
-    let args_schema =
-        json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
+    let args_schema = json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
     OperatorSpec { name, version: 1, inputs: Arity::any(), output, doc, args_schema }
 }
 

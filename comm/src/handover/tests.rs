@@ -302,8 +302,7 @@ async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault) -> Link {
         }
     });
     let (connection, kept) = (pair.client.clone(), Arc::clone(&handover.inner.kept));
-    let linked =
-        handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept) });
+    let linked = handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept) });
     linked.await.unwrap()
 }
 

@@ -14,9 +14,7 @@ use tokio::time::timeout;
 use super::{Pair, data_pair, identity, loopback};
 use crate::codec::{self, FRAME_LIMIT};
 use crate::data::{NO_PROGRESS_LIMIT, Request};
-use crate::{
-    Authority, Endpoint, ExpectedPeer, FetchError, Fetched, PartRequest, PartSource, Plane, Role, fetch, serve_data,
-};
+use crate::{Authority, Endpoint, ExpectedPeer, FetchError, Fetched, PartRequest, PartSource, Plane, Role, fetch, serve_data};
 
 /// Long enough for its checksum to come after it.
 const LONG_NBYTES: usize = 1 << 20;
