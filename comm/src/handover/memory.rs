@@ -85,7 +85,9 @@ impl Mapping {
             return Err(refuse(format!("memory of {found} bytes where {nbytes} were announced")));
         }
         let nbytes = usize::try_from(nbytes).map_err(|_| refuse("more memory than there are addresses".to_owned()))?;
-        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // Private, because kernels before 6.7 refuse shared mappings of files that are sealed against writing; nobody writes, so
+        // the pages are the file's own all the same.
+        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
         let start = unsafe { mmap(std::ptr::null_mut(), nbytes, ProtFlags::READ, flags, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| refuse("a mapping at address zero".to_owned()))?;
