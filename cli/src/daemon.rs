@@ -10,7 +10,7 @@ use rask_scheduler::server::{SchedulerConfig, ServerError};
 use rask_worker::server::{WorkerConfig, WorkerError};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{SchedulerArguments, WorkerArguments};
+use crate::arguments::{Handover, SchedulerArguments, WorkerArguments};
 use crate::bench;
 use crate::blocking::block_on;
 use crate::exit::{Exit, Failure};
@@ -93,6 +93,7 @@ fn worker_config(arguments: &WorkerArguments, settings: &Settings, address: Sock
     let mut config = WorkerConfig::new(address, threads);
     config.memory_limit = arguments.memory.or(settings.file.memory).unwrap_or_else(default_memory);
     config.listen = arguments.listen;
+    config.has_handover = arguments.handover == Handover::On;
     config.resources = if arguments.resources.is_empty() {
         settings.file.resources.iter().map(|(name, amount)| (name.clone(), *amount)).collect()
     } else {

@@ -57,8 +57,8 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
 
 async fn on_processes(size: &Size, request: &Request<'_>) -> anyhow::Result<Exit> {
     let binary = std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))?;
-    let options =
-        ClusterOptions { n_workers: size.n_workers, n_slots: size.threads, memory_limit: size.memory, binary, log: None };
+    let (n_slots, memory_limit) = (size.threads, size.memory);
+    let options = ClusterOptions { n_slots, memory_limit, ..ClusterOptions::new(binary, size.n_workers) };
     let started = LocalCluster::processes(options).await;
     let cluster = started.map_err(|error| Failure::failed(format!("cannot start a cluster of processes: {error}")))?;
     let client = cluster

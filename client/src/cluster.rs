@@ -25,6 +25,8 @@ pub struct ClusterOptions {
     pub n_slots: u32,
     /// Memory limit of each worker in bytes, 0 for none.
     pub memory_limit: u64,
+    /// Whether workers hand results to each other within this host; over QUIC otherwise.
+    pub has_handover: bool,
     /// The `rask` program.
     pub binary: PathBuf,
     /// Log level of the children, to this process's stderr; `None` for silence.
@@ -35,7 +37,7 @@ impl ClusterOptions {
     /// `n_workers` workers of one slot, from the program at `binary`.
     #[must_use]
     pub fn new(binary: PathBuf, n_workers: u32) -> Self {
-        Self { n_workers, n_slots: 1, memory_limit: 0, binary, log: None }
+        Self { n_workers, n_slots: 1, memory_limit: 0, has_handover: true, binary, log: None }
     }
 }
 
@@ -136,6 +138,7 @@ impl LocalCluster {
         let mut command = command(options, &self.state_dir);
         command.args(["worker", "--scheduler", &self.address.to_string(), "--name", name]);
         command.args(["--threads", &options.n_slots.to_string()]).stdout(Stdio::null());
+        command.args(["--handover", if options.has_handover { "on" } else { "off" }]);
         if options.memory_limit > 0 {
             command.args(["--memory", &options.memory_limit.to_string()]);
         }

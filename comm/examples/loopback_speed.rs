@@ -1,4 +1,4 @@
-//! Bytes a second and round trips on loopback, for several packet sizes; both ends share one thread.
+//! Bytes a second and round trips on loopback, for several packet sizes and windows; both ends share one thread.
 //!
 //! Besides the clock it reads the thread's own processor time, which tells the same on a busy machine: two processes, each
 //! with a core to itself, reach about twice the figure that this gives for both ends together.
@@ -31,13 +31,27 @@ impl PartSource for OneChunk {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for (payload, is_segmented) in [(1452, true), (4000, true), (6500, true), (9000, false), (16_000, false)] {
-        let tuning = Tuning { loopback: PacketProfile { payload, is_segmented }, ..Tuning::default() };
+    // (Payload of a packet, whether the kernel cuts batches, bytes that may be on the way on a stream.)
+    let settings = [
+        (1452, true, 32),
+        (4000, true, 32),
+        (6500, true, 32),
+        (9000, false, 32),
+        (16_000, false, 32),
+        (6500, true, 1),
+        (6500, true, 4),
+        (6500, true, 8),
+        (6500, true, 16),
+        (6500, true, 64),
+    ];
+    for (payload, is_segmented, window_mib) in settings {
+        let loopback = PacketProfile { payload, is_segmented };
+        let tuning = Tuning { loopback, loopback_stream_window: window_mib << 20, ..Tuning::default() };
         let on_one = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (rate, cpu_rate, round_trip) = on_one.block_on(measure(tuning.clone()))?;
         let segmented = if is_segmented { "segmented" } else { "one by one" };
         println!(
-            "{payload} bytes, {segmented}: {rate:.2} GB/s in 64 MiB chunks, {cpu_rate:.2} GB a second of processor time, {round_trip:.1?} a round trip"
+            "{payload} bytes, {segmented}, window {window_mib} MiB: {rate:.2} GB/s in 64 MiB chunks, {cpu_rate:.2} GB a second of processor time, {round_trip:.1?} a round trip"
         );
     }
     Ok(())

@@ -1,31 +1,54 @@
 //! The data plane: results, whole or in parts, from the worker that holds them to whoever needs them.
 //!
 //! One stream a request: a frame that says what is wanted. A list of items is answered item by item with a frame that describes
-//! the item and then its raw buffers; the wish to watch for items begins a conversation ([`crate::watch`]). Buffers are sent without copying and received with one copy, into memory aligned to 64 bytes. Each
-//! buffer has a checksum, each item one of what it claims to be, and nothing is decoded before all of them are right. Which
-//! results exist, and what a failure leads to, is decided elsewhere.
+//! the item and then its raw buffers; the wish to watch for items begins a conversation ([`crate::watch`]). Buffers are sent
+//! without copying and received with one copy, into memory aligned to 64 bytes. Each buffer has a checksum, each item one of
+//! what it claims to be, and nothing is decoded before all of them are right. The checksum of a long buffer comes after it, so
+//! that both sides make it piece by piece, while the piece is in the processor's cache anyway. Which results exist, and what a
+//! failure leads to, is decided elsewhere.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use rask_graphs::{Attempt, Encoded, Part, Registry, TaskId, Value};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::aligned::AlignedBuffer;
 use crate::codec::{self, CodecError, FRAME_HEADER_NBYTES, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::handover::{Answer, Handover};
 use crate::identity::Role;
-use crate::watch::{WatchHello, Watcher};
+use crate::watch::{PUSH_LIMIT, WatchHello, Watcher};
 
 /// Most items in one request.
 pub const REQUEST_LIMIT: usize = 65_536;
 
 /// Longest buffer that is accepted, in bytes; a stream carries fewer than 2^62.
 const BUFFER_LIMIT: u64 = 1 << 40;
+
+/// From this length on a buffer's checksum comes after it.
+const LATE_CHECKSUM_NBYTES: u64 = 128 << 10;
+const _: () = assert!(PUSH_LIMIT < LATE_CHECKSUM_NBYTES, "nothing follows what is sent unasked");
+
+/// Bytes of a long buffer that are handed to the network at once.
+const PIECE_NBYTES: usize = 256 << 10;
+
+/// What is gathered of short answers before it is handed to the network.
+const BATCH_NBYTES: usize = 128 << 10;
+/// The same as a number of pieces.
+const BATCH_PIECES: usize = 256;
+
+/// A peer that is asked and sends less than [`LEAST_PROGRESS_NBYTES`] in this time is given up.
+pub(crate) const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Any link of a cluster brings this much in a moment. It is counted for all of a connection, since requests are answered one
+/// after another, and it is more than signs of life and acknowledgements come to.
+const LEAST_PROGRESS_NBYTES: u64 = 16 << 10;
 
 /// A result, or a part of one, as it was made by one run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -45,6 +68,11 @@ pub(crate) enum Request<'a> {
     Parts(Cow<'a, [PartRequest]>),
     /// Begin to watch.
     Watch(WatchHello),
+    /// Agree on handing results over without the network, if both are on this host; see [`crate::handover`].
+    Handover {
+        /// What identifies the host that asks.
+        host: Cow<'a, str>,
+    },
 }
 
 impl PartRequest {
@@ -63,6 +91,11 @@ impl PartRequest {
 pub trait PartSource: Send + Sync + 'static {
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
     fn get(&self, item: &PartRequest) -> Option<Value>;
+
+    /// This process's part in handing results over within the host, if it takes part.
+    fn handover(&self) -> Option<&Handover> {
+        None
+    }
 
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
     fn watched_by(&self, watcher: Watcher) {
@@ -118,12 +151,16 @@ pub(crate) struct FoundHeader {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct BufferHeader {
     nbytes: u64,
-    checksum: u64,
+    /// `None` when it comes after the buffer, as eight bytes, the lowest first.
+    checksum: Option<u64>,
 }
 
 impl FoundHeader {
     pub(crate) fn new(item: &PartRequest, encoded: &Encoded) -> Self {
-        let header_of = |buffer: &Bytes| BufferHeader { nbytes: buffer.len() as u64, checksum: xxh3_64(buffer) };
+        let header_of = |buffer: &Bytes| {
+            let nbytes = buffer.len() as u64;
+            BufferHeader { nbytes, checksum: (nbytes < LATE_CHECKSUM_NBYTES).then(|| xxh3_64(buffer)) }
+        };
         Self {
             item: *item,
             item_checksum: item.checksum(),
@@ -141,25 +178,58 @@ impl FoundHeader {
     }
 }
 
-/// A stream that is reset unless it was finished: dropped at any point, it must not look complete.
-struct ReplyStream(Option<SendStream>);
+/// A stream that is reset unless it was finished: dropped at any point, it must not look complete. Short pieces are gathered.
+struct ReplyStream {
+    stream: Option<SendStream>,
+    pieces: Vec<Bytes>,
+    nbytes: usize,
+}
 
 impl ReplyStream {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        let stream = self.0.as_mut().ok_or(StreamError::Closed)?;
-        Ok(stream.write_chunk(bytes).await?)
+    fn new(stream: SendStream) -> Self {
+        Self { stream: Some(stream), pieces: Vec::new(), nbytes: 0 }
     }
 
-    fn finish(mut self) {
-        if let Some(mut stream) = self.0.take() {
+    async fn add(&mut self, piece: Bytes) -> Result<(), StreamError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.nbytes += piece.len();
+        self.pieces.push(piece);
+        if self.nbytes >= BATCH_NBYTES || self.pieces.len() >= BATCH_PIECES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), StreamError> {
+        let stream = self.stream.as_mut().ok_or(StreamError::Closed)?;
+        self.nbytes = 0;
+        stream.write_all_chunks(&mut self.pieces).await?;
+        self.pieces.clear();
+        Ok(())
+    }
+
+    /// A long buffer, and its checksum after it.
+    async fn add_long(&mut self, mut buffer: Bytes) -> Result<(), StreamError> {
+        let mut checksum = Xxh3::new();
+        while !buffer.is_empty() {
+            let piece = buffer.split_to(PIECE_NBYTES.min(buffer.len()));
+            checksum.update(&piece);
+            self.add(piece).await?;
+        }
+        self.add(Bytes::copy_from_slice(&checksum.digest().to_le_bytes())).await
+    }
+
+    async fn finish(mut self) -> Result<(), StreamError> {
+        self.flush().await?;
+        if let Some(mut stream) = self.stream.take() {
             let _ = stream.finish();
         }
+        Ok(())
     }
 }
 
 impl Drop for ReplyStream {
     fn drop(&mut self) {
-        if let Some(stream) = &mut self.0 {
+        if let Some(stream) = &mut self.stream {
             let _ = stream.reset(VarInt::from_u32(1));
         }
     }
@@ -173,11 +243,12 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
         tokio::spawn(async move {
             let mut reader = StreamReader::new(receive);
             let served = match read_request(&mut reader).await {
-                Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream(Some(send)), &items, &*source).await,
+                Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream::new(send), &items, &*source).await,
                 Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
                     Ok(())
                 }
+                Ok(Some(Request::Handover { host })) => agree(ReplyStream::new(send), &host, &connection, &source).await,
                 Ok(Some(Request::Watch(_))) => Err(ServeError::Garbage(CodecError::Malformed("only workers watch".to_owned()))),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -218,20 +289,32 @@ async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'stati
     request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request expected".to_owned())))
 }
 
+/// Answer whether, and how, results can be handed over.
+async fn agree(
+    mut reply: ReplyStream,
+    host: &str,
+    connection: &Connection,
+    source: &Arc<dyn PartSource>,
+) -> Result<(), ServeError> {
+    let handover = source.handover().filter(|_| connection.peer().role == Role::Worker);
+    let answer = handover.map_or(Answer::No, |handover| handover.answer(host, connection, source));
+    let mut frame = Vec::new();
+    codec::encode_frame(&[answer], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
+    reply.add(Bytes::from(frame)).await?;
+    Ok(reply.finish().await?)
+}
+
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
         let (header, buffers) = answer(item, source);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
-        reply.write(Bytes::from(frame)).await?;
+        reply.add(Bytes::from(frame)).await?;
         for buffer in buffers {
-            if !buffer.is_empty() {
-                reply.write(buffer).await?;
-            }
+            if buffer.len() as u64 >= LATE_CHECKSUM_NBYTES { reply.add_long(buffer).await? } else { reply.add(buffer).await? }
         }
     }
-    reply.finish();
-    Ok(())
+    Ok(reply.finish().await?)
 }
 
 fn answer(item: &PartRequest, source: &dyn PartSource) -> (ItemHeader, Vec<Bytes>) {
@@ -277,16 +360,45 @@ async fn fetch_batch(
     connection: &Connection,
     items: &[PartRequest],
     registry: &Registry,
-    mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
+    on_item: impl FnMut(usize, Result<Fetched, FetchError>),
 ) -> Result<(), FetchError> {
     let mut request = Vec::new();
     let wanted = [Request::Parts(Cow::Borrowed(items))];
     codec::encode_frame(&wanted, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
     let (send, receive) = connection.inner.open_bi().await.map_err(|error| lost(error.into()))?;
-    let mut send = ReplyStream(Some(send));
-    send.write(Bytes::from(request)).await.map_err(lost)?;
-    send.finish();
-    let mut reader = StreamReader::new(receive);
+    let mut send = ReplyStream::new(send);
+    send.add(Bytes::from(request)).await.map_err(lost)?;
+    send.finish().await.map_err(lost)?;
+    let reader = StreamReader::new(receive);
+    tokio::select! {
+        biased;
+        received = receive_batch(reader, items, registry, on_item) => received,
+        () = no_progress(connection) => {
+            Err(FetchError::Unreachable(format!("the peer has sent next to nothing for {NO_PROGRESS_LIMIT:?}")))
+        }
+    }
+}
+
+/// Ready when the peer has stopped sending, or as good as that.
+async fn no_progress(connection: &Connection) {
+    let received = || connection.inner.stats().udp_rx.bytes;
+    let mut before = received();
+    loop {
+        tokio::time::sleep(NO_PROGRESS_LIMIT).await;
+        let now = received();
+        if now - before < LEAST_PROGRESS_NBYTES {
+            return;
+        }
+        before = now;
+    }
+}
+
+async fn receive_batch(
+    mut reader: StreamReader,
+    items: &[PartRequest],
+    registry: &Registry,
+    mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
+) -> Result<(), FetchError> {
     for (idx, item) in items.iter().enumerate() {
         let frame = reader.frame().await.map_err(useless)?;
         let Some(frame) = frame else { return Err(FetchError::Damaged("the answer ended early".to_owned())) };
@@ -339,8 +451,12 @@ pub(crate) async fn receive_item(
             let too_long = CodecError::TooLong { nbytes: announced.nbytes, limit: BUFFER_LIMIT };
             return Err(ReadFrameError::Codec(too_long));
         }
-        let buffer = reader.buffer(announced.nbytes).await?;
-        if xxh3_64(&buffer) != announced.checksum {
+        let (buffer, found) = reader.buffer(announced.nbytes).await?;
+        let checksum = match announced.checksum {
+            Some(checksum) => checksum,
+            None => reader.checksum().await?,
+        };
+        if found != checksum {
             damage = Some(format!("the checksum of buffer {idx} is wrong"));
         }
         nbytes += announced.nbytes;
@@ -405,15 +521,33 @@ impl StreamReader {
         Ok(Some(frame))
     }
 
-    /// The next `nbytes` bytes, aligned.
-    async fn buffer(&mut self, nbytes: u64) -> Result<Bytes, StreamError> {
+    /// The next `nbytes` bytes, aligned, and their checksum.
+    async fn buffer(&mut self, nbytes: u64) -> Result<(Bytes, u64), StreamError> {
         let mut buffer = AlignedBuffer::new(nbytes);
+        let mut checksum = (nbytes >= LATE_CHECKSUM_NBYTES).then(Xxh3::new);
         let mut missing = nbytes;
         while missing > 0 {
             let Some(bytes) = self.some(missing).await? else { return Err(StreamError::EndedEarly) };
             missing -= bytes.len() as u64;
+            if let Some(checksum) = &mut checksum {
+                checksum.update(&bytes);
+            }
             buffer.extend(&bytes);
         }
-        Ok(buffer.freeze())
+        let buffer = buffer.freeze();
+        let checksum = checksum.map_or_else(|| xxh3_64(&buffer), |checksum| checksum.digest());
+        Ok((buffer, checksum))
+    }
+
+    /// A checksum that comes after its buffer.
+    async fn checksum(&mut self) -> Result<u64, StreamError> {
+        let mut bytes = [0; 8];
+        let mut n_read = 0;
+        while n_read < bytes.len() {
+            let Some(some) = self.some((bytes.len() - n_read) as u64).await? else { return Err(StreamError::EndedEarly) };
+            bytes[n_read..n_read + some.len()].copy_from_slice(&some);
+            n_read += some.len();
+        }
+        Ok(u64::from_le_bytes(bytes))
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::report::{GraphReport, GraphStats, StatusReport, TaskCounts, UnmetReport, WorkerReport};
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

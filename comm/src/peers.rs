@@ -1,4 +1,4 @@
-//! Connections to other workers' data planes, one a peer, made when first needed.
+//! Connections to other workers' data planes, one a peer, made when first needed, and links to those on this host.
 //!
 //! Callers that want the same peer at the same time share one attempt, and its failure. A connection that has ended is
 //! replaced at the next call. Trying again after a failure is the caller's decision.
@@ -13,10 +13,19 @@ use futures::future::{BoxFuture, Shared};
 use crate::connect::{ConnectError, ExpectedPeer};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
+use crate::handover::{Handover, Link};
 use crate::identity::Role;
 use crate::plane::Plane;
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, ConnectError>>>;
+type Linking = Shared<BoxFuture<'static, Option<Link>>>;
+
+/// One peer.
+struct Entry {
+    attempt: Attempt,
+    /// Agreeing on a link, once somebody has wanted one. It is tried once a connection.
+    linking: Option<Linking>,
+}
 
 /// The address and the certificate name of a peer.
 type Key = (SocketAddr, String);
@@ -25,14 +34,21 @@ type Key = (SocketAddr, String);
 #[derive(Clone)]
 pub struct Peers {
     endpoint: Endpoint,
-    attempts: Arc<Mutex<HashMap<Key, Attempt>>>,
+    handover: Option<Handover>,
+    entries: Arc<Mutex<HashMap<Key, Entry>>>,
 }
 
 impl Peers {
     /// An empty cache that connects from `endpoint`.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, attempts: Arc::default() }
+        Self { endpoint, handover: None, entries: Arc::default() }
+    }
+
+    /// The same, and links by `handover` to peers on this host.
+    #[must_use]
+    pub fn with_handover(self, handover: Option<Handover>) -> Self {
+        Self { handover, ..self }
     }
 
     /// The connection to the worker `name` at `address`, made now if there is none. Cancel-safe; an attempt nobody waits for
@@ -43,6 +59,29 @@ impl Peers {
     pub async fn get(&self, address: SocketAddr, name: &str) -> Result<Connection, ConnectError> {
         let attempt = self.attempt(address, name);
         attempt.await
+    }
+
+    /// The link to a peer, agreed on now if it has not been tried on this connection. `None` when there is none, or the
+    /// peer cannot be reached.
+    pub async fn link(&self, address: SocketAddr, name: &str) -> Option<Link> {
+        let handover = self.handover.clone()?;
+        let attempt = self.attempt(address, name);
+        let linking = {
+            let mut entries = self.lock();
+            let entry = entries.get_mut(&(address, name.to_owned()))?;
+            let link = async move { handover.connect(&attempt.await.ok()?).await };
+            entry.linking.get_or_insert_with(|| link.boxed().shared()).clone()
+        };
+        linking.await.filter(|link| !link.is_broken())
+    }
+
+    /// The link to a peer, if it is there already.
+    #[must_use]
+    pub fn ready_link(&self, address: SocketAddr, name: &str) -> Option<Link> {
+        self.handover.as_ref()?;
+        let entries = self.lock();
+        let linking = entries.get(&(address, name.to_owned()))?.linking.as_ref()?;
+        linking.peek().cloned().flatten().filter(|link| !link.is_broken())
     }
 
     /// Forget the connection to a peer (it is closed once nobody uses it).
@@ -62,23 +101,23 @@ impl Peers {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Attempt>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn attempt(&self, address: SocketAddr, name: &str) -> Attempt {
-        let mut attempts = self.lock();
+        let mut entries = self.lock();
         let key = (address, name.to_owned());
-        if let Some(attempt) = attempts.get(&key)
-            && is_usable(attempt)
+        if let Some(entry) = entries.get(&key)
+            && is_usable(&entry.attempt)
         {
-            return attempt.clone();
+            return entry.attempt.clone();
         }
         // A new attempt is rare enough to clear away what has died since the last.
-        attempts.retain(|_key, attempt| is_usable(attempt));
+        entries.retain(|_key, entry| is_usable(&entry.attempt));
         let (endpoint, expected) = (self.endpoint.clone(), ExpectedPeer::named(Role::Worker, name));
         let attempt = async move { endpoint.connect(address, Plane::Data, expected).await }.boxed().shared();
-        attempts.insert(key, attempt.clone());
+        entries.insert(key, Entry { attempt: attempt.clone(), linking: None });
         attempt
     }
 }

@@ -35,6 +35,9 @@ pub struct Tuning {
     pub max_streams: u32,
     /// Bytes a peer may send on a stream before this side has read them.
     pub stream_window: u32,
+    /// The same where both ends are loopback addresses. What is on the way there is in memory, and the less of it, the more of
+    /// it is still in the processor's cache when it is read.
+    pub loopback_stream_window: u32,
     /// Bytes a peer may send on all streams of a connection before this side has read them.
     pub connection_window: u32,
     /// Bytes this side holds back for a peer that has not acknowledged them.
@@ -64,6 +67,7 @@ impl Default for Tuning {
             max_handshakes: 256,
             max_streams: 256,
             stream_window: 32 << 20,
+            loopback_stream_window: 4 << 20,
             connection_window: 64 << 20,
             send_window: 64 << 20,
             socket_buffer_nbytes: 8 << 20,
@@ -86,7 +90,7 @@ impl Tuning {
             .max_idle_timeout(quinn::IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive))
             .initial_rtt(Duration::from_millis(if is_loopback { 1 } else { 5 }))
-            .stream_receive_window(self.stream_window.into())
+            .stream_receive_window(if is_loopback { self.loopback_stream_window } else { self.stream_window }.into())
             .receive_window(self.connection_window.into())
             .send_window(self.send_window)
             .max_concurrent_bidi_streams(self.max_streams.into())

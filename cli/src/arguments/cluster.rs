@@ -79,6 +79,9 @@ pub(crate) struct WorkerArguments {
     /// Address on which other workers and clients fetch results [default: the one that reaches the scheduler, a free port]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Whether results go to other workers of this user on this host without the network
+    #[arg(long, env = "RASK_HANDOVER", value_enum, value_name = "on|off", default_value_t = Handover::On)]
+    pub(crate) handover: Handover,
     /// Abstract resources that tasks can ask for; may be repeated
     #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_resource)]
     pub(crate) resources: Vec<(String, f64)>,
@@ -86,6 +89,15 @@ pub(crate) struct WorkerArguments {
     /// machine, else the current directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Vec<PathBuf>,
+}
+
+/// Handing results over within a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Handover {
+    /// Where both sides can
+    On,
+    /// Always over QUIC
+    Off,
 }
 
 /// `rask token`

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::{CancelArguments, ConnectArguments, SchedulerArguments, StatusArguments, TokenArguments, TokenCommand};
-pub(crate) use cluster::{CreateTokenArguments, TokenRole, WorkerArguments};
+pub(crate) use cluster::{CreateTokenArguments, Handover, TokenRole, WorkerArguments};
 #[cfg(feature = "collections")]
 pub(crate) use files::{CheckArguments, FileArguments, GraphArguments, OperatorsArguments, RunArguments, SubmitArguments};
 pub(crate) use values::{parse_duration, parse_nbytes};

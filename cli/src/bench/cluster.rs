@@ -9,12 +9,13 @@ use rask::graphs::keys::KeyRef;
 use rask::graphs::{Body, FinishOptions, Finished, Graph, GraphBuilder, Registry};
 use rask::{Client, ClusterOptions, Job, LocalCluster, LocalOptions, SubmitOptions};
 
-use super::kernels;
+use super::{kernels, parcels};
 
 /// All operators that come with Rask, and those of the benchmarks: what a worker of this program knows.
 pub(crate) fn registry() -> Arc<Registry> {
     let mut registry = rask::registry_builder();
     kernels::register(&mut registry);
+    parcels::register(&mut registry);
     Arc::new(registry)
 }
 
@@ -35,14 +36,22 @@ impl Cluster {
     /// # Errors
     /// When something cannot be started.
     pub(super) fn start(n_workers: Option<u32>, n_slots: u32) -> Result<Self> {
-        let registry = registry();
-        let Some(n_workers) = n_workers else {
-            let client = Client::local(LocalOptions { n_slots, ..LocalOptions::new(registry) })?;
-            return Ok(Self { client, mode: "in-process", n_workers: 1, _processes: None });
-        };
+        if let Some(n_workers) = n_workers {
+            return Self::start_processes(n_workers, true);
+        }
+        let client = Client::local(LocalOptions { n_slots, ..LocalOptions::new(registry()) })?;
+        Ok(Self { client, mode: "in-process", n_workers: 1, _processes: None })
+    }
+
+    /// A scheduler and `n_workers` one-slot workers as processes, which hand results over to each other or use QUIC.
+    ///
+    /// # Errors
+    /// When something cannot be started.
+    pub(super) fn start_processes(n_workers: u32, has_handover: bool) -> Result<Self> {
         let binary = std::env::current_exe().context("cannot find this program's own file")?;
-        let processes = block_on(LocalCluster::processes(ClusterOptions::new(binary, n_workers)))?;
-        let client = block_on(processes.client(registry))?;
+        let options = ClusterOptions { has_handover, ..ClusterOptions::new(binary, n_workers) };
+        let processes = block_on(LocalCluster::processes(options))?;
+        let client = block_on(processes.client(registry()))?;
         Ok(Self { client, mode: "cluster", n_workers, _processes: Some(processes) })
     }
 

@@ -128,7 +128,7 @@ fn stamp(_ctx: &TaskContext, _args: &NoArgs, _inputs: &[Value]) -> Result<Value,
 }
 
 /// Nanoseconds since 1970: the clock that processes of a machine share.
-fn nanoseconds(time: SystemTime) -> u64 {
+pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 

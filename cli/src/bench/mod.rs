@@ -5,9 +5,11 @@ mod kernels;
 mod machine;
 mod metg;
 mod overhead;
+mod parcels;
 mod patterns;
 mod scale;
 mod taskbench;
+mod transfer;
 
 pub(crate) use cluster::registry;
 
@@ -16,6 +18,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use patterns::Pattern;
+use transfer::{Case, Transport};
 
 /// Arguments of `rask bench`.
 #[derive(Args)]
@@ -41,6 +44,8 @@ enum Bench {
     /// arithmetic reaches on as many threads as slots without any runtime, measured in turn with the graphs. Each pattern takes
     /// about half a minute. Without --cluster everything runs in this process, with a slot a processor.
     Taskbench(TaskbenchArgs),
+    /// Time how results go from one worker process to another: large ones, small ones, one at a time, all to all.
+    Transfer(TransferArgs),
 }
 
 #[derive(Args)]
@@ -106,12 +111,29 @@ struct TaskbenchArgs {
     json: bool,
 }
 
+#[derive(Args)]
+struct TransferArgs {
+    /// How results travel; several, separated by commas, are measured one after another.
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', default_value = "quic,same-host")]
+    transport: Vec<Transport>,
+    /// What travels; several, separated by commas, are measured one after another.
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', default_value = "large,small,latency,all-to-all")]
+    case: Vec<Case>,
+    /// Runs of each case, of which the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Print one JSON object a case instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Run the benchmark asked for.
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
     match args.which {
         Bench::Overhead(args) => overhead::run(&args),
         Bench::Scale(args) => scale::run(&args),
         Bench::Taskbench(args) => taskbench::run(&args),
+        Bench::Transfer(args) => transfer::run(&args),
         Bench::Machine(args) => {
             let figures = machine::measure(args.tasks, args.workers);
             let line = json!({

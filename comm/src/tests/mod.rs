@@ -2,6 +2,7 @@
 
 mod control;
 mod data;
+mod faults;
 mod membership;
 mod watch;
 
@@ -10,16 +11,16 @@ use std::time::Duration;
 
 use crate::{Authority, Connection, Endpoint, ExpectedPeer, Identity, Incoming, Plane, Role, Tuning};
 
-fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
+pub(crate) fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
     Identity::issue(authority, role, name).unwrap()
 }
 
 /// Settings that notice a dead peer within a test's patience.
-fn impatient() -> Tuning {
+pub(crate) fn impatient() -> Tuning {
     Tuning {
         idle_timeout: Duration::from_millis(600),
         keep_alive: Duration::from_millis(150),
@@ -29,14 +30,14 @@ fn impatient() -> Tuning {
 }
 
 /// A server and a client of one cluster, connected on `plane`: endpoints first, because dropping them closes.
-struct Pair {
-    server_endpoint: Endpoint,
-    client_endpoint: Endpoint,
-    server: Connection,
-    client: Connection,
+pub(crate) struct Pair {
+    pub(crate) server_endpoint: Endpoint,
+    pub(crate) client_endpoint: Endpoint,
+    pub(crate) server: Connection,
+    pub(crate) client: Connection,
 }
 
-async fn pair(plane: Plane, server_role: Role, client_role: Role, tuning: Tuning) -> Pair {
+pub(crate) async fn pair(plane: Plane, server_role: Role, client_role: Role, tuning: Tuning) -> Pair {
     let authority = Authority::throw_away().unwrap();
     let server_endpoint =
         Endpoint::bind_with(loopback(), &identity(&authority, server_role, "server"), &[plane], tuning.clone()).unwrap();
@@ -50,7 +51,7 @@ async fn pair(plane: Plane, server_role: Role, client_role: Role, tuning: Tuning
     Pair { server_endpoint, client_endpoint, server, client: client.unwrap() }
 }
 
-async fn data_pair() -> Pair {
+pub(crate) async fn data_pair() -> Pair {
     pair(Plane::Data, Role::Worker, Role::Worker, Tuning::default()).await
 }
 

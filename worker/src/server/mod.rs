@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rask_comm::peers::Peers;
-use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Identity, Plane, Role};
+use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Handover, Identity, Plane, Role};
 use rask_graphs::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,6 +42,8 @@ pub struct WorkerConfig {
     pub resources: Vec<(String, f64)>,
     /// Where to listen for peers; `None` for any port on the address by which the scheduler is reached.
     pub listen: Option<SocketAddr>,
+    /// Whether results are handed to and from workers of the same user on this host without the network.
+    pub has_handover: bool,
     /// Directories that file operators may touch; `None` for all.
     pub data_roots: Option<Vec<PathBuf>>,
     /// How long to look for a scheduler that is not there, at the start and after it is lost.
@@ -62,6 +64,7 @@ impl WorkerConfig {
             memory_limit: 0,
             resources: Vec::new(),
             listen: None,
+            has_handover: true,
             data_roots: None,
             patience: Duration::from_secs(60),
             drain_limit: Duration::from_secs(30),
@@ -125,7 +128,8 @@ pub async fn run(
 ) -> Result<Exit, WorkerError> {
     let endpoint = Endpoint::bind(listen_address(&config)?, &identity, &[Plane::Data])?;
     let data_address = advertised_address(&config, &endpoint)?;
-    let current = Arc::new(CurrentRegistration::default());
+    let handover = start_handover(&config);
+    let current = Arc::new(CurrentRegistration::new(handover.clone()));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {
@@ -133,13 +137,22 @@ pub async fn run(
         name: identity.name(),
         registry,
         data_address,
-        peers: Peers::new(endpoint.clone()),
+        peers: Peers::new(endpoint.clone()).with_handover(handover),
         current,
     };
     let ended = work(&registration, &endpoint, shutdown).await;
     endpoint.shut_down("the worker ends").await;
     serving.abort();
     ended
+}
+
+/// This worker's part in handing results over. It can do without.
+fn start_handover(config: &WorkerConfig) -> Option<Handover> {
+    if !config.has_handover {
+        return None;
+    }
+    let started = Handover::start();
+    started.inspect_err(|error| tracing::warn!(%error, "results cannot be handed over; they go by the network")).ok()
 }
 
 /// As [`run`], from beginning to end on threads of this process's own: the calling one, and one that drives the network and

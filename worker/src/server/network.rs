@@ -1,5 +1,6 @@
 //! The core's hands: messages into the outbox, fetches from peers, and results out to whoever asks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
-use rask_comm::{Endpoint, Incoming, Outbox, Plane, WatchHello, Watcher};
+use rask_comm::{Endpoint, Handover, Incoming, Link, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 
 use super::watching::{Identity, Watching, fetch_item, request};
 use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
-use crate::machine::{FetchFailure, FetchItem};
+use crate::machine::{FetchFailure, FetchId, FetchItem};
 
 /// A registration that the scheduler has welcomed.
 pub(super) struct Current {
@@ -25,12 +26,16 @@ pub(super) struct Current {
 }
 
 /// The registration that is current, if any; the data plane outlives registrations.
-#[derive(Default)]
 pub(super) struct CurrentRegistration {
     current: watch::Sender<Option<Arc<Current>>>,
+    handover: Option<Handover>,
 }
 
 impl CurrentRegistration {
+    pub(super) fn new(handover: Option<Handover>) -> Self {
+        Self { current: watch::Sender::default(), handover }
+    }
+
     pub(super) fn set(&self, current: Option<Current>) {
         self.current.send_replace(current.map(Arc::new));
     }
@@ -40,6 +45,10 @@ impl PartSource for CurrentRegistration {
     fn get(&self, item: &PartRequest) -> Option<Value> {
         let current = self.current.borrow().clone()?;
         current.core.store().get(&fetch_item(item))
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        self.handover.as_ref()
     }
 
     fn watched_by(&self, watcher: Watcher) {
@@ -111,7 +120,8 @@ impl Uplink for ToScheduler {
     }
 }
 
-/// Fetches and watches over QUIC, as futures on the network's runtime.
+/// Fetches and watches over QUIC, as futures on the network's runtime. Where a peer on this host hands results over, fetching is
+/// on the handover's thread, and does not wake the network's.
 pub(super) struct FromPeers {
     pub(super) runtime: Handle,
     pub(super) peers: Peers,
@@ -121,8 +131,11 @@ pub(super) struct FromPeers {
 
 impl Fetcher for FromPeers {
     fn fetch(&self, core: &WorkerCore, order: FetchOrder) {
-        let fetching = fetch(core.clone(), self.peers.clone(), Arc::clone(&self.registry), order);
-        self.runtime.spawn(fetching);
+        let fetching = Fetching::new(core.clone(), self, order);
+        match self.peers.ready_link(fetching.address, &fetching.name) {
+            Some(link) => fetching.take_over(&link),
+            None => drop(self.runtime.spawn(fetching.begin())),
+        }
     }
 
     fn watch(&self, core: &WorkerCore, order: WatchOrder) {
@@ -137,30 +150,89 @@ impl Fetcher for FromPeers {
 /// How long a peer may take to answer before its results are looked for elsewhere, or made again: a dead one never will.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-async fn fetch(core: WorkerCore, peers: Peers, registry: Arc<Registry>, order: FetchOrder) {
-    let begun = Instant::now();
-    let FetchOrder { fetch, from, address, name, items } = order;
-    let connecting = timeout(CONNECT_LIMIT, peers.get(address, &name));
-    let connection =
-        match connecting.await.map_err(|_elapsed| "no answer".to_owned()).and_then(|it| it.map_err(|error| error.to_string())) {
+/// One request to one peer, on whatever way it takes.
+struct Fetching {
+    core: WorkerCore,
+    runtime: Handle,
+    peers: Peers,
+    registry: Arc<Registry>,
+    begun: Instant,
+    fetch: FetchId,
+    from: WorkerId,
+    address: SocketAddr,
+    name: String,
+    items: Vec<FetchItem>,
+}
+
+impl Fetching {
+    fn new(core: WorkerCore, ways: &FromPeers, order: FetchOrder) -> Self {
+        let FetchOrder { fetch, from, address, name, items } = order;
+        let (runtime, peers, registry) = (ways.runtime.clone(), ways.peers.clone(), Arc::clone(&ways.registry));
+        Self { core, runtime, peers, registry, begun: Instant::now(), fetch, from, address, name, items }
+    }
+
+    /// Fetch by the link to the peer, if there is to be one, and over QUIC otherwise.
+    async fn begin(self) {
+        // Bounds what it takes to get there: a link is agreed on over the connection.
+        let linking = timeout(CONNECT_LIMIT, self.peers.link(self.address, &self.name));
+        match linking.await {
+            Ok(Some(link)) => self.take_over(&link),
+            Ok(None) | Err(_) => self.by_network().await,
+        }
+    }
+
+    fn take_over(self, link: &Link) {
+        let this = Arc::new(self);
+        let (registry, requests) = (Arc::clone(&this.registry), this.items.iter().map(request).collect());
+        let reporting = Arc::clone(&this);
+        let on_item = move |idx: usize, outcome| reporting.report(idx, outcome);
+        let on_rest = move |rest: Vec<usize>| {
+            if !rest.is_empty() {
+                this.runtime.clone().spawn(async move { this.rest(&rest).by_network().await });
+            }
+        };
+        link.fetch(requests, registry, on_item, on_rest);
+    }
+
+    /// The same request for some of its items only.
+    fn rest(&self, idxs: &[usize]) -> Self {
+        Self {
+            core: self.core.clone(),
+            runtime: self.runtime.clone(),
+            peers: self.peers.clone(),
+            registry: Arc::clone(&self.registry),
+            name: self.name.clone(),
+            items: idxs.iter().map(|idx| self.items[*idx]).collect(),
+            ..*self
+        }
+    }
+
+    async fn by_network(self) {
+        let connecting = timeout(CONNECT_LIMIT, self.peers.get(self.address, &self.name));
+        let connected = connecting.await.map_err(|_elapsed| "no answer".to_owned());
+        let connection = match connected.and_then(|connected| connected.map_err(|error| error.to_string())) {
             Ok(connection) => connection,
             Err(reason) => {
-                tracing::warn!(peer = %from, %address, reason, "a peer cannot be reached");
-                for item in items {
-                    core.fetch_failed(fetch, item, FetchFailure::Unreachable);
+                tracing::warn!(peer = %self.from, address = %self.address, reason, "a peer cannot be reached");
+                for &item in &self.items {
+                    self.core.fetch_failed(self.fetch, item, FetchFailure::Unreachable);
                 }
                 return;
             }
         };
-    let requests: Vec<PartRequest> = items.iter().map(request).collect();
-    let on_item = |idx: usize, outcome: Result<data::Fetched, FetchError>| match outcome {
-        Ok(fetched) => core.fetch_arrived(fetch, items[idx], fetched.value, begun.elapsed()),
-        Err(error) => {
-            tracing::warn!(peer = %from, task = %items[idx].task, %error, "a result did not come");
-            core.fetch_failed(fetch, items[idx], failure_of(&error));
+        let requests: Vec<PartRequest> = self.items.iter().map(request).collect();
+        data::fetch(&connection, &requests, &self.registry, |idx, outcome| self.report(idx, outcome)).await;
+    }
+
+    fn report(&self, idx: usize, outcome: Result<data::Fetched, FetchError>) {
+        match outcome {
+            Ok(fetched) => self.core.fetch_arrived(self.fetch, self.items[idx], fetched.value, self.begun.elapsed()),
+            Err(error) => {
+                tracing::warn!(peer = %self.from, task = %self.items[idx].task, %error, "a result did not come");
+                self.core.fetch_failed(self.fetch, self.items[idx], failure_of(&error));
+            }
         }
-    };
-    data::fetch(&connection, &requests, &registry, on_item).await;
+    }
 }
 
 fn failure_of(error: &FetchError) -> FetchFailure {

@@ -47,8 +47,13 @@ impl Scheduler {
     }
 
     fn start_worker(&self, name: &str) -> Process {
+        self.start_worker_with(name, Arc::new(registry()), true)
+    }
+
+    fn start_worker_with(&self, name: &str, registry: Arc<Registry>, has_handover: bool) -> Process {
         let mut config = WorkerConfig::new(self.endpoint.local_addr().unwrap(), 1);
         config.patience = LONG;
+        config.has_handover = has_handover;
         config.status_interval = Duration::from_secs(60);
         config.drain_limit = Duration::from_millis(300);
         let identity = Identity::issue(&self.authority, Role::Worker, name).unwrap();
@@ -59,7 +64,7 @@ impl Scheduler {
             }
         };
         let (end, ended) = oneshot::channel();
-        std::thread::spawn(move || end.send(run_blocking(config, identity, Arc::new(registry()), shutdown)));
+        std::thread::spawn(move || end.send(run_blocking(config, identity, registry, shutdown)));
         Process { stop: Some(stop), ended }
     }
 
@@ -208,6 +213,89 @@ async fn a_run_that_turns_out_to_be_long_does_not_keep_the_scheduler_waiting() {
     guest.say(vec![nap(21)]).await;
     assert!(matches!(guest.hear().await, FromWorker::Finished { task, .. } if task == id(21)));
     drop(process);
+}
+
+/// Both ways: handed over within the host, and with one worker that does not want to.
+#[tokio::test]
+async fn big_results_are_fetched_with_and_without_handover() {
+    for has_handover in [true, false] {
+        let scheduler = Scheduler::new();
+        let mut registry = Registry::new();
+        let spec = OperatorSpec {
+            name: "test.big",
+            version: 1,
+            inputs: Arity::any(),
+            output: "bytes",
+            doc: "Return a mebibyte, or fail when an input is not one.",
+            args_schema: serde_json::json!({ "type": "object" }),
+        };
+        let whole = Bytes::from((0..1 << 20).map(|at| (at / 3) as u8).collect::<Vec<u8>>());
+        registry.register(spec, move |_ctx, _args: &serde_json::Value, inputs| {
+            for input in inputs {
+                let bytes = &input.expect::<Opaque>("bytes")?.0;
+                if *bytes != whole {
+                    return Err(rask_graphs::KernelError("the input is wrong".to_owned()));
+                }
+            }
+            Ok(Value::new(Opaque(whole.clone())))
+        });
+        let registry = Arc::new(registry);
+        let _one = scheduler.start_worker_with("one", Arc::clone(&registry), true);
+        let mut one = scheduler.welcome(0).await;
+        let _two = scheduler.start_worker_with("two", registry, has_handover);
+        let mut two = scheduler.welcome(1).await;
+        let body = |idx| ToWorker::Body {
+            id: BodyId { graph: GRAPH, idx },
+            body: Body::single("test.big", 1, "{}"),
+            label: "big".to_owned(),
+        };
+        let run = |idx, inputs| {
+            ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body: 7, round: 0, priority: 0, inputs, groups: Vec::new() })
+        };
+        one.say(vec![body(7), run(0, vec![])]).await;
+        assert!(matches!(one.hear().await, FromWorker::Finished { task, .. } if task == id(0)));
+        let address = one.hello.data_address;
+        two.say(vec![
+            body(7),
+            ToWorker::Peer { worker: WorkerId(0), address, name: "one".to_owned() },
+            run(1, vec![input(0, Part::WHOLE, 0)]),
+        ])
+        .await;
+        let told = [two.hear().await, two.hear().await];
+        assert!(told.iter().any(|message| matches!(message, FromWorker::Fetched { .. })), "{told:?}");
+        assert!(told.iter().any(|message| matches!(message, FromWorker::Finished { .. })), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_given_up_for_another() {
+    let scheduler = Scheduler::new();
+    let _one = scheduler.start_worker("one");
+    let mut one = scheduler.welcome(0).await;
+    let _two = scheduler.start_worker("two");
+    let mut two = scheduler.welcome(1).await;
+    let identity = Identity::issue(&scheduler.authority, Role::Worker, "silent").unwrap();
+    let silent = Endpoint::bind(([127, 0, 0, 1], 0).into(), &identity, &[Plane::Data]).unwrap();
+    one.say(vec![run_message(0, vec![]), run_message(1, vec![])]).await;
+    for _ in 0..2 {
+        assert!(matches!(one.hear().await, FromWorker::Finished { .. }));
+    }
+    let from_either = |idx| RunInput { holders: vec![WorkerId(0), WorkerId(9)], ..input(idx, Part::WHOLE, 0) };
+    two.say(vec![
+        ToWorker::Peer { worker: WorkerId(0), address: one.hello.data_address, name: "one".to_owned() },
+        ToWorker::Peer { worker: WorkerId(9), address: silent.local_addr().unwrap(), name: "silent".to_owned() },
+        run_message(2, vec![from_either(0), from_either(1)]),
+    ])
+    .await;
+    // The load is spread, so one of the two is asked of the silent one, which takes the request and does nothing.
+    let taken = timeout(LONG, silent.accept()).await.unwrap();
+    assert!(matches!(taken, Some(Incoming::Peer { plane: Plane::Data, .. })), "{taken:?}");
+    loop {
+        if let FromWorker::Finished { task, .. } = two.hear().await {
+            assert_eq!(task, id(2));
+            break;
+        }
+    }
 }
 
 #[tokio::test]
