@@ -78,10 +78,13 @@ fn report(name: &str, graph: GraphBuilder) -> Result<(), AnyError> {
     Ok(())
 }
 
+/// A graph of about so many tasks.
+type Draw = fn(u32) -> GraphBuilder;
+
 /// Building, finishing and checking a million tasks.
 fn times() -> Result<(), AnyError> {
     const N: u32 = 1_000_000;
-    let shapes: [(&str, fn(u32) -> GraphBuilder); 5] = [
+    let shapes: [(&str, Draw); 5] = [
         ("independent", |n| filled(n, |_| Vec::new())),
         ("chain", |n| filled(n, |at| at.checked_sub(1).into_iter().collect())),
         ("tree", |n| {

@@ -171,16 +171,19 @@ fn a_shuffle_is_ordered_in_the_time_of_its_members_and_consumers() {
     assert_eq!(pressure(&graph).max, 2 * N as usize - 1);
 }
 
+/// The inputs of a task, both as numbers.
+type InputsOf = fn(u32) -> Vec<u32>;
+
 #[test]
 fn nothing_is_too_deep_or_too_wide() {
     const N: u32 = 300_000;
-    let shapes: [(&str, &dyn Fn(u32) -> Vec<u32>, usize); 4] = [
-        ("chain", &|at| at.checked_sub(1).into_iter().collect(), 1),
-        ("all to one", &|at| if at == N - 1 { (0..N - 1).collect() } else { Vec::new() }, N as usize - 1),
+    let shapes: [(&str, InputsOf, usize); 4] = [
+        ("chain", |at| at.checked_sub(1).into_iter().collect(), 1),
+        ("all to one", |at| if at == N - 1 { (0..N - 1).collect() } else { Vec::new() }, N as usize - 1),
         // Each link takes a source of its own, the sources in the other order; one of them is left over.
-        ("comb", &|at| if at <= N / 2 { Vec::new() } else { vec![at - 1, N - 1 - at] }, 3),
+        ("comb", |at| if at <= N / 2 { Vec::new() } else { vec![at - 1, N - 1 - at] }, 3),
         // Each takes the three before it.
-        ("ladder", &|at| (at.max(3) - 3..at).collect(), 3),
+        ("ladder", |at| (at.max(3) - 3..at).collect(), 3),
     ];
     for (name, inputs, bound) in shapes {
         let mut graph = GraphBuilder::new();
