@@ -25,6 +25,8 @@ pub struct ClusterOptions {
     pub n_slots: u32,
     /// Memory limit of each worker in bytes, 0 for none.
     pub memory_limit: u64,
+    /// Where workers put results that memory is too short for; `None` for a directory that goes with the cluster.
+    pub spill_dir: Option<PathBuf>,
     /// The `rask` program.
     pub binary: PathBuf,
     /// Log level of the children, to this process's stderr; `None` for silence.
@@ -35,7 +37,7 @@ impl ClusterOptions {
     /// `n_workers` workers of one slot, from the program at `binary`.
     #[must_use]
     pub fn new(binary: PathBuf, n_workers: u32) -> Self {
-        Self { n_workers, n_slots: 1, memory_limit: 0, binary, log: None }
+        Self { n_workers, n_slots: 1, memory_limit: 0, spill_dir: None, binary, log: None }
     }
 }
 
@@ -138,6 +140,9 @@ impl LocalCluster {
         command.args(["--threads", &options.n_slots.to_string()]).stdout(Stdio::null());
         if options.memory_limit > 0 {
             command.args(["--memory", &options.memory_limit.to_string()]);
+        }
+        if let Some(directory) = &options.spill_dir {
+            command.arg("--spill-dir").arg(directory);
         }
         let mut child = command.spawn()?;
         let leash = child.stdin.take();

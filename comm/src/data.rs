@@ -6,6 +6,8 @@
 //! results exist, and what a failure leads to, is decided elsewhere.
 
 use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,10 +61,19 @@ impl PartRequest {
     }
 }
 
+/// A future of any kind.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// What a worker serves from.
 pub trait PartSource: Send + Sync + 'static {
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
     fn get(&self, item: &PartRequest) -> Option<Value>;
+
+    /// The result or part when [`PartSource::get`] does not have it at hand but it can be read from a disk.
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
+        let _ = item;
+        Box::pin(std::future::ready(None))
+    }
 
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
     fn watched_by(&self, watcher: Watcher) {
@@ -220,7 +231,11 @@ async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'stati
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
-        let (header, buffers) = answer(item, source);
+        let value = match source.get(item) {
+            Some(value) => Some(value),
+            None => source.read_back(item).await,
+        };
+        let (header, buffers) = answer(item, value);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
         reply.write(Bytes::from(frame)).await?;
@@ -234,8 +249,8 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
     Ok(())
 }
 
-fn answer(item: &PartRequest, source: &dyn PartSource) -> (ItemHeader, Vec<Bytes>) {
-    let Some(value) = source.get(item) else { return (ItemHeader::NotThere, Vec::new()) };
+fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {
+    let Some(value) = value else { return (ItemHeader::NotThere, Vec::new()) };
     match value.encode() {
         Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
         Err(error) => (ItemHeader::NotSendable(error.to_string()), Vec::new()),

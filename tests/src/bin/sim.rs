@@ -148,6 +148,7 @@ fn print_counts(n_seeds: u64, counts: &Counts, seconds: f64) {
         counts.n_events, counts.n_messages, counts.virtual_seconds, counts.n_tasks, counts.n_executions
     );
     println!("  {} pushes, {} backups, of which {} won", counts.n_pushes, counts.n_backups, counts.n_backups_won);
+    println!("  {} results spilled", counts.n_spills);
     for (kind, n) in &counts.faults {
         println!("  {n:6} {kind}");
     }

@@ -66,6 +66,10 @@ impl Fetcher for Neighbour {
     fn push(&self, core: &WorkerCore, to: WorkerId, _: FetchItem, _: Value) {
         core.peer_gone(to);
     }
+
+    fn announce(&self, core: &WorkerCore, to: WorkerId, _: FetchItem, _: u64) {
+        core.peer_gone(to);
+    }
 }
 
 const GRAPH: GraphId = GraphId(1);

@@ -10,7 +10,7 @@ use rask_comm::peers::Peers;
 use rask_comm::{Endpoint, Incoming, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::watching::{Identity, Watching, fetch_item, request};
@@ -40,6 +40,16 @@ impl PartSource for CurrentRegistration {
     fn get(&self, item: &PartRequest) -> Option<Value> {
         let current = self.current.borrow().clone()?;
         current.core.store().get(&fetch_item(item))
+    }
+
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> data::BoxFuture<'a, Option<Value>> {
+        Box::pin(async move {
+            let current = self.current.borrow().clone()?;
+            let (give, given) = oneshot::channel();
+            // Whoever asked may have gone meanwhile.
+            current.core.read_later(fetch_item(item), move |value| drop(give.send(value)));
+            given.await.ok().flatten()
+        })
     }
 
     fn watched_by(&self, watcher: Watcher) {
@@ -131,6 +141,10 @@ impl Fetcher for FromPeers {
 
     fn push(&self, _core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value) {
         self.watching.push(to, &item, &value);
+    }
+
+    fn announce(&self, _core: &WorkerCore, to: WorkerId, item: FetchItem, nbytes: u64) {
+        self.watching.announce(to, &item, nbytes);
     }
 }
 
