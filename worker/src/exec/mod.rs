@@ -17,6 +17,8 @@ mod bodies;
 pub(crate) mod lending;
 mod panics;
 mod slot;
+#[cfg(test)]
+mod spill_tests;
 mod spilling;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use rask_graphs::{Attempt, TaskId, Value};
 
 use super::WorkerCore;
 use crate::machine::{Event, FetchItem, SPILL, SpillFailure};
-use crate::store::memory::resident_nbytes;
+use crate::store::memory::{give_back, resident_nbytes};
 use crate::store::spill::{SpillArea, SpillError};
 
 /// How often memory is looked at, and how often while there is little of it.
@@ -149,6 +149,9 @@ impl WorkerCore {
                 area.delete_dropped();
             }
             if last_measured.elapsed() >= tick {
+                if is_tense {
+                    give_back();
+                }
                 last_measured = Instant::now();
                 let measured = spilling.measure(is_tense);
                 is_tense = measured.is_some_and(|nbytes| nbytes >= spilling.memory_limit / 100 * SPILL.ends);

@@ -7,6 +7,7 @@
 //! a failed one moves on to the next holder. Requests carry many items, those of the most urgent run first. Parts are kept
 //! while a run here needs them; whole results leave this table when they arrive and become replicas.
 
+mod limits;
 mod watching;
 
 use std::cmp::Reverse;
@@ -22,25 +23,8 @@ use super::event::{Action, FetchId, FetchItem};
 use super::runs::Rank;
 use super::slab::{Key, Slab};
 
-/// How much may be asked for at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FetchLimits {
-    /// Bytes of one request; a single larger item still goes, alone.
-    pub max_request_nbytes: u64,
-    /// Items of one request.
-    pub max_request_items: usize,
-    /// Requests a peer serves this worker at once.
-    pub max_requests_per_peer: usize,
-    /// Bytes in the air in all; a single larger item still goes, alone.
-    pub max_nbytes_in_flight: u64,
-}
-
-impl Default for FetchLimits {
-    /// 64 MiB and 1,024 items a request, 2 requests a peer, 256 MiB in all.
-    fn default() -> Self {
-        Self { max_request_nbytes: 64 << 20, max_request_items: 1_024, max_requests_per_peer: 2, max_nbytes_in_flight: 256 << 20 }
-    }
-}
+pub use limits::FetchLimits;
+pub(super) use limits::Room;
 
 /// Runs that wait for an item, one entry an input that names it.
 pub(super) type Waiters = SmallVec<[Key; 2]>;
@@ -144,15 +128,6 @@ pub(super) struct Fetching {
     nbytes_in_flight: u64,
     /// Bytes that are in the store because runs need them.
     nbytes_here: u64,
-}
-
-/// What memory allows to be fetched.
-#[derive(Clone, Copy)]
-pub(super) struct Room {
-    /// Bytes in the air in all.
-    pub(super) nbytes_in_flight: u64,
-    /// Whether one item may go beyond that when nothing is in the air: nothing else is in motion that could free memory.
-    pub(super) is_last_resort: bool,
 }
 
 impl Fetching {
@@ -347,7 +322,7 @@ impl Fetching {
                 // The bytes in the air are at their limit. (An offered peer has an item, or it would not be offered.)
                 let peer = self.peers.get(&worker)?;
                 let first = self.items.get(peer.queue.peek()?.2)?;
-                return (self.nbytes_in_flight.saturating_add(first.nbytes) > room.nbytes_in_flight).then_some(first.nbytes);
+                return (!room.fits(self.nbytes_in_flight, first.nbytes)).then_some(first.nbytes.max(1));
             }
             n_batches += 1;
             self.n_fetches += 1;
@@ -378,7 +353,7 @@ impl Fetching {
             let of_request = nbytes.saturating_add(entry.nbytes);
             let fits_request = batch.is_empty() || of_request <= self.limits.max_request_nbytes;
             let fits_limit = total <= self.limits.max_nbytes_in_flight || is_alone;
-            let fits_room = total <= room.nbytes_in_flight || (is_alone && room.is_last_resort);
+            let fits_room = room.fits(self.nbytes_in_flight, entry.nbytes) || (is_alone && room.is_last_resort);
             if !fits_request || !fits_limit || !fits_room {
                 break;
             }

@@ -226,15 +226,22 @@ impl Machine {
         }
     }
 
+    /// Whether the scheduler should give this worker nothing. What the process takes may never become less by itself, so a worker
+    /// that has nothing to do is given something all the same: it does one thing at a time.
+    fn shows_pause(&self) -> bool {
+        let is_idle = self.runs.len() == 0 && self.is_still();
+        self.pressure.is_ledger_full || (self.pressure.is_process_full && !is_idle)
+    }
+
     /// Tell the scheduler at once when it should give this worker no more, or may again.
     pub(super) fn tell_of_pause(&mut self, out: &mut Vec<Action>) {
-        if self.pressure.is_paused() != self.pressure.is_told_paused && self.me.is_some() {
+        if self.shows_pause() != self.pressure.is_told_paused && self.me.is_some() {
             self.tell_status(out);
         }
     }
 
     fn tell_status(&mut self, out: &mut Vec<Action>) {
-        self.pressure.is_told_paused = self.pressure.is_paused();
+        self.pressure.is_told_paused = self.shows_pause();
         out.push(Action::Tell(FromWorker::Status(WorkerStatus {
             nbytes_results: self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(),
             nbytes_in_flight: self.fetching.nbytes_in_flight(),
@@ -244,7 +251,7 @@ impl Machine {
             rss_nbytes: self.pressure.last_status.rss_nbytes,
             n_executing: u32::try_from(self.executing.len()).unwrap_or(u32::MAX),
             n_waiting: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
-            is_paused: self.pressure.is_paused(),
+            is_paused: self.pressure.is_told_paused,
             is_spill_full: self.pressure.is_disk_full,
         })));
     }

@@ -1,6 +1,23 @@
 //! How much memory the process uses, by the kernel's books: the sum of results leaves out what kernels and the allocator hold.
 
 use std::fs;
+use std::sync::OnceLock;
+
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Have `give_back` called, on a thread of a worker's own, while the process takes much of its memory: a program that knows its
+/// allocator can have it return what it keeps for later. Without it an idle process may go on taking what it has long freed.
+/// Only the first call counts.
+pub fn when_short(give_back: fn()) {
+    let _ = GIVE_BACK.set(give_back);
+}
+
+/// Have the allocator return what it keeps.
+pub(crate) fn give_back() {
+    if let Some(give_back) = GIVE_BACK.get() {
+        give_back();
+    }
+}
 
 /// Resident memory of this process in bytes; `None` where the kernel does not say.
 #[must_use]
