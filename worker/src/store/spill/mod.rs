@@ -192,5 +192,5 @@ fn is_full(error: &io::Error) -> bool {
 fn is_in_memory(path: &Path) -> bool {
     /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of the kernel.
     const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
-    rustix::fs::statfs(path).is_ok_and(|stat| IN_MEMORY.contains(&(stat.f_type as i64)))
+    rustix::fs::statfs(path).is_ok_and(|stat| IN_MEMORY.contains(&stat.f_type))
 }
