@@ -37,6 +37,11 @@ pub(crate) struct Configuration {
     /// As `--memory`: a size with its unit, or bytes.
     #[serde(deserialize_with = "nbytes")]
     pub(crate) memory: Option<u64>,
+    /// As `rask worker --spill-dir`.
+    pub(crate) spill_dir: Option<PathBuf>,
+    /// As `rask worker --spill-limit`: a size with its unit, or bytes.
+    #[serde(deserialize_with = "nbytes")]
+    pub(crate) spill_limit: Option<u64>,
     /// As `rask worker --name`.
     pub(crate) name: Option<String>,
     /// As `rask worker --resources`.

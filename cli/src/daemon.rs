@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rask_comm::{JoinError, Role, host_name, obtain_identity};
 use rask_scheduler::server::{SchedulerConfig, ServerError};
 use rask_worker::server::{WorkerConfig, WorkerError};
+use rask_worker::store::spill::SpillConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{Handover, SchedulerArguments, WorkerArguments};
@@ -92,6 +93,7 @@ fn worker_config(arguments: &WorkerArguments, settings: &Settings, address: Sock
     let threads = arguments.threads.or(settings.file.threads).unwrap_or_else(n_processors);
     let mut config = WorkerConfig::new(address, threads);
     config.memory_limit = arguments.memory.or(settings.file.memory).unwrap_or_else(default_memory);
+    config.spill = spill_config(arguments, settings);
     config.listen = arguments.listen;
     config.has_handover = arguments.handover == Handover::On;
     config.resources = if arguments.resources.is_empty() {
@@ -102,6 +104,13 @@ fn worker_config(arguments: &WorkerArguments, settings: &Settings, address: Sock
     let roots = if arguments.data_root.is_empty() { &settings.file.data_roots } else { &arguments.data_root };
     config.data_roots = data_roots(roots, address)?;
     Ok(config)
+}
+
+/// Where results go that memory is too short for.
+fn spill_config(arguments: &WorkerArguments, settings: &Settings) -> Option<SpillConfig> {
+    let directory = settings.spill_dir(arguments.spill_dir.as_ref(), || settings.state_dir.path().join("spill"))?;
+    let limit = arguments.spill_limit.or(settings.file.spill_limit).unwrap_or(0);
+    Some(SpillConfig { limit, ..SpillConfig::new(directory) })
 }
 
 /// The directories that tasks may touch. On its own host a user may read anything anyway; what comes from elsewhere is held
@@ -138,6 +147,10 @@ fn join_failure(error: &JoinError, scheduler: &str) -> Failure {
 fn worker_failure(error: &WorkerError) -> Failure {
     match error {
         WorkerError::NoScheduler { .. } | WorkerError::Refused { .. } => Failure::unreachable(error.to_string()),
+        WorkerError::Spill { .. } => Failure::failed(error.to_string())
+            .with_hint("--spill-dir takes another directory, or none to keep all results in memory"),
+        WorkerError::Exhausted { .. } => Failure::failed(error.to_string())
+            .with_hint("tasks that need more memory than there is, or --memory is more than this machine has left"),
         WorkerError::Bind(_) | WorkerError::System(_) => Failure::failed(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 //! Commands live in files of their own. What they have in common (graph files, connections, failures, the terminal) is
 //! here beside them; what graphs are and how they run is in the crates below.
 
+mod allocator;
 mod arguments;
 mod bench;
 mod blocking;
@@ -42,11 +43,6 @@ use arguments::{Arguments, Command};
 use exit::{Exit, Failure};
 use settings::Settings;
 
-/// Kernels allocate and free large buffers from many threads at once, which the system's allocator answers with memory it
-/// does not give back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match execute(arguments) {
@@ -56,6 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<Exit> {
+    rask_worker::store::memory::when_short(allocator::give_back);
     let settings = Settings::load(&arguments.global)?;
     logging::start(&settings)?;
     match arguments.command {

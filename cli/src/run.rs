@@ -1,5 +1,7 @@
 //! `rask run`: compute a graph file in this process, or on processes made for it.
 
+use std::path::PathBuf;
+
 use rask::{Client, ClusterOptions, LocalCluster, LocalOptions};
 
 use crate::arguments::RunArguments;
@@ -41,12 +43,13 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
     let request = Request { plan: &plan, name: &name, priority: 0, is_json: arguments.json, is_detached: false };
     block_on(async {
         if arguments.processes {
-            return on_processes(&size, &request).await;
+            return on_processes(&size, settings.file.spill_dir.clone(), &request).await;
         }
         let options = LocalOptions {
             n_workers: size.n_workers,
             n_slots: size.threads,
             memory_limit: size.memory,
+            spill_dir: settings.spill_dir(None, rask::default_spill_dir),
             data_roots: None,
             registry,
         };
@@ -55,10 +58,14 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
     })
 }
 
-async fn on_processes(size: &Size, request: &Request<'_>) -> anyhow::Result<Exit> {
+async fn on_processes(size: &Size, spill_dir: Option<PathBuf>, request: &Request<'_>) -> anyhow::Result<Exit> {
     let binary = std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))?;
-    let (n_slots, memory_limit) = (size.threads, size.memory);
-    let options = ClusterOptions { n_slots, memory_limit, ..ClusterOptions::new(binary, size.n_workers) };
+    let options = ClusterOptions {
+        n_slots: size.threads,
+        memory_limit: size.memory,
+        spill_dir,
+        ..ClusterOptions::new(binary, size.n_workers)
+    };
     let started = LocalCluster::processes(options).await;
     let cluster = started.map_err(|error| Failure::failed(format!("cannot start a cluster of processes: {error}")))?;
     let client = cluster

@@ -43,6 +43,12 @@ impl Settings {
         flag.or(self.file.scheduler.as_ref()).cloned().unwrap_or_else(|| DEFAULT_ADDRESS.to_string())
     }
 
+    /// Where to spill: as a flag, a variable or the file say, or by default; `None` when that is "none".
+    pub(crate) fn spill_dir(&self, flag: Option<&PathBuf>, default: impl FnOnce() -> PathBuf) -> Option<PathBuf> {
+        let said = flag.or(self.file.spill_dir.as_ref()).cloned();
+        said.map_or_else(|| Some(default()), |directory| (directory.as_os_str() != "none").then_some(directory))
+    }
+
     /// The join token, if one was given: in a file, or in `RASK_TOKEN`.
     ///
     /// # Errors

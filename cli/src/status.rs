@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
 use rask::Client;
-use rask_comm::message::StatusReport;
+use rask_comm::message::{StatusReport, WorkerReport, WorkerStatus};
 use rask_graphs::GraphId;
 use serde_json::{Value as Json, json};
 
@@ -53,23 +53,32 @@ fn to_text(report: &StatusReport) -> String {
     if report.workers.is_empty() {
         text.push_str("no workers\n");
     } else {
-        let mut workers = table(&["worker", "address", "threads", "running", "results", "held", "memory", "limit", "state"]);
+        let mut workers = table(&[
+            "worker",
+            "address",
+            "threads",
+            "running",
+            "results",
+            "limit",
+            "held",
+            "in flight",
+            "spilled",
+            "unmanaged",
+            "state",
+        ]);
         for worker in &report.workers {
-            let state = match (worker.is_retiring, worker.status.is_paused) {
-                (true, _) => "leaving",
-                (false, true) => "paused",
-                (false, false) => "",
-            };
             workers.add_row([
                 escape(&worker.name),
                 worker.address.to_string(),
                 worker.n_slots.to_string(),
                 worker.n_processing.to_string(),
                 worker.n_results.to_string(),
-                size_text(worker.status.nbytes_results),
-                size_text(worker.status.rss_nbytes),
                 size_text(worker.memory_limit),
-                state.to_owned(),
+                size_text(worker.status.nbytes_results),
+                size_text(worker.status.nbytes_in_flight),
+                size_text(worker.status.nbytes_spilled),
+                size_text(unmanaged(&worker.status)),
+                state_of(worker),
             ]);
         }
         text.push_str(&format!("{workers}\n"));
@@ -105,6 +114,19 @@ fn to_text(report: &StatusReport) -> String {
     text
 }
 
+/// Memory of the process that no result explains: kernels at work, the program itself, what the allocator keeps.
+fn unmanaged(status: &WorkerStatus) -> u64 {
+    status.rss_nbytes.saturating_sub(status.nbytes_results)
+}
+
+/// What keeps a worker from work.
+fn state_of(worker: &WorkerReport) -> String {
+    let states =
+        [(worker.is_retiring, "leaving"), (worker.status.is_paused, "paused"), (worker.status.is_spill_full, "spill disk full")];
+    let states: Vec<&str> = states.into_iter().filter(|(is_so, _)| *is_so).map(|(_, state)| state).collect();
+    states.join(", ")
+}
+
 fn to_json(report: &StatusReport) -> Json {
     let workers: Vec<Json> = report
         .workers
@@ -114,7 +136,10 @@ fn to_json(report: &StatusReport) -> Json {
                 "id": worker.worker.to_string(), "name": worker.name, "address": worker.address.to_string(),
                 "n_slots": worker.n_slots, "memory_limit": worker.memory_limit, "n_processing": worker.n_processing,
                 "n_results": worker.n_results, "nbytes_results": worker.status.nbytes_results,
-                "nbytes_spilled": worker.status.nbytes_spilled, "rss_nbytes": worker.status.rss_nbytes,
+                "nbytes_in_flight": worker.status.nbytes_in_flight, "nbytes_reserved": worker.status.nbytes_reserved,
+                "nbytes_spilled": worker.status.nbytes_spilled, "nbytes_written": worker.status.nbytes_written,
+                "rss_nbytes": worker.status.rss_nbytes, "nbytes_unmanaged": unmanaged(&worker.status),
+                "is_spill_full": worker.status.is_spill_full,
                 "n_executing": worker.status.n_executing, "is_paused": worker.status.is_paused, "is_retiring": worker.is_retiring,
             })
         })
@@ -165,5 +190,33 @@ mod tests {
         assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
         assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
+    }
+
+    #[test]
+    fn memory_is_told_apart() {
+        let status = WorkerStatus {
+            nbytes_results: 3 << 30,
+            nbytes_spilled: 5 << 30,
+            rss_nbytes: 7 << 29,
+            is_paused: true,
+            is_spill_full: true,
+            ..WorkerStatus::default()
+        };
+        let worker = WorkerReport {
+            worker: rask_graphs::WorkerId(0),
+            name: "a".to_owned(),
+            address: ([127, 0, 0, 1], 1).into(),
+            n_slots: 1,
+            memory_limit: 4 << 30,
+            n_processing: 0,
+            n_results: 9,
+            is_retiring: false,
+            status,
+        };
+        assert_eq!(unmanaged(&worker.status), 1 << 29);
+        let report = StatusReport { workers: vec![worker], ..StatusReport::default() };
+        let text = to_text(&report);
+        assert!(text.contains("paused, spill disk full") && text.contains("unmanaged"), "{text}");
+        assert_eq!(to_json(&report)["workers"][0]["nbytes_unmanaged"], 1 << 29);
     }
 }

@@ -27,6 +27,8 @@ pub struct ClusterOptions {
     pub memory_limit: u64,
     /// Whether workers hand results to each other within this host; over QUIC otherwise.
     pub has_handover: bool,
+    /// Where workers put results that memory is too short for; `None` for a directory that goes with the cluster.
+    pub spill_dir: Option<PathBuf>,
     /// The `rask` program.
     pub binary: PathBuf,
     /// Log level of the children, to this process's stderr; `None` for silence.
@@ -37,7 +39,7 @@ impl ClusterOptions {
     /// `n_workers` workers of one slot, from the program at `binary`.
     #[must_use]
     pub fn new(binary: PathBuf, n_workers: u32) -> Self {
-        Self { n_workers, n_slots: 1, memory_limit: 0, has_handover: true, binary, log: None }
+        Self { n_workers, n_slots: 1, memory_limit: 0, has_handover: true, spill_dir: None, binary, log: None }
     }
 }
 
@@ -141,6 +143,9 @@ impl LocalCluster {
         command.args(["--handover", if options.has_handover { "on" } else { "off" }]);
         if options.memory_limit > 0 {
             command.args(["--memory", &options.memory_limit.to_string()]);
+        }
+        if let Some(directory) = &options.spill_dir {
+            command.arg("--spill-dir").arg(directory);
         }
         let mut child = command.spawn()?;
         let leash = child.stdin.take();

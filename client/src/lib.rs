@@ -40,7 +40,7 @@ pub use client::{Client, SubmitError};
 pub use cluster::{ClusterError, ClusterOptions, LocalCluster};
 pub use gather::GatherError;
 pub use job::{Job, JobError, Progress, describe_failure};
-pub use local::{LocalError, LocalOptions};
+pub use local::{LocalError, LocalOptions, default_spill_dir};
 pub use rask_comm::message::{
     FailureKind, GraphReport, GraphStats, StatusReport, SubmitOptions, TaskCounts, TaskFailure, WorkerReport,
 };

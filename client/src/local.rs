@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use futures::channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, WorkerHello};
 use rask_comm::time::Time;
@@ -16,6 +17,7 @@ use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
 use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use rask_worker::machine::{FetchFailure, FetchItem};
+use rask_worker::store::spill::{SpillArea, SpillConfig};
 
 use crate::client::Client;
 use crate::gather::{Fetching, PartSource};
@@ -33,6 +35,9 @@ pub struct LocalOptions {
     pub n_slots: u32,
     /// Memory limit of each worker in bytes, 0 for none.
     pub memory_limit: u64,
+    /// Where each worker puts results that memory is too short for, in a directory of its own that goes with the cluster;
+    /// `None` to keep them in memory.
+    pub spill_dir: Option<PathBuf>,
     /// Directories that file operators may touch; `None` for all that this process's user may.
     pub data_roots: Option<Vec<PathBuf>>,
     /// Operators.
@@ -44,8 +49,15 @@ impl LocalOptions {
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
         let n_slots = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-        Self { n_workers: 1, n_slots, memory_limit: 0, data_roots: None, registry }
+        Self { n_workers: 1, n_slots, memory_limit: 0, spill_dir: Some(default_spill_dir()), data_roots: None, registry }
     }
+}
+
+/// Where programs put big files that need not last: `TMPDIR` if that is set, else `/var/tmp`, which unlike `/tmp` is on a disk.
+#[must_use]
+pub fn default_spill_dir() -> PathBuf {
+    let on_disk = PathBuf::from("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && on_disk.is_dir() { on_disk } else { std::env::temp_dir() }
 }
 
 /// Why an embedded cluster could not start.
@@ -191,10 +203,16 @@ impl Fetcher for Port {
         let begun = Instant::now();
         let hub = self.hub.upgrade();
         let peer = hub.as_ref().and_then(|hub| hub.workers.get()?.get(order.from.index()));
+        let fetch = order.fetch;
         for item in order.items {
-            match peer.and_then(|peer| peer.store().get(&item)) {
-                Some(value) => core.fetch_arrived(order.fetch, item, value, begun.elapsed()),
-                None => core.fetch_failed(order.fetch, item, FetchFailure::NotThere),
+            let core = core.clone();
+            let answer = move |value| match value {
+                Some(value) => core.fetch_arrived(fetch, item, value, begun.elapsed()),
+                None => core.fetch_failed(fetch, item, FetchFailure::NotThere),
+            };
+            match peer {
+                Some(peer) => peer.read_later(item, answer),
+                None => answer(None),
             }
         }
     }
@@ -213,6 +231,14 @@ impl Fetcher for Port {
         match hub.as_ref().and_then(|hub| hub.workers.get()?.get(to.index())) {
             // Nothing is copied in this process, so nothing is too big to be sent along.
             Some(peer) => peer.pushed(self.worker, item, value),
+            None => core.peer_gone(to),
+        }
+    }
+
+    fn announce(&self, core: &WorkerCore, to: WorkerId, item: FetchItem, nbytes: u64) {
+        let hub = self.hub.upgrade();
+        match hub.as_ref().and_then(|hub| hub.workers.get()?.get(to.index())) {
+            Some(peer) => peer.made(self.worker, item, nbytes),
             None => core.peer_gone(to),
         }
     }
@@ -240,7 +266,12 @@ impl PartSource for Stores {
             let hub = self.hub.upgrade().ok_or("the cluster has stopped")?;
             let core = hub.workers.get().and_then(|workers| workers.get(holder.worker.index()));
             let item = FetchItem { task, attempt, part };
-            core.and_then(|core| core.store().get(&item)).ok_or_else(|| "it does not hold the result".to_owned())
+            let (give, given) = oneshot::channel();
+            if let Some(core) = core {
+                // Whoever asked may have gone meanwhile.
+                core.read_later(item, move |value| drop(give.send(value)));
+            }
+            given.await.ok().flatten().ok_or_else(|| "it does not hold the result".to_owned())
         })
     }
 }
@@ -248,6 +279,7 @@ impl PartSource for Stores {
 /// Stops the cluster when the client goes.
 struct Cluster {
     hub: Arc<Hub>,
+    spill: Vec<Arc<SpillArea>>,
 }
 
 impl Drop for Cluster {
@@ -255,6 +287,8 @@ impl Drop for Cluster {
         *self.hub.stop.lock() = true;
         self.hub.stopped.notify_all();
         self.hub.workers.get().into_iter().flatten().for_each(WorkerCore::shutdown);
+        // Slots may go on for a while; the files need not.
+        self.spill.iter().for_each(|area| area.close());
     }
 }
 
@@ -268,11 +302,17 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
         stop: Mutex::new(false),
         stopped: Condvar::new(),
     });
-    let cluster = Cluster { hub: Arc::clone(&hub) };
+    let mut cluster = Cluster { hub: Arc::clone(&hub), spill: Vec::new() };
     let mut cores = Vec::new();
     for idx in 0..options.n_workers.max(1) {
         let mut config = CoreConfig::new(&format!("local-{idx}"), options.n_slots);
         config.memory_limit = options.memory_limit;
+        config.fails_tasks = true;
+        if let Some(directory) = options.spill_dir.as_ref().filter(|_| options.memory_limit > 0) {
+            let area = SpillArea::create(&SpillConfig::new(directory), Arc::clone(&options.registry))?;
+            cluster.spill.push(Arc::clone(&area));
+            config.spill = Some(area);
+        }
         config.data_roots = options.data_roots.clone().map(Arc::from);
         let port = Arc::new(Port { hub: Arc::downgrade(&hub), worker: WorkerId(idx) });
         cores.push(WorkerCore::start(&config, Arc::clone(&options.registry), Arc::clone(&port) as _, port)?);

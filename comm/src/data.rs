@@ -8,6 +8,8 @@
 //! failure leads to, is decided elsewhere.
 
 use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,9 @@ impl PartRequest {
     }
 }
 
+/// A future of any kind.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// What a worker serves from.
 pub trait PartSource: Send + Sync + 'static {
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
@@ -95,6 +100,12 @@ pub trait PartSource: Send + Sync + 'static {
     /// This process's part in handing results over within the host, if it takes part.
     fn handover(&self) -> Option<&Handover> {
         None
+    }
+
+    /// The result or part when [`PartSource::get`] does not have it at hand but it can be read from a disk.
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
+        let _ = item;
+        Box::pin(std::future::ready(None))
     }
 
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
@@ -306,7 +317,11 @@ async fn agree(
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
-        let (header, buffers) = answer(item, source);
+        let value = match source.get(item) {
+            Some(value) => Some(value),
+            None => source.read_back(item).await,
+        };
+        let (header, buffers) = answer(item, value);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
         reply.add(Bytes::from(frame)).await?;
@@ -317,8 +332,8 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
     Ok(reply.finish().await?)
 }
 
-fn answer(item: &PartRequest, source: &dyn PartSource) -> (ItemHeader, Vec<Bytes>) {
-    let Some(value) = source.get(item) else { return (ItemHeader::NotThere, Vec::new()) };
+fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {
+    let Some(value) = value else { return (ItemHeader::NotThere, Vec::new()) };
     match value.encode() {
         Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
         Err(error) => (ItemHeader::NotSendable(error.to_string()), Vec::new()),

@@ -286,12 +286,16 @@ pub enum FromWorker {
 /// The state of a worker, as it sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Bytes of results held.
+    /// Bytes of results held in memory, parts fetched for runs included.
     pub nbytes_results: u64,
     /// Bytes reserved for fetches in flight.
     pub nbytes_in_flight: u64,
-    /// Bytes of results in spill files.
+    /// Bytes that tasks on slots are expected to need for their results and for what is read back for them.
+    pub nbytes_reserved: u64,
+    /// Bytes of results that are in spill files only.
     pub nbytes_spilled: u64,
+    /// Bytes of all results that were ever written to spill files.
+    pub nbytes_written: u64,
     /// Resident memory of the process, in bytes.
     pub rss_nbytes: u64,
     /// Tasks on slots.
@@ -300,6 +304,8 @@ pub struct WorkerStatus {
     pub n_waiting: u32,
     /// Whether it takes no new runs because memory is short.
     pub is_paused: bool,
+    /// Whether the last result that was to be spilled found no space on the disk.
+    pub is_spill_full: bool,
 }
 
 /// What kind of thing went wrong. Kinds travel as enums, never as text.

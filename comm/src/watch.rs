@@ -270,6 +270,14 @@ impl Pusher {
         self.outbox.push(vec![FromMaker::Made { item, nbytes }])
     }
 
+    /// Send word that a result of about `nbytes` bytes has been made and can be fetched.
+    ///
+    /// # Errors
+    /// As [`Pusher::push`].
+    pub fn announce(&self, item: PartRequest, nbytes: u64) -> Result<(), PushError> {
+        self.outbox.push(vec![FromMaker::Made { item, nbytes }])
+    }
+
     /// End the conversation at once; what waits is not sent.
     pub fn stop(&self) {
         self.stop.notify_one();

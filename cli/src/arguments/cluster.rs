@@ -73,6 +73,12 @@ pub(crate) struct WorkerArguments {
     /// Memory for results, such as 2GiB [default: three quarters of the machine's memory]
     #[arg(long, env = "RASK_MEMORY", value_name = "SIZE", value_parser = parse_nbytes)]
     pub(crate) memory: Option<u64>,
+    /// Directory for results that memory is too short for, or "none" [default: spill in the state directory]
+    #[arg(long, env = "RASK_SPILL_DIR", value_name = "DIR")]
+    pub(crate) spill_dir: Option<PathBuf>,
+    /// Space to use there at most, such as 100GiB [default: as much as there is]
+    #[arg(long, env = "RASK_SPILL_LIMIT", value_name = "SIZE", value_parser = parse_nbytes)]
+    pub(crate) spill_limit: Option<u64>,
     /// Name of the worker, for restrictions and reports [default: made from the host's name and the process id]
     #[arg(long, env = "RASK_NAME", value_name = "NAME")]
     pub(crate) name: Option<String>,

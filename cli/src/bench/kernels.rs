@@ -1,10 +1,12 @@
-//! The operators that only benchmarks use: `bench.compute`, a known amount of arithmetic with a result of a known size, and
-//! `bench.stamp`, which says when it ran. Workers of this program know them.
+//! The operators that only benchmarks use: `bench.compute`, a known amount of arithmetic with a result of a known size,
+//! `bench.stamp`, which says when it ran, and `bench.fill`, `bench.join` and `bench.total`, which make chunks of numbers, whole
+//! or in parts, put parts together, and add up. Workers of this program know them.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rask_graphs::builtin::Opaque;
+use bytes::Bytes;
+use rask_graphs::builtin::{Opaque, Parts};
 use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
 use serde::Deserialize;
 use serde_json::json;
@@ -142,6 +144,80 @@ pub(super) fn time_until_stamp(begin: SystemTime, stamp: &Value) -> Result<Durat
     Ok(Duration::from_nanos(u64::from_le_bytes(at).saturating_sub(nanoseconds(begin))))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FillArgs {
+    seed: u64,
+    nbytes: usize,
+    n_parts: usize,
+}
+
+/// The numbers of a chunk: without a pattern that a compressor would find, and cheap.
+fn numbers(seed: u64) -> impl Iterator<Item = u64> {
+    let first = (seed + 1) << 32;
+    (first..).map(|at| {
+        let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 29)
+    })
+}
+
+fn fill(_ctx: &TaskContext, args: &FillArgs, _inputs: &[Value]) -> Result<Value, KernelError> {
+    let mut bytes = Vec::with_capacity(args.nbytes);
+    for number in numbers(args.seed).take(args.nbytes / 8) {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let bytes = Bytes::from(bytes);
+    if args.n_parts == 0 {
+        return Ok(Value::new(Opaque(bytes)));
+    }
+    // Bounds are multiples of eight, so that no number is cut.
+    let bound = |part: usize| args.nbytes / 8 * part / args.n_parts * 8;
+    let parts = (0..args.n_parts).map(|part| Value::new(Opaque(bytes.slice(bound(part)..bound(part + 1)))));
+    Ok(Value::new(Parts(parts.collect())))
+}
+
+fn join(_ctx: &TaskContext, _args: &NoArgs, inputs: &[Value]) -> Result<Value, KernelError> {
+    let pieces = inputs.iter().map(|input| Ok(&input.expect::<Opaque>("a part of a chunk")?.0));
+    let pieces = pieces.collect::<Result<Vec<&Bytes>, KernelError>>()?;
+    Ok(Value::new(Opaque(
+        pieces
+            .into_iter()
+            .fold(Vec::new(), |mut bytes, piece| {
+                bytes.extend_from_slice(piece);
+                bytes
+            })
+            .into(),
+    )))
+}
+
+fn total(_ctx: &TaskContext, _args: &NoArgs, inputs: &[Value]) -> Result<Value, KernelError> {
+    let sums = inputs.iter().map(|input| {
+        let (numbers, rest) = input.expect::<Opaque>("a chunk or a sum")?.0.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(KernelError("a chunk has eight bytes a number".to_owned()));
+        }
+        Ok(numbers.iter().fold(0, |sum: u64, number| sum.wrapping_add(u64::from_le_bytes(*number))))
+    });
+    let sum = sums.collect::<Result<Vec<u64>, KernelError>>()?.into_iter().fold(0, u64::wrapping_add);
+    Ok(Value::new(Opaque(sum.to_le_bytes().to_vec().into())))
+}
+
+/// The sum of the numbers of a chunk.
+pub(super) fn sum_of_chunk(seed: u64, nbytes: u64) -> u64 {
+    let n_numbers = usize::try_from(nbytes / 8).unwrap_or(usize::MAX);
+    numbers(seed).take(n_numbers).fold(0, u64::wrapping_add)
+}
+
+/// What the result of a `bench.total` says.
+///
+/// # Errors
+/// When it is no such result.
+pub(super) fn total_of(value: &Value) -> Result<u64, KernelError> {
+    let bytes = &value.expect::<Opaque>("the result of bench.total")?.0;
+    let bytes = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| KernelError("a sum has eight bytes".to_owned()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
 /// Register the operators of this module.
 ///
 /// # Panics
@@ -174,6 +250,25 @@ pub(super) fn register(registry: &mut Registry) {
         args_schema: json!({ "type": "object", "additionalProperties": false, "properties": {} }),
     };
     registry.register(stamp_spec, stamp);
+    register_chunks(registry);
+}
+
+fn register_chunks(registry: &mut Registry) {
+    let no_args = json!({ "type": "object", "additionalProperties": false, "properties": {} });
+    let fill_schema = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["seed", "nbytes", "n_parts"],
+        "properties": {
+            "seed": { "type": "integer", "minimum": 0, "description": "Which numbers." },
+            "nbytes": { "type": "integer", "minimum": 0, "description": "Size of the result, a multiple of 8." },
+            "n_parts": { "type": "integer", "minimum": 0, "description": "Parts of the result; 0 for a whole." },
+        },
+    });
+    let spec = |name, output, doc, args_schema| OperatorSpec { name, version: 1, inputs: Arity::any(), output, doc, args_schema };
+    registry.register(spec("bench.fill", "bytes", "Make a chunk of numbers, or several parts of one.", fill_schema), fill);
+    registry.register(spec("bench.join", "bytes", "Put parts together.", no_args.clone()), join);
+    registry.register(spec("bench.total", "bytes", "Add up the numbers of all inputs.", no_args), total);
 }
 
 #[cfg(test)]

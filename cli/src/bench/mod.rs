@@ -3,6 +3,7 @@
 mod cluster;
 mod kernels;
 mod machine;
+mod memory;
 mod metg;
 mod overhead;
 mod parcels;
@@ -38,6 +39,8 @@ enum Bench {
     Machine(MachineArgs),
     /// Schedule named workloads on up to 10,000 simulated workers, in virtual time.
     Scale(scale::ScaleArgs),
+    /// Run workloads of several times the workers' memory, and see what memory they take. Prints a JSON object a workload.
+    Memory(memory::MemoryArgs),
     /// Find the smallest tasks that still use half of the machine: METG(50 %) of the patterns of Task Bench.
     ///
     /// The granularity of tasks is wall time x slots / tasks. Efficiency is the share of the peak, which is what the same
@@ -131,6 +134,7 @@ struct TransferArgs {
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
     match args.which {
         Bench::Overhead(args) => overhead::run(&args),
+        Bench::Memory(args) => memory::run(&args),
         Bench::Scale(args) => scale::run(&args),
         Bench::Taskbench(args) => taskbench::run(&args),
         Bench::Transfer(args) => transfer::run(&args),

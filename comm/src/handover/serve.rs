@@ -73,7 +73,11 @@ async fn read_request(reader: &mut Reader) -> io::Result<Option<Vec<PartRequest>
 
 async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
     let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
-    let Some(value) = source.get(&item) else { return short(&Handed::NotThere) };
+    let value = match source.get(&item) {
+        Some(value) => Some(value),
+        None => source.read_back(&item).await,
+    };
+    let Some(value) = value else { return short(&Handed::NotThere) };
     let encoded = match value.encode() {
         Ok(encoded) => encoded,
         Err(error) => return short(&Handed::NotSendable(error.to_string())),

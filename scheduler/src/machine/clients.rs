@@ -276,7 +276,8 @@ fn cause(run: &GraphRun, idx: TaskIdx) -> TaskFailure {
 }
 
 fn locate(core: &mut Core, client: ClientId, task: TaskId, out: &mut Actions) {
-    if !is_own(core, client, task) || !core.entry(task).is_needed() && core.entry(task).state != TaskState::Erred {
+    // What only another graph needs is made for that one, and may stop being made without a word to this client.
+    if !is_own(core, client, task) || !core.entry(task).has(WANTED) && core.entry(task).state != TaskState::Erred {
         let failure = TaskFailure {
             task,
             key: String::new(),

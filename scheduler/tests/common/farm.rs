@@ -381,6 +381,7 @@ impl Farm {
                 }
                 Action::Drop(item) => self.drop_item(worker, item),
                 Action::Exit => panic!("{worker} leaves, and nobody told it to"),
+                Action::Spill { .. } | Action::Evict { .. } | Action::Abort { .. } => panic!("{worker} has no limit on memory"),
                 Action::Close { reason } => panic!("{worker} ends the conversation: {reason}"),
             }
         }

@@ -15,7 +15,7 @@ use tests::sim::{Options, run};
 #[derive(Parser)]
 #[command(name = "sim")]
 struct Flags {
-    /// Number of seeds to run [default: 100; with --faults up to 1500 each, the rarest shows after some 550]
+    /// Number of seeds to run [default: 100; with --faults up to 4000 each, the rarest shows after some 1900]
     #[arg(long)]
     seeds: Option<u64>,
     /// The first seed.
@@ -121,7 +121,7 @@ fn report(flags: &Flags, options: Options, message: &str, at: &str) {
 fn try_faults(flags: &Flags) -> ExitCode {
     let scheduler = SchedulerFault::ALL.map(|fault| (Some(fault), None));
     let worker = WorkerFault::ALL.map(|fault| (None, Some(fault)));
-    let n_seeds = flags.seeds.unwrap_or(1_500);
+    let n_seeds = flags.seeds.unwrap_or(4_000);
     let mut n_missed = 0;
     for (scheduler_fault, worker_fault) in scheduler.into_iter().chain(worker) {
         let name = scheduler_fault.map(|fault| format!("{fault:?}")).or(worker_fault.map(|fault| format!("{fault:?}")));
@@ -148,6 +148,7 @@ fn print_counts(n_seeds: u64, counts: &Counts, seconds: f64) {
         counts.n_events, counts.n_messages, counts.virtual_seconds, counts.n_tasks, counts.n_executions
     );
     println!("  {} pushes, {} backups, of which {} won", counts.n_pushes, counts.n_backups, counts.n_backups_won);
+    println!("  {} results spilled", counts.n_spills);
     for (kind, n) in &counts.faults {
         println!("  {n:6} {kind}");
     }

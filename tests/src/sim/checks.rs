@@ -8,7 +8,7 @@ use rask_comm::message::{FailureKind, FromClient, TaskFailure, ToClient, ToWorke
 use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::TaskState;
 
-use super::oracle::Behaviour;
+use super::oracle::{Behaviour, KernelInput, kernel_inputs};
 use super::process::failure_message;
 use super::session::JobState;
 use super::world::World;
@@ -173,7 +173,8 @@ impl World {
                 let owner = &self.sessions[info.session].jobs[info.job];
                 info.is_cancel_sent || owner.state == JobState::Over
             }
-            FailureKind::Unprepared | FailureKind::TooLarge => false,
+            FailureKind::TooLarge => self.is_too_large_somewhere(task),
+            FailureKind::Unprepared => false,
         };
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
         let depends = failure.kind == FailureKind::NoSuchResult || self.depends_on(output, task);
@@ -189,6 +190,20 @@ impl World {
     /// Whether no worker has been known to the scheduler for the whole grace period.
     pub(super) fn is_deserted(&self) -> bool {
         self.no_workers_since.is_some_and(|since| self.now.since(since) >= self.config.no_worker_grace)
+    }
+
+    /// Whether the inputs of `task` are more than some worker's memory.
+    fn is_too_large_somewhere(&self, task: TaskId) -> bool {
+        let info = &self.graphs[&task.graph];
+        let nbytes_of = |input| {
+            let input = match input {
+                KernelInput::Own(idx, _) => TaskId::new(task.graph, idx),
+                KernelInput::External(external, _) => info.externals[external as usize],
+            };
+            self.graphs.get(&input.graph).map_or(0, |info| info.plan.tasks[input.idx.index()].nbytes)
+        };
+        let nbytes: u64 = kernel_inputs(&info.plan.graph, task.idx).into_iter().map(nbytes_of).sum();
+        self.processes.iter().any(|process| process.config.memory.limit < nbytes)
     }
 
     /// Whether some connected worker could run `task` one day.
@@ -244,6 +259,7 @@ impl World {
             let Some(worker) = self.conns[conn].worker else { continue };
             assert_eq!(machine.n_waiting() + machine.n_executing(), 0, "{worker} has runs left over");
             assert_eq!(machine.n_held(), process.store.len(), "{worker}: machine and store differ: {:?}", process.store);
+            process.check_disk(machine);
             for ((task, part), stored) in &process.store {
                 assert_eq!(*part, Part::WHOLE, "{worker} keeps part {part:?} of {task}");
                 assert_eq!(machine.held(*task), Some(stored.attempt), "{worker}: {task} in machine and store");
@@ -319,6 +335,7 @@ impl World {
             let n_watched = process.machine.as_ref().map_or(0, Machine::n_watched);
             assert_eq!(n_watched, 0, "{}: peers still watch for results", process.name);
             assert!(process.store.is_empty(), "{} still stores {:?}", process.name, process.store);
+            assert!(process.disk.files.is_empty(), "{} still has files of {:?}", process.name, process.disk.files);
             assert!(process.bodies.is_empty(), "{} still knows bodies {:?}", process.name, process.bodies.keys());
         }
     }

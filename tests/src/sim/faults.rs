@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rask_comm::time::Time;
 use rask_scheduler::machine::Config;
-use rask_worker::machine::Event;
+use rask_worker::machine::{Event, MemoryConfig};
 
 use super::entropy::Dice;
 use super::process::Process;
@@ -44,6 +44,12 @@ pub(super) enum Fault {
     ReleaseEarly,
     /// A result in a worker's store turns out to be unreadable.
     DamageResult,
+    /// A spilled result's file is damaged, or goes.
+    DamageFile,
+    /// A worker's disk is full for a while.
+    DiskFull,
+    /// A worker's disk has space again.
+    DiskBack(usize),
     /// A worker is short of memory for a while.
     MemoryShort,
     /// A worker has memory again.
@@ -52,7 +58,7 @@ pub(super) enum Fault {
     AllGone,
 }
 
-const KINDS: [Fault; 16] = [
+const KINDS: [Fault; 18] = [
     Fault::Crash,
     Fault::Pause,
     Fault::CutScheduler,
@@ -67,6 +73,8 @@ const KINDS: [Fault; 16] = [
     Fault::CancelStorm,
     Fault::ReleaseEarly,
     Fault::DamageResult,
+    Fault::DamageFile,
+    Fault::DiskFull,
     Fault::MemoryShort,
     Fault::AllGone,
 ];
@@ -89,6 +97,9 @@ impl Fault {
             Self::CancelStorm => "cancel storm",
             Self::ReleaseEarly => "early release",
             Self::DamageResult => "damaged result",
+            Self::DamageFile => "damaged spill file",
+            Self::DiskFull => "full spill disk",
+            Self::DiskBack(_) => "space on the spill disk",
             Self::MemoryShort => "memory short",
             Self::MemoryBack(_) => "memory back",
             Self::AllGone => "all workers gone",
@@ -160,6 +171,18 @@ pub(super) fn draw_config(dice: &mut Dice) -> Config {
     config
 }
 
+/// Draw what a worker may do with memory: plenty of it, or so little that it spills all the time.
+pub(super) fn draw_memory(dice: &mut Dice) -> MemoryConfig {
+    let mut memory = MemoryConfig::new(1 << 30);
+    if dice.chance(40) {
+        memory.limit = dice.magnitude(1_000, 1 << 24);
+        memory.can_spill = true;
+        memory.min_spill_nbytes = dice.magnitude(1, 100);
+        memory.max_writes = dice.between(1, 3) as usize;
+    }
+    memory
+}
+
 impl World {
     /// Put this seed's faults into the future.
     pub(super) fn plan_faults(&mut self) {
@@ -192,6 +215,9 @@ impl World {
                 | Fault::Cancel
                 | Fault::ReleaseEarly
                 | Fault::DamageResult
+                | Fault::DamageFile
+                | Fault::DiskFull
+                | Fault::DiskBack(_)
                 | Fault::MemoryShort
                 | Fault::MemoryBack(_) => self.dice.magnitude(1, 12),
             };
@@ -216,6 +242,10 @@ impl World {
                 self.set_memory_short(process, false);
                 return;
             }
+            Fault::DiskBack(process) => {
+                self.processes[process].is_disk_full = false;
+                return;
+            }
             Fault::Crash
             | Fault::Pause
             | Fault::CutScheduler
@@ -230,6 +260,8 @@ impl World {
             | Fault::CancelStorm
             | Fault::ReleaseEarly
             | Fault::DamageResult
+            | Fault::DamageFile
+            | Fault::DiskFull
             | Fault::MemoryShort
             | Fault::AllGone => {}
         }
@@ -299,6 +331,12 @@ impl World {
             }
             Fault::ReleaseEarly => self.release_some(),
             Fault::DamageResult => self.damage(process),
+            Fault::DamageFile => self.damage_file(process),
+            Fault::DiskFull => {
+                self.processes[process].is_disk_full = true;
+                let lasts = self.dice.between(1_000, 4_000_000);
+                self.push_in(lasts, Delivery::Fault(Fault::DiskBack(process)));
+            }
             Fault::MemoryShort => {
                 self.set_memory_short(process, true);
                 let lasts = self.dice.between(1_000, 2_000_000);
@@ -310,7 +348,7 @@ impl World {
                     self.crash(process, Some(restart));
                 }
             }
-            Fault::MendPeers(..) | Fault::MemoryBack(_) => {}
+            Fault::MendPeers(..) | Fault::MemoryBack(_) | Fault::DiskBack(_) => {}
         }
     }
 
@@ -368,11 +406,8 @@ impl World {
     fn damage(&mut self, process: usize) {
         let Some(conn) = self.processes[process].conn else { return };
         let held: Vec<_> = self.processes[process].store.keys().filter(|(_, part)| part.is_whole()).copied().collect();
-        let Some((task, part)) = self.dice.pick(&held) else { return };
-        self.may_repeat_work = true;
-        self.processes[process].store.remove(&(task, part));
-        self.processes[process].damaged.insert(task);
-        self.tell_worker(conn, Event::ResultLost { task });
+        let Some((task, _)) = self.dice.pick(&held) else { return };
+        self.lose_stored(conn, task);
     }
 
     fn set_memory_short(&mut self, process: usize, is_short: bool) {
@@ -393,6 +428,7 @@ impl World {
                 self.crash(process, None);
                 continue;
             }
+            self.processes[process].is_disk_full = false;
             // A process that stands still goes on by itself within seconds; waking it now would disorder its messages.
             self.set_memory_short(process, false);
             self.push(self.now, Delivery::Connect { process });

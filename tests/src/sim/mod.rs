@@ -14,6 +14,7 @@ mod faults;
 mod process;
 mod session;
 mod shell;
+mod spilling;
 mod watching;
 mod world;
 
@@ -134,6 +135,7 @@ fn build_workers(world: &mut World, options: Options) -> u64 {
         max_resource = max_resource.max(amount);
         let resources = if amount > 0 { vec![("gpu".to_owned(), amount as f64)] } else { Vec::new() };
         let mut config = MachineConfig::new(n_slots, 1 << 30);
+        config.memory = faults::draw_memory(&mut world.dice);
         if world.dice.chance(40) {
             config.limits.max_request_items = world.dice.magnitude(1, 8) as usize;
             config.limits.max_requests_per_peer = world.dice.between(1, 3) as usize;

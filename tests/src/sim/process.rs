@@ -9,9 +9,10 @@ use std::time::Duration;
 use rask_comm::message::{FailureKind, RunFailure, ToWorker, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Body, BodyId, Part, TaskId};
-use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
+use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, PAUSE};
 
 use super::oracle::{Behaviour, KernelInput, kernel_inputs, part_of, value_of};
+use super::spilling::Disk;
 use super::world::{Conn, Delivery, Stored, World};
 
 /// A run on a slot.
@@ -46,6 +47,12 @@ pub(super) struct Process {
     /// Results that a newer run's has taken the place of, and that run, which may be gone by now as well.
     pub(super) replaced: BTreeMap<TaskId, Attempt>,
     pub(super) timer_at: Option<Time>,
+    pub(super) disk: Disk,
+    pub(super) is_disk_full: bool,
+    /// Items asked for and not answered.
+    pub(super) n_fetching: usize,
+    /// Whether the machine has been told that memory is short.
+    pub(super) is_told_short: bool,
 }
 
 impl Process {
@@ -68,6 +75,10 @@ impl Process {
             damaged: BTreeSet::new(),
             replaced: BTreeMap::new(),
             timer_at: None,
+            disk: Disk::default(),
+            is_disk_full: false,
+            n_fetching: 0,
+            is_told_short: false,
         }
     }
 
@@ -80,6 +91,9 @@ impl Process {
         self.damaged.clear();
         self.replaced.clear();
         self.timer_at = None;
+        self.disk = Disk::default();
+        self.n_fetching = 0;
+        self.is_told_short = false;
     }
 
     /// As the real store: exactly this run's result, or a part of the whole.
@@ -102,8 +116,12 @@ impl Process {
         if place.attempt < stored.attempt {
             self.replaced.insert(task, stored.attempt);
         }
-        if place.attempt <= stored.attempt {
+        let is_in_file = place.attempt == stored.attempt && part.is_whole() && self.disk.files.contains(&task);
+        if place.attempt <= stored.attempt && !is_in_file {
             *place = stored;
+            if part.is_whole() {
+                self.disk.forget(task);
+            }
         }
     }
 }
@@ -213,10 +231,13 @@ impl World {
     /// The shell measures the process and tells the machine.
     pub(super) fn measure(&mut self, conn: usize) {
         let process = &self.processes[self.conns[conn].process];
-        let nbytes_results = process.store.values().map(|stored| stored.nbytes).sum();
-        let is_paused = process.is_memory_short;
+        let is_short = process.is_memory_short;
+        // As much as pauses a worker, and has it spill, but does not end it.
+        let rss_nbytes = if is_short { process.config.memory.limit / 100 * PAUSE.begins + 100 } else { 0 };
         if process.machine.as_ref().is_some_and(|machine| machine.worker().is_some()) {
-            self.tell_worker(conn, Event::Measured(WorkerStatus { nbytes_results, is_paused, ..WorkerStatus::default() }));
+            let at = self.conns[conn].process;
+            self.processes[at].is_told_short = is_short;
+            self.tell_worker(conn, Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
         }
     }
 
@@ -259,6 +280,8 @@ impl World {
                     let peer = usize::from(address.port() - 9_000);
                     assert_ne!(peer, usize::MAX, "{from}");
                     assert!(!items.is_empty(), "a fetch of nothing");
+                    self.check_room(at, "a fetch begins");
+                    self.processes[at].n_fetching += items.len();
                     let latency = self.draw_latency();
                     let asked_at = self.now;
                     self.push_in(latency, Delivery::FetchAsked { conn, fetch, peer, items, asked_at });
@@ -271,8 +294,14 @@ impl World {
                     let store = &mut self.processes[at].store;
                     if store.get(&place).is_some_and(|stored| stored.attempt == item.attempt) {
                         store.remove(&place);
+                        if item.part.is_whole() {
+                            self.processes[at].disk.forget(item.task);
+                        }
                     }
                 }
+                Action::Spill { task, attempt } => self.begin_spill(conn, task, attempt),
+                Action::Evict { task, attempt } => self.evict(at, task, attempt),
+                Action::Abort { reason } => panic!("worker {at} gives up: {reason}"),
                 Action::Exit => exits = true,
                 Action::Close { reason } => panic!("worker {at} ends the connection: {reason}"),
             }
@@ -321,6 +350,8 @@ impl World {
         spread: &[u32],
     ) {
         let at = self.conns[conn].process;
+        self.check_room(at, "a run starts");
+        self.read_back(at, inputs);
         if let Some(input) = self.find_absent(at, inputs) {
             self.push(self.now, Delivery::InputGone { conn, task, attempt, input });
             // It holds its slot until the shell has said so.
@@ -459,6 +490,9 @@ impl World {
         for item in items {
             let latency = self.draw_latency();
             is_broken |= self.dice.below(1_000) < self.profile.fetch_breaks_per_mille;
+            if !is_broken {
+                self.read_for_peer(peer, item);
+            }
             let stored = if is_broken { None } else { self.processes[peer].stored(item) };
             let wire_us = stored.map_or(0, |stored| stored.nbytes / 200);
             at = at.after(Duration::from_micros(latency + wire_us));
@@ -480,6 +514,7 @@ impl World {
         if self.processes[at].conn != Some(conn) {
             return;
         }
+        self.processes[at].n_fetching -= 1;
         let is_peer_there = self.processes[peer].is_up && self.processes[peer].life == life;
         let event = match stored {
             Some(stored) if is_peer_there => {

@@ -322,6 +322,9 @@ impl World {
     /// A worker process serves a client.
     pub(super) fn serve_client(&mut self, link: usize, item: FetchItem, holder: WorkerId, process: usize) {
         let is_broken = self.dice.below(1_000) < self.profile.fetch_breaks_per_mille;
+        if !is_broken {
+            self.read_for_peer(process, item);
+        }
         let stored = if is_broken { None } else { self.processes[process].stored(item) };
         let value = stored.filter(|_| self.processes[process].is_up).map(|stored| stored.value);
         let latency = self.draw_latency();

@@ -20,6 +20,8 @@ pub struct Counts {
     pub n_executions: u64,
     /// Results that were pushed to a worker that watched for them.
     pub n_pushes: u64,
+    /// Results that were written to files.
+    pub n_spills: u64,
     /// Second runs of stragglers.
     pub n_backups: u64,
     /// Second runs whose result was taken.
@@ -38,6 +40,7 @@ impl Counts {
         self.n_tasks += other.n_tasks;
         self.n_executions += other.n_executions;
         self.n_pushes += other.n_pushes;
+        self.n_spills += other.n_spills;
         self.n_messages += other.n_messages;
         self.n_backups += other.n_backups;
         self.n_backups_won += other.n_backups_won;

@@ -67,10 +67,14 @@ impl World {
     /// The maker's shell sends an item, or word of it, to a watcher.
     pub(super) fn begin_push(&mut self, maker: usize, to: WorkerId, item: FetchItem) {
         let at = self.conns[maker].process;
-        let Some(stored) = self.processes[at].stored(item) else {
+        // What is in a file only is not sent along: the watcher is told that it can be fetched.
+        let Some(mut stored) = self.processes[at].stored(item) else {
             assert!(self.processes[at].damaged.contains(&item.task), "worker {at} pushes {item:?}, which it does not hold");
             return;
         };
+        if self.processes[at].disk.evicted.contains(&item.task) {
+            stored.nbytes = stored.nbytes.max(MAX_PUSHED_NBYTES + 1);
+        }
         let latency = self.draw_latency() + stored.nbytes.min(MAX_PUSHED_NBYTES) / 200;
         self.push_in(latency, Delivery::Pushed { conn: self.conn_of[&to], maker, item, stored });
     }

@@ -68,6 +68,12 @@ pub(super) enum Delivery {
         task: TaskId,
         attempt: Attempt,
     },
+    /// The write of a result to a file ends.
+    SpillEnded {
+        conn: usize,
+        task: TaskId,
+        attempt: Attempt,
+    },
     InputGone {
         conn: usize,
         task: TaskId,
@@ -162,6 +168,7 @@ impl Delivery {
             | Self::Connect { .. }
             | Self::Executed { .. }
             | Self::InputGone { .. }
+            | Self::SpillEnded { .. }
             | Self::FetchAsked { .. }
             | Self::FetchEnded { .. }
             | Self::Watches { .. }
@@ -399,6 +406,7 @@ impl World {
             | Delivery::SchedulerGone { conn }
             | Delivery::Executed { conn, .. }
             | Delivery::InputGone { conn, .. }
+            | Delivery::SpillEnded { conn, .. }
             | Delivery::WorkerTimer { conn }
             | Delivery::Status { conn }
             | Delivery::WatchLost { conn, .. }
@@ -439,6 +447,7 @@ impl World {
             Delivery::Connect { process } => self.connect(process),
             Delivery::Executed { conn, task, attempt } => self.end_execution(conn, task, attempt),
             Delivery::InputGone { conn, task, attempt, input } => self.input_gone(conn, task, attempt, input),
+            Delivery::SpillEnded { conn, task, attempt } => self.end_spill(conn, task, attempt),
             Delivery::WorkerTimer { conn } => self.worker_timer(conn),
             Delivery::Status { conn } => self.worker_status(conn),
             Delivery::FetchAsked { conn, fetch, peer, items, asked_at } => self.serve_fetch(conn, fetch, peer, items, asked_at),

@@ -18,6 +18,9 @@ pub(crate) mod lending;
 mod panics;
 mod slot;
 #[cfg(test)]
+mod spill_tests;
+mod spilling;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -31,15 +34,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rask_comm::message::{FromWorker, ToWorker};
+use rask_comm::message::{FromWorker, ToWorker, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
 use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
 use crate::store::Store;
-use crate::store::memory::Gauge;
+use crate::store::memory::resident_nbytes;
+use crate::store::spill::SpillArea;
 use bodies::Bodies;
 use slot::{IS_BETWEEN_RUNS, Job};
+use spilling::Spilling;
 
 /// Where messages to the scheduler go.
 pub trait Uplink: Send + Sync {
@@ -67,6 +72,10 @@ pub trait Fetcher: Send + Sync {
     /// Send a result to the peer `to`, which watches for it: the result itself when small, word that it is made otherwise.
     /// Must not block. A peer that is gone is told of with [`WorkerCore::peer_gone`].
     fn push(&self, core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value);
+
+    /// Send word that a result is made to the peer `to`, which watches for it and can fetch it: it is in a file, and about
+    /// `nbytes` long. As [`Fetcher::push`] otherwise.
+    fn announce(&self, core: &WorkerCore, to: WorkerId, item: FetchItem, nbytes: u64);
 }
 
 /// What to watch for at one peer, or not any more.
@@ -85,6 +94,7 @@ enum Errand {
     Fetch(FetchOrder),
     Watch(WatchOrder),
     Push { to: WorkerId, item: FetchItem, value: Value },
+    Announce { to: WorkerId, item: FetchItem, nbytes: u64 },
 }
 
 /// One request to one peer.
@@ -112,6 +122,11 @@ pub enum Ending {
         /// Why.
         reason: String,
     },
+    /// The process had better end than go on: its memory is as good as used up.
+    Exhausted {
+        /// How much it takes.
+        reason: String,
+    },
 }
 
 /// What a core is started with.
@@ -123,6 +138,10 @@ pub struct CoreConfig {
     pub n_slots: u32,
     /// Memory limit of the process in bytes, 0 for none.
     pub memory_limit: u64,
+    /// Where results go that memory is too short for; `None` to keep them in memory.
+    pub spill: Option<Arc<SpillArea>>,
+    /// Whether runs fail when memory is as good as used up, rather than [`Ending::Exhausted`] ask for the end of the process.
+    pub fails_tasks: bool,
     /// Directories that file operators may touch; `None` for all.
     pub data_roots: Option<Arc<[PathBuf]>>,
     /// Stack of a slot in bytes; only what is used of it costs memory.
@@ -133,7 +152,15 @@ impl CoreConfig {
     /// `n_slots` slots with 16 MiB of stack, no memory limit, all directories.
     #[must_use]
     pub fn new(name: &str, n_slots: u32) -> Self {
-        Self { name: name.to_owned(), n_slots: n_slots.max(1), memory_limit: 0, data_roots: None, stack_nbytes: 16 << 20 }
+        Self {
+            name: name.to_owned(),
+            n_slots: n_slots.max(1),
+            memory_limit: 0,
+            spill: None,
+            fails_tasks: false,
+            data_roots: None,
+            stack_nbytes: 16 << 20,
+        }
     }
 }
 
@@ -152,6 +179,7 @@ struct Shared {
     /// The timekeeper waits here for something to time.
     timer: Condvar,
     store: Arc<Store>,
+    spilling: Spilling,
     registry: Arc<Registry>,
     uplink: Arc<dyn Uplink>,
     fetcher: Arc<dyn Fetcher>,
@@ -162,7 +190,6 @@ struct Shared {
 /// Everything behind the core's lock.
 struct State {
     machine: Machine,
-    gauge: Gauge,
     bodies: Bodies,
     /// Runs that a slot has to take. The machine starts a run only when a slot is free, so never more than slots.
     jobs: VecDeque<Job>,
@@ -219,9 +246,11 @@ impl WorkerCore {
         uplink: Arc<dyn Uplink>,
         fetcher: Arc<dyn Fetcher>,
     ) -> io::Result<Self> {
+        let mut machine = MachineConfig::new(config.n_slots, config.memory_limit);
+        machine.memory.can_spill = config.spill.is_some();
+        machine.memory.fails_tasks = config.fails_tasks;
         let state = State {
-            machine: Machine::new(MachineConfig::new(config.n_slots, config.memory_limit)),
-            gauge: Gauge::new(config.memory_limit),
+            machine: Machine::new(machine),
             bodies: Bodies::default(),
             jobs: VecDeque::new(),
             flags: Vec::new(),
@@ -245,6 +274,7 @@ impl WorkerCore {
             has_jobs: AtomicBool::new(false),
             timer: Condvar::new(),
             store: Arc::new(Store::new()),
+            spilling: Spilling::new(config.spill.clone(), config.memory_limit),
             registry,
             uplink,
             fetcher,
@@ -265,6 +295,10 @@ impl WorkerCore {
             let core = self.clone();
             let thread = thread::Builder::new().name(format!("{}-slot{idx}", config.name)).stack_size(config.stack_nbytes);
             thread.spawn(move || slot::run(&core))?;
+        }
+        if self.shared.spilling.is_needed() {
+            let core = self.clone();
+            thread::Builder::new().name(format!("{}-spill", config.name)).spawn(move || core.tend_files())?;
         }
         let core = self.clone();
         thread::Builder::new().name(format!("{}-timer", config.name)).spawn(move || core.keep_time())?;
@@ -338,10 +372,8 @@ impl WorkerCore {
 
     /// Measure memory and tell the scheduler the state of this worker.
     pub fn measure(&self) {
-        let mut state = self.shared.state.lock();
-        let status = state.gauge.measure(&self.shared.store);
-        self.handle(&mut state, Event::Measured(status));
-        self.drain(&mut state);
+        let rss_nbytes = resident_nbytes().unwrap_or(0);
+        self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
     }
 
     /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.
@@ -369,8 +401,10 @@ impl WorkerCore {
         for (_, _, flag) in &state.flags {
             flag.store(true, Ordering::Relaxed);
         }
+        drop(state);
         self.shared.work.notify_all();
         self.shared.timer.notify_all();
+        self.shared.spilling.shutdown();
     }
 
     fn now(&self) -> Time {
@@ -404,7 +438,10 @@ impl WorkerCore {
             Action::Execute { task, attempt, body, inputs, spread } => {
                 let cancelled = Arc::new(AtomicBool::new(false));
                 state.flags.push((task, attempt, Arc::clone(&cancelled)));
-                state.jobs.push_back(Job { task, attempt, body: state.bodies.get(body), inputs, spread, cancelled });
+                let is_in_file = |input| self.shared.store.spilled_nbytes(input).is_some();
+                let reads_files = self.shared.spilling.has_files() && inputs.iter().any(is_in_file);
+                let body = state.bodies.get(body);
+                state.jobs.push_back(Job { task, attempt, body, inputs, spread, reads_files, cancelled });
                 if state.is_timer_parked {
                     state.is_timer_parked = false;
                     self.shared.timer.notify_one();
@@ -428,9 +465,14 @@ impl WorkerCore {
                 // A part that cannot be taken out of its whole never comes; the watcher's run fails when it asks by itself.
                 if let Some(value) = self.shared.store.get(&item) {
                     state.errands.push(Errand::Push { to, item, value });
+                } else if let Some(nbytes) = self.shared.store.spilled_nbytes(&item) {
+                    state.errands.push(Errand::Announce { to, item, nbytes });
                 }
             }
             Action::Drop(item) => state.garbage.extend(self.shared.store.remove(&item)),
+            Action::Spill { task, attempt } => self.shared.spilling.write(task, attempt),
+            Action::Evict { task, attempt } => state.garbage.extend(self.shared.store.evict(task, attempt)),
+            Action::Abort { reason } => state.ending = Some(Ending::Exhausted { reason }),
             Action::Exit => state.ending = Some(Ending::Left),
             Action::Close { reason } => state.ending = Some(Ending::Closed { reason }),
         }
@@ -460,6 +502,7 @@ impl WorkerCore {
                         Errand::Fetch(order) => self.shared.fetcher.fetch(self, order),
                         Errand::Watch(order) => self.shared.fetcher.watch(self, order),
                         Errand::Push { to, item, value } => self.shared.fetcher.push(self, to, item, value),
+                        Errand::Announce { to, item, nbytes } => self.shared.fetcher.announce(self, to, item, nbytes),
                     }
                 }
                 if !outgoing.is_empty() {
@@ -497,7 +540,7 @@ impl WorkerCore {
     /// a thread that has lent itself.
     fn wake_slots(&self, state: &mut State, takes_a_job: bool) {
         if lending::is_lent()
-            && let Some(job) = state.jobs.pop_front_if(|job| job.is_short())
+            && let Some(job) = state.jobs.pop_front_if(|job| job.is_short() && !job.reads_files)
         {
             lending::give(self, job);
         }

@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub(super) body: Option<Arc<BodyCell>>,
     pub(super) inputs: Vec<FetchItem>,
     pub(super) spread: Vec<u32>,
+    /// Whether some input has to be read back from a file.
+    pub(super) reads_files: bool,
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -112,7 +114,7 @@ fn look_for_work(core: &WorkerCore) {
 pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> Event {
     let (task, attempt) = (job.task, job.attempt);
     for &input in &job.inputs {
-        match core.shared.store.get(&input) {
+        match core.read_input(&input) {
             Some(value) => values.push(value),
             None => return Event::InputGone { task, attempt, input },
         }

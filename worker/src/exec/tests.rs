@@ -4,14 +4,14 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
 use rask_comm::message::{FailureKind, Run, RunFailure, RunInput};
-use rask_graphs::builtin::Opaque;
+use rask_graphs::builtin::{Opaque, Parts};
 use rask_graphs::{Arity, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskIdx};
 
 use super::*;
 
 /// Keeps what it is told, and wakes whoever waits for it.
 #[derive(Default)]
-struct Ear {
+pub(super) struct Ear {
     heard: Mutex<(Vec<FromWorker>, Option<Ending>)>,
     changed: Condvar,
 }
@@ -30,7 +30,7 @@ impl Uplink for Ear {
 
 impl Ear {
     /// Wait until `n` messages have come, 10 s at most, and take them all.
-    fn take(&self, n: usize) -> Vec<FromWorker> {
+    pub(super) fn take(&self, n: usize) -> Vec<FromWorker> {
         let mut heard = self.heard.lock();
         let until = Instant::now() + Duration::from_secs(10);
         while heard.0.len() < n {
@@ -43,7 +43,7 @@ impl Ear {
 
 /// Answers every item at once from the store of a neighbour, within the call.
 #[derive(Default)]
-struct Neighbour {
+pub(super) struct Neighbour {
     store: Store,
     n_orders: AtomicUsize,
 }
@@ -66,27 +66,39 @@ impl Fetcher for Neighbour {
     fn push(&self, core: &WorkerCore, to: WorkerId, _: FetchItem, _: Value) {
         core.peer_gone(to);
     }
+
+    fn announce(&self, core: &WorkerCore, to: WorkerId, _: FetchItem, _: u64) {
+        core.peer_gone(to);
+    }
 }
 
 const GRAPH: GraphId = GraphId(1);
 
-fn id(idx: u32) -> TaskId {
+pub(super) fn id(idx: u32) -> TaskId {
     TaskId::new(GRAPH, TaskIdx(idx))
 }
 
-fn run(idx: u32, body: u32, inputs: Vec<RunInput>) -> ToWorker {
+pub(super) fn run(idx: u32, body: u32, inputs: Vec<RunInput>) -> ToWorker {
     ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body, round: 0, priority: 0, inputs, groups: Vec::new() })
 }
 
-fn input(idx: u32, holders: &[u32]) -> RunInput {
+pub(super) fn input(idx: u32, holders: &[u32]) -> RunInput {
     let holders = holders.iter().map(|&holder| WorkerId(holder)).collect();
     RunInput { task: id(idx), attempt: Attempt(1), part: Part::WHOLE, nbytes: 8, holders, is_made: true }
 }
 
-fn registry() -> Registry {
+pub(super) fn registry() -> Registry {
     let mut registry = Registry::new();
     let spec = |name, doc| OperatorSpec::new::<serde_json::Value>(name, 1, Arity::any(), "bytes", doc);
     registry.register(spec("test.panic", "Panic."), |_, _: &serde_json::Value, _| panic!("the sky fell"));
+    // Numbers without a pattern, so that what is damaged is noticed and nothing is compressed away.
+    let noise =
+        |seed: u32| -> Vec<u8> { (0..50_000_u32).flat_map(|n| (n ^ seed).wrapping_mul(0x9e37_79b1).to_le_bytes()).collect() };
+    registry
+        .register(spec("test.big", "200,000 bytes."), move |_, _: &serde_json::Value, _| Ok(Value::new(Opaque(noise(0).into()))));
+    registry.register(spec("test.many", "Three parts of 200,000 bytes."), move |_, _: &serde_json::Value, _| {
+        Ok(Value::new(Parts((1..4).map(|seed| Value::new(Opaque(noise(seed).into()))).collect())))
+    });
     registry.register(spec("test.join", "Concatenate."), |_, _: &serde_json::Value, inputs| {
         let mut all = Vec::new();
         for value in inputs {
@@ -106,6 +118,8 @@ fn bodies() -> Vec<ToWorker> {
         ("test.join", "{}"),
         ("no.such", "{}"),
         ("core.sleep", r#"{"seconds": 0.15}"#),
+        ("test.big", "{}"),
+        ("test.many", "{}"),
     ];
     let mut messages = vec![ToWorker::Welcome { worker: WorkerId(0), epoch: Epoch(1) }];
     messages.push(ToWorker::Peer { worker: WorkerId(9), address: ([127, 0, 0, 1], 9).into(), name: "w9".to_owned() });
@@ -121,13 +135,15 @@ const NOOP: u32 = 0;
 const SLEEP: u32 = 1;
 const FAIL: u32 = 2;
 const PANIC: u32 = 3;
-const JOIN: u32 = 4;
+pub(super) const JOIN: u32 = 4;
 const UNKNOWN: u32 = 5;
 const NAP: u32 = 6;
+pub(super) const BIG: u32 = 7;
+pub(super) const MANY: u32 = 8;
 
-struct Bench {
-    core: WorkerCore,
-    ear: Arc<Ear>,
+pub(super) struct Bench {
+    pub(super) core: WorkerCore,
+    pub(super) ear: Arc<Ear>,
     neighbour: Arc<Neighbour>,
 }
 
@@ -138,9 +154,13 @@ impl Drop for Bench {
 }
 
 fn bench(n_slots: u32) -> Bench {
+    bench_with(&CoreConfig::new("test", n_slots))
+}
+
+pub(super) fn bench_with(config: &CoreConfig) -> Bench {
     let (ear, neighbour) = (Arc::new(Ear::default()), Arc::new(Neighbour::default()));
     let core = WorkerCore::start(
-        &CoreConfig::new("test", n_slots),
+        config,
         Arc::new(registry()),
         Arc::clone(&ear) as Arc<dyn Uplink>,
         Arc::clone(&neighbour) as Arc<dyn Fetcher>,

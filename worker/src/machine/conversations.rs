@@ -128,7 +128,13 @@ impl World {
                 Action::Fetch { fetch, items, .. } => self.in_air.extend(items.into_iter().map(|item| (fetch, item))),
                 Action::Drop(item) => assert!(self.store.remove(&item), "{item:?} is dropped and not there"),
                 Action::Interrupt { .. } | Action::Watch { .. } | Action::Unwatch { .. } | Action::Push { .. } => {}
-                other @ (Action::AddBody { .. } | Action::ForgetBodies { .. } | Action::Exit | Action::Close { .. }) => {
+                other @ (Action::AddBody { .. }
+                | Action::ForgetBodies { .. }
+                | Action::Spill { .. }
+                | Action::Evict { .. }
+                | Action::Abort { .. }
+                | Action::Exit
+                | Action::Close { .. }) => {
                     panic!("unexpected: {other:?}")
                 }
             }

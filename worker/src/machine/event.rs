@@ -109,9 +109,32 @@ pub enum Event {
     ResultLost {
         /// The result.
         task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
     },
-    /// The shell measured the store and the process.
+    /// The result of an [`Action::Spill`] is in a file, and in memory still; or it was dropped meanwhile.
+    Spilled {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+    },
+    /// The result of an [`Action::Spill`] is in memory only.
+    NotSpilled {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+        /// Why.
+        reason: SpillFailure,
+    },
+    /// The shell measured the process, and it is time to tell the scheduler. What the machine knows better is ignored.
     Measured(WorkerStatus),
+    /// The shell measured the process because its memory changes fast.
+    MemoryMeasured {
+        /// Resident memory, in bytes.
+        rss_nbytes: u64,
+    },
     /// The process was asked to stop gracefully.
     RetireRequested,
 }
@@ -150,6 +173,15 @@ pub enum FetchFailure {
     Unreachable,
     /// What came was not what it should be: wrong length, checksum, task or kind.
     Damaged,
+}
+
+/// Why a result was not spilled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpillFailure {
+    /// It cannot be encoded. That will not change.
+    CannotEncode,
+    /// The disk is full, or does not work.
+    NoSpace,
 }
 
 /// What to do, imperative. The shell carries actions out in order.
@@ -231,8 +263,29 @@ pub enum Action {
         /// The result.
         item: FetchItem,
     },
-    /// Drop a result, or the part of one, from the store.
+    /// Drop a result, or the part of one, from the store, with its file if it has one.
     Drop(FetchItem),
+    /// Write a whole result to a file and keep it in memory. Answered by [`Event::Spilled`] or [`Event::NotSpilled`], also when
+    /// the result is dropped before.
+    Spill {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+    },
+    /// Let go of the memory of a result that is in a file. When a run needs it, or a peer, it is read back; what a run has read
+    /// as a whole is in memory again.
+    Evict {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+    },
+    /// End the process: its memory is as good as used up, and the system would kill it.
+    Abort {
+        /// What to tell people.
+        reason: String,
+    },
     /// Exit: the scheduler agreed to a retirement.
     Exit,
     /// The scheduler broke the contract or closed: end the connection.

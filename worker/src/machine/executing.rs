@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, TaskId};
+use rask_graphs::{Attempt, BodyId, TaskId};
+use smallvec::SmallVec;
 
 use super::runs::Needs;
 
@@ -19,6 +20,11 @@ pub(super) struct ExecutingRun {
     /// Whether it was cancelled; what comes out of it is dropped.
     pub(super) is_interrupted: bool,
     pub(super) needs: Needs,
+    pub(super) body: BodyId,
+    /// Whose results its inputs are: these are in memory until it ends.
+    pub(super) inputs: SmallVec<[TaskId; 2]>,
+    /// What the ledger has set aside for it.
+    pub(super) reserved: u64,
 }
 
 pub(super) struct Executing {
@@ -41,6 +47,20 @@ impl Executing {
 
     pub(super) fn is_full(&self) -> bool {
         self.slots.len() >= self.n_slots
+    }
+
+    /// Whether a run on a slot has the result of `task`, or a part of it, as an input.
+    pub(super) fn uses(&self, task: TaskId) -> bool {
+        self.slots.iter().any(|run| run.inputs.contains(&task))
+    }
+
+    /// Runs that nobody has interrupted.
+    pub(super) fn wanted(&mut self) -> impl Iterator<Item = &mut ExecutingRun> {
+        self.slots.iter_mut().filter(|run| !run.is_interrupted)
+    }
+
+    pub(super) fn nbytes_reserved(&self) -> u64 {
+        self.slots.iter().map(|run| run.reserved).sum()
     }
 
     pub(super) fn start(&mut self, run: ExecutingRun) {

@@ -21,11 +21,17 @@ pub enum Fault {
     KeepPushed,
     /// A result that is made here does not wake the runs that were given early and wait for it here.
     ForgetLocalWaiters,
+    /// Runs and fetches begin however little memory there is.
+    IgnoreMemory,
+    /// A result leaves memory before it is in a file.
+    EvictUnwritten,
+    /// A write that fails is waited for for ever.
+    ForgetFailedWrite,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 11] = [
         Fault::SkipAttemptCheckOnCancel,
         Fault::ForgetToDrop,
         Fault::RunRevoked,
@@ -34,6 +40,9 @@ impl Fault {
         Fault::ForgetWatchers,
         Fault::KeepPushed,
         Fault::ForgetLocalWaiters,
+        Fault::IgnoreMemory,
+        Fault::EvictUnwritten,
+        Fault::ForgetFailedWrite,
     ];
 }
 

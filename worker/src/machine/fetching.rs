@@ -7,6 +7,7 @@
 //! a failed one moves on to the next holder. Requests carry many items, those of the most urgent run first. Parts are kept
 //! while a run here needs them; whole results leave this table when they arrive and become replicas.
 
+mod limits;
 mod watching;
 
 use std::cmp::Reverse;
@@ -22,25 +23,8 @@ use super::event::{Action, FetchId, FetchItem};
 use super::runs::Rank;
 use super::slab::{Key, Slab};
 
-/// How much may be asked for at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FetchLimits {
-    /// Bytes of one request; a single larger item still goes, alone.
-    pub max_request_nbytes: u64,
-    /// Items of one request.
-    pub max_request_items: usize,
-    /// Requests a peer serves this worker at once.
-    pub max_requests_per_peer: usize,
-    /// Bytes in the air in all; a single larger item still goes, alone.
-    pub max_nbytes_in_flight: u64,
-}
-
-impl Default for FetchLimits {
-    /// 64 MiB and 1,024 items a request, 2 requests a peer, 256 MiB in all.
-    fn default() -> Self {
-        Self { max_request_nbytes: 64 << 20, max_request_items: 1_024, max_requests_per_peer: 2, max_nbytes_in_flight: 256 << 20 }
-    }
-}
+pub use limits::FetchLimits;
+pub(super) use limits::Room;
 
 /// Runs that wait for an item, one entry an input that names it.
 pub(super) type Waiters = SmallVec<[Key; 2]>;
@@ -142,6 +126,8 @@ pub(super) struct Fetching {
     n_fetches: u64,
     n_queued_ever: u64,
     nbytes_in_flight: u64,
+    /// Bytes that are in the store because runs need them.
+    nbytes_here: u64,
 }
 
 impl Fetching {
@@ -158,6 +144,7 @@ impl Fetching {
             n_fetches: 0,
             n_queued_ever: 0,
             nbytes_in_flight: 0,
+            nbytes_here: 0,
         }
     }
 
@@ -167,6 +154,10 @@ impl Fetching {
 
     pub(super) fn nbytes_in_flight(&self) -> u64 {
         self.nbytes_in_flight
+    }
+
+    pub(super) fn nbytes_here(&self) -> u64 {
+        self.nbytes_here
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -316,16 +307,19 @@ impl Fetching {
         }
     }
 
-    /// Start fetches as the limits allow, `max_batches` at most, the most urgent items first.
-    pub(super) fn pump(&mut self, max_batches: usize, out: &mut Vec<Action>) {
+    /// Start fetches as the limits and the room in memory allow, `max_batches` at most, the most urgent items first. When it is
+    /// memory that stops them, the size of the item that waits for it.
+    pub(super) fn pump(&mut self, max_batches: usize, room: Room, out: &mut Vec<Action>) -> Option<u64> {
         let mut n_batches = 0;
         while n_batches < max_batches {
-            let Some(&(_, worker)) = self.eligible.first() else { return };
+            let &(_, worker) = self.eligible.first()?;
             let fetch = FetchId(self.n_fetches);
-            let items = self.take_batch(worker, fetch);
+            let items = self.take_batch(worker, fetch, room);
             if items.is_empty() {
                 // The bytes in the air are at their limit. (An offered peer has an item, or it would not be offered.)
-                return;
+                let peer = self.peers.get(&worker)?;
+                let first = self.items.get(peer.queue.peek()?.2)?;
+                return (!room.fits(self.nbytes_in_flight, first.nbytes)).then_some(first.nbytes.max(1));
             }
             n_batches += 1;
             self.n_fetches += 1;
@@ -336,10 +330,11 @@ impl Fetching {
             }
             self.offer(worker);
         }
+        None
     }
 
-    /// Take the next items of one peer's queue, as many as one request and the bytes in the air allow.
-    fn take_batch(&mut self, worker: WorkerId, fetch: FetchId) -> Vec<FetchItem> {
+    /// Take the next items of one peer's queue, as many as one request, the bytes in the air and memory allow.
+    fn take_batch(&mut self, worker: WorkerId, fetch: FetchId, room: Room) -> Vec<FetchItem> {
         let mut batch = Vec::new();
         let mut nbytes = 0u64;
         let Some(peer) = self.peers.get_mut(&worker) else { return batch };
@@ -354,7 +349,9 @@ impl Fetching {
             let total = self.nbytes_in_flight.saturating_add(entry.nbytes);
             let of_request = nbytes.saturating_add(entry.nbytes);
             let fits_request = batch.is_empty() || of_request <= self.limits.max_request_nbytes;
-            if !fits_request || (total > self.limits.max_nbytes_in_flight && !is_alone) {
+            let fits_limit = total <= self.limits.max_nbytes_in_flight || is_alone;
+            let fits_room = room.fits(self.nbytes_in_flight, entry.nbytes) || (is_alone && room.is_last_resort);
+            if !fits_request || !fits_limit || !fits_room {
                 break;
             }
             peer.queue.pop();
@@ -367,13 +364,15 @@ impl Fetching {
     }
 
     /// An item of a fetch has arrived and is in the store.
-    pub(super) fn arrived(&mut self, fetch: FetchId, item: FetchItem) -> Arrival {
+    pub(super) fn arrived(&mut self, fetch: FetchId, item: FetchItem, nbytes: u64) -> Arrival {
         let Some((key, from)) = self.land(fetch, item) else { return Arrival::Stale };
         let Some(entry) = self.items.get_mut(key) else { return Arrival::Stale };
         let is_wanted = entry.is_wanted();
         let waiters = std::mem::take(&mut entry.waiters);
         if is_wanted && !item.part.is_whole() {
             entry.whereabouts = Whereabouts::Here(u32::try_from(waiters.len()).unwrap_or(u32::MAX));
+            entry.nbytes = nbytes;
+            self.nbytes_here += nbytes;
         } else {
             self.forget(key);
         }
@@ -509,6 +508,9 @@ impl Fetching {
                 self.by_task.remove(&entry.item.task);
             }
         }
+        if let Whereabouts::Here(_) = entry.whereabouts {
+            self.nbytes_here -= entry.nbytes;
+        }
         if let Whereabouts::Watched(peer) = entry.whereabouts {
             self.watches.push((peer, entry.item, false));
         }
@@ -524,7 +526,7 @@ impl Fetching {
     /// When the books contradict each other, or a limit is broken.
     pub(super) fn validate(&self) {
         let mut in_flight: BTreeMap<FetchId, usize> = BTreeMap::new();
-        let mut nbytes_in_flight = 0u64;
+        let (mut nbytes_in_flight, mut nbytes_here) = (0u64, 0u64);
         let mut nbytes_assigned: BTreeMap<WorkerId, u64> = BTreeMap::new();
         for (key, entry) in self.items.iter() {
             let is_indexed = self.by_task.get(&entry.item.task).is_some_and(|keys| keys.contains(&key));
@@ -551,11 +553,13 @@ impl Fetching {
                 Whereabouts::Here(n_users) => {
                     assert!(n_users > 0 || entry.is_kept, "part {:?} is kept for nobody", entry.item);
                     assert!(entry.waiters.is_empty(), "{:?} is here and awaited", entry.item);
+                    nbytes_here += entry.nbytes;
                 }
             }
         }
         assert_eq!(self.by_task.values().map(SmallVec::len).sum::<usize>(), self.items.len(), "the index of items is too long");
         assert_eq!(nbytes_in_flight, self.nbytes_in_flight, "bytes in the air");
+        assert_eq!(nbytes_here, self.nbytes_here, "bytes kept for runs");
         let is_single = self.flights.len() == 1 && in_flight.values().sum::<usize>() == 1;
         let limit = self.limits.max_nbytes_in_flight;
         assert!(nbytes_in_flight <= limit || is_single, "{nbytes_in_flight} bytes in the air");

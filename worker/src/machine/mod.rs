@@ -17,9 +17,14 @@ mod event;
 mod executing;
 mod fault;
 mod fetching;
+mod ledger;
 mod results;
 mod runs;
 mod slab;
+mod spilling;
+#[cfg(test)]
+mod spilling_tests;
+mod starting;
 mod story;
 #[cfg(test)]
 mod tests;
@@ -28,21 +33,24 @@ mod watchers;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use rask_comm::message::{FromWorker, GroupMember, Run, RunFailure, RunGroup, RunInput, ToWorker, WorkerStatus, part_nbytes};
+use rask_comm::message::{FromWorker, GroupMember, Run, RunFailure, RunGroup, RunInput, ToWorker, part_nbytes};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, BodyId, Epoch, GraphId, TaskId, WorkerId};
 use rustc_hash::FxHashMap;
 
-use executing::{Executing, ExecutingRun};
+use executing::Executing;
 use fetching::{Fetching, Waiters, Want};
+use ledger::Ledger;
 use runs::{Needs, Rank, RunEntry, Runs};
 use slab::Key;
+use spilling::Pressure;
 use story::Story;
 use watchers::Watchers;
 
-pub use event::{Action, Event, FetchFailure, FetchId, FetchItem};
+pub use event::{Action, Event, FetchFailure, FetchId, FetchItem, SpillFailure};
 pub use fault::Fault;
 pub use fetching::FetchLimits;
+pub use ledger::{MemoryConfig, PAUSE, SPILL, TARGET, TERMINATE, Threshold};
 pub use story::{Stage, Transition};
 
 /// What a machine is given for life.
@@ -52,6 +60,8 @@ pub struct MachineConfig {
     pub n_slots: u32,
     /// How much it may have in the air.
     pub limits: FetchLimits,
+    /// What it may do with memory.
+    pub memory: MemoryConfig,
     /// How long a run is on its slot before the scheduler is told; see the module's documentation.
     pub blame_after: Duration,
     /// Transitions kept for [`Machine::story`].
@@ -69,7 +79,8 @@ impl MachineConfig {
             limits.max_nbytes_in_flight = limits.max_nbytes_in_flight.min(memory_limit / 8);
             limits.max_request_nbytes = limits.max_request_nbytes.min(memory_limit / 16);
         }
-        Self { n_slots: n_slots.max(1), limits, blame_after: Duration::from_millis(20), story_len: 4_096, fault: None }
+        let memory = MemoryConfig::new(memory_limit);
+        Self { n_slots: n_slots.max(1), limits, memory, blame_after: Duration::from_millis(20), story_len: 4_096, fault: None }
     }
 }
 
@@ -88,14 +99,14 @@ pub struct Machine {
     runs: Runs,
     executing: Executing,
     fetching: Fetching,
-    /// Whole results held here, made or fetched.
-    results: FxHashMap<TaskId, Attempt>,
+    /// Whole results held here, made or fetched, and what memory they and everything else take.
+    ledger: Ledger,
+    pressure: Pressure,
     watchers: Watchers,
     /// Bytes of parts fetched since a run last ended, by graph.
     parts_fetched: Vec<(GraphId, u64)>,
     /// Where the members of gather groups are.
     groups: FxHashMap<(GraphId, u32), Vec<GroupMember>>,
-    is_paused: bool,
     is_retiring: bool,
     n_stale: u64,
     story: Story,
@@ -115,11 +126,11 @@ impl Machine {
             runs: Runs::new(),
             executing: Executing::new(config.n_slots.max(1) as usize),
             fetching: Fetching::new(config.limits),
-            results: FxHashMap::default(),
+            ledger: Ledger::new(config.memory),
+            pressure: Pressure::new(config.memory),
             watchers: Watchers::default(),
             parts_fetched: Vec::new(),
             groups: FxHashMap::default(),
-            is_paused: false,
             is_retiring: false,
             n_stale: 0,
             story: Story::new(config.story_len),
@@ -150,11 +161,11 @@ impl Machine {
             Event::PeerWatches { peer, items } => self.begin_watches(peer, &items, out),
             Event::PeerUnwatches { peer, items } => items.iter().for_each(|item| self.watchers.remove(peer, *item)),
             Event::PeerGone { peer } => self.watchers.remove_peer(peer),
-            Event::ResultLost { task } => self.lose_result(now, task, out),
-            Event::Measured(status) => {
-                self.is_paused = status.is_paused;
-                out.push(Action::Tell(FromWorker::Status(self.complete(status))));
-            }
+            Event::ResultLost { task, attempt } => self.lose_result(now, task, attempt, out),
+            Event::Spilled { task, attempt } => self.spilled(task, attempt, out),
+            Event::NotSpilled { task, attempt, reason } => self.not_spilled(task, attempt, reason),
+            Event::Measured(status) => self.measured(now, status, out),
+            Event::MemoryMeasured { rss_nbytes } => self.memory_measured(now, rss_nbytes, out),
             Event::RetireRequested => {
                 if !self.is_retiring {
                     self.is_retiring = true;
@@ -163,6 +174,7 @@ impl Machine {
             }
         }
         self.settle(now, out);
+        self.tell_of_pause(out);
         if cfg!(debug_assertions) && self.runs.len() + self.fetching.n_items() <= MAX_CHECKED {
             self.validate();
         }
@@ -190,7 +202,10 @@ impl Machine {
         self.executing.validate();
         self.fetching.validate();
         self.story.validate();
-        let may_start = !self.is_paused && self.me.is_some();
+        self.ledger.validate();
+        assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
+        let is_limited = self.config.memory.limit > 0;
+        let may_start = self.me.is_some() && (!is_limited || self.is_still());
         assert!(!may_start || self.executing.is_full() || self.runs.n_ready() == 0, "a slot is free and a run is ready");
     }
 
@@ -226,13 +241,25 @@ impl Machine {
     /// Which run's result of `task` is held here whole, if any.
     #[must_use]
     pub fn held(&self, task: TaskId) -> Option<Attempt> {
-        self.results.get(&task).copied()
+        self.ledger.get(task).map(|held| held.attempt)
     }
 
     /// Whole results held here.
     #[must_use]
     pub fn n_held(&self) -> usize {
-        self.results.len()
+        self.ledger.len()
+    }
+
+    /// Bytes of results in memory, parts that were fetched for runs included.
+    #[must_use]
+    pub fn nbytes_in_memory(&self) -> u64 {
+        self.ledger.nbytes_in_memory() + self.fetching.nbytes_here()
+    }
+
+    /// Bytes of results that are in files only.
+    #[must_use]
+    pub fn nbytes_in_files(&self) -> u64 {
+        self.ledger.nbytes_in_files()
     }
 
     /// Results that peers watch for.
@@ -262,7 +289,10 @@ impl Machine {
                 self.epoch = epoch;
                 self.fetching.set_me(worker);
             }
-            ToWorker::Body { id, body, label } => out.push(Action::AddBody { id, body, label }),
+            ToWorker::Body { id, body, label } => {
+                self.ledger.add_body(id, body.name());
+                out.push(Action::AddBody { id, body, label });
+            }
             ToWorker::Group { graph, group, members } => {
                 self.groups.insert((graph, group), members);
             }
@@ -278,6 +308,7 @@ impl Machine {
             ToWorker::ForgetGraph { graph } => {
                 self.watchers.remove_graph(graph);
                 self.groups.retain(|(of, _), _| *of != graph);
+                self.ledger.forget_graph(graph);
                 out.push(Action::ForgetBodies { graph });
             }
             ToWorker::Replicate { input } => self.replicate(&input, out),
@@ -296,6 +327,11 @@ impl Machine {
         let n_missing = u32::MAX;
         let body = BodyId { graph: task.graph, idx: body };
         let (sources, spread) = self.spread_out(task.graph, sources, &groups);
+        if let Some(failure) = self.refuse(&sources) {
+            self.story.push(now, task, attempt, Stage::Failed);
+            out.push(Action::Tell(FromWorker::Failed { task, attempt, failure }));
+            return;
+        }
         let key = self.runs.insert(RunEntry {
             task,
             attempt,
@@ -314,7 +350,7 @@ impl Machine {
         let mut lost = None;
         for source in &sources {
             inputs.push(FetchItem { task: source.task, attempt: source.attempt, part: source.part });
-            if self.held(source.task) == Some(source.attempt) {
+            if self.ledger.touch(source.task, source.attempt) {
                 continue;
             }
             match self.fetching.want(source, rank, Some(key)) {
@@ -392,26 +428,6 @@ impl Machine {
         true
     }
 
-    /// Start what is ready and fetch what is missing, as slots, limits and memory allow.
-    ///
-    /// A paused worker still runs one task, or failing that makes one request, at a time: with nothing in motion nothing
-    /// could ever free memory again.
-    fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
-        while !self.executing.is_full() && (!self.is_paused || self.executing.is_empty()) {
-            let Some(run) = self.runs.pop_ready() else { break };
-            let RunEntry { task, attempt, body, needs, inputs, spread, .. } = run;
-            self.story.push(now, task, attempt, Stage::Executing);
-            self.executing.start(ExecutingRun { task, attempt, started: now, is_told: false, is_interrupted: false, needs });
-            out.push(Action::Execute { task, attempt, body, inputs, spread });
-        }
-        self.fetching.take_watches(out);
-        if !self.is_paused {
-            self.fetching.pump(usize::MAX, out);
-        } else if self.executing.is_empty() && self.fetching.is_idle() {
-            self.fetching.pump(1, out);
-        }
-    }
-
     fn finish(&mut self, now: Time, news: FromWorker, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
         for (graph, nbytes) in self.parts_fetched.drain(..) {
             out.push(Action::Tell(FromWorker::FetchedParts { graph, nbytes }));
@@ -422,13 +438,17 @@ impl Machine {
             self.drop_unless_needed(whole, out);
             return;
         };
+        self.ledger.end(run.reserved);
         self.let_go(&run.needs, None, out);
         if run.is_interrupted || self.held(task).is_some_and(|held| held > attempt) {
             self.drop_unless_needed(whole, out);
             return;
         }
         self.story.push(now, task, attempt, Stage::InMemory);
-        self.results.insert(task, attempt);
+        if let FromWorker::Finished { nbytes, n_parts, .. } = &news {
+            self.ledger.learn(run.body, *nbytes);
+            self.ledger.insert(task, attempt, *nbytes, *n_parts);
+        }
         out.push(Action::Tell(news));
         if self.fetching.n_items() > 0 && !self.config.has_fault(Fault::ForgetLocalWaiters) {
             let waiters = self.fetching.satisfy(whole);
@@ -445,6 +465,7 @@ impl Machine {
             self.n_stale += 1;
             return;
         };
+        self.ledger.end(run.reserved);
         self.let_go(&run.needs, None, out);
         if !run.is_interrupted {
             self.story.push(now, task, attempt, Stage::Failed);
@@ -457,10 +478,9 @@ impl Machine {
             self.n_stale += 1;
             return;
         };
+        self.ledger.end(run.reserved);
         self.let_go(&run.needs, None, out);
-        if self.held(input.task) == Some(input.attempt) {
-            self.lose_result(now, input.task, out);
-        }
+        self.lose_result(now, input.task, input.attempt, out);
         if !run.is_interrupted {
             self.story.push(now, task, attempt, Stage::InputLost);
             let holders = self.me.into_iter().collect();
@@ -511,7 +531,7 @@ impl Machine {
         // It has finished, and the news has crossed the cancellation: what it produced is stale.
         self.n_stale += 1;
         if self.held(task) == Some(attempt) {
-            self.results.remove(&task);
+            self.ledger.remove(task);
             self.story.push(now, task, attempt, Stage::Freed);
             out.push(Action::Drop(FetchItem::whole(task, attempt)));
             self.give_back_users(now, task, attempt, out);
@@ -541,16 +561,6 @@ impl Machine {
             drops.for_each(drop);
         } else {
             out.extend(drops);
-        }
-    }
-
-    /// `status` as the shell measured it, with what only the machine knows.
-    fn complete(&self, status: WorkerStatus) -> WorkerStatus {
-        WorkerStatus {
-            nbytes_in_flight: self.fetching.nbytes_in_flight(),
-            n_executing: u32::try_from(self.executing.len()).unwrap_or(u32::MAX),
-            n_waiting: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
-            ..status
         }
     }
 }

@@ -20,7 +20,7 @@ impl Machine {
         duration_us: u64,
         out: &mut Vec<Action>,
     ) {
-        match self.fetching.arrived(fetch, item) {
+        match self.fetching.arrived(fetch, item, nbytes) {
             Arrival::Stale => {
                 self.n_stale += 1;
                 self.drop_unless_needed(item, out);
@@ -44,7 +44,7 @@ impl Machine {
         let FetchItem { task, attempt, part } = item;
         if part.is_whole() {
             if self.held(task).is_none_or(|held| held < attempt) {
-                self.results.insert(task, attempt);
+                self.ledger.insert(task, attempt, nbytes, 0);
             }
             self.story.push(now, task, attempt, Stage::Fetched);
             if !self.config.has_fault(Fault::HideReplica) {
@@ -60,7 +60,7 @@ impl Machine {
     }
 
     pub(super) fn take_pushed(&mut self, now: Time, from: WorkerId, item: FetchItem, nbytes: u64, out: &mut Vec<Action>) {
-        match self.fetching.pushed(from, item) {
+        match self.fetching.pushed(from, item, nbytes) {
             Arrival::Stale | Arrival::Unwanted => {
                 self.n_stale += 1;
                 self.drop_unless_needed(item, out);
@@ -92,8 +92,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn lose_result(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
-        if let Some(attempt) = self.results.remove(&task) {
+    pub(super) fn lose_result(&mut self, now: Time, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
+        if self.held(task) == Some(attempt) {
+            self.ledger.remove(task);
             self.story.push(now, task, attempt, Stage::Freed);
             out.push(Action::Tell(FromWorker::Lost { task }));
             self.give_back_users(now, task, attempt, out);
@@ -110,7 +111,7 @@ impl Machine {
     }
 
     pub(super) fn free(&mut self, now: Time, task: TaskId, out: &mut Vec<Action>) {
-        if let Some(attempt) = self.results.remove(&task) {
+        if let Some(attempt) = self.ledger.remove(task) {
             self.story.push(now, task, attempt, Stage::Freed);
             if !self.config.has_fault(Fault::ForgetToDrop) {
                 out.push(Action::Drop(FetchItem::whole(task, attempt)));
@@ -130,8 +131,12 @@ impl Machine {
             return;
         }
         let whole = FetchItem::whole(input.task, input.attempt);
-        if self.fetching.keep_pushed(whole) {
-            self.results.insert(input.task, input.attempt);
+        if self.refuse(std::slice::from_ref(input)).is_some() {
+            out.push(Action::Tell(FromWorker::NotReplicated { task: input.task }));
+            return;
+        }
+        if let Some(nbytes) = self.fetching.keep_pushed(whole) {
+            self.ledger.insert(input.task, input.attempt, nbytes, 0);
             let from = input.holders.first().copied().unwrap_or(WorkerId(u32::MAX));
             let (task, attempt) = (input.task, input.attempt);
             out.push(Action::Tell(FromWorker::Fetched { task, attempt, nbytes: 0, from, duration_us: 0 }));

@@ -113,6 +113,18 @@ impl Runs {
         Some(run)
     }
 
+    /// The run that is to start next.
+    pub(super) fn peek_ready(&mut self) -> Option<&RunEntry> {
+        while let Some((_, key)) = self.ready.peek() {
+            if self.table.get(*key).is_some() {
+                break;
+            }
+            self.ready.pop();
+        }
+        let (_, key) = self.ready.peek()?;
+        self.table.get(*key)
+    }
+
     /// Take the run that is to start next.
     pub(super) fn pop_ready(&mut self) -> Option<RunEntry> {
         while let Some((_, key)) = self.ready.pop() {

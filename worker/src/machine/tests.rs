@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use rask_comm::message::FailureKind;
+use rask_comm::message::{FailureKind, WorkerStatus};
 use rask_graphs::{Body, GraphId, Part, TaskIdx};
 
 use super::*;
@@ -48,7 +48,9 @@ fn run_of(words: &[&str]) -> Run {
     let (task, attempt) = id(words[0]);
     let priority = words.iter().find_map(|word| word.strip_prefix("p=")).map_or(0, |priority| priority.parse().unwrap());
     let inputs = words.iter().filter(|word| word.contains(['@', '!'])).map(|word| source(word)).collect();
-    Run { task, attempt, body: 0, round: 0, priority, inputs, groups: Vec::new() }
+    // Whoever does not say that tasks are of a kind means that they are not.
+    let body = words.iter().find_map(|word| word.strip_prefix("b=")).map_or(task.idx.0, |body| body.parse().unwrap());
+    Run { task, attempt, body, round: 0, priority, inputs, groups: Vec::new() }
 }
 
 fn show_id(task: TaskId, attempt: Attempt) -> String {
@@ -77,8 +79,10 @@ fn show_told(message: &FromWorker) -> String {
         FromWorker::NotReplicated { task } => format!("told not replicated {}", task.idx.0),
         FromWorker::Executing { task, attempt } => format!("told executing {}", show_id(*task, *attempt)),
         FromWorker::Status(status) => {
+            let states = [(status.is_paused, ", paused"), (status.is_spill_full, ", disk full")];
+            let states: String = states.into_iter().filter(|(is_so, _)| *is_so).map(|(_, state)| state).collect();
             format!(
-                "told status {} executing {} waiting {} flying",
+                "told status {} executing {} waiting {} flying{states}",
                 status.n_executing, status.n_waiting, status.nbytes_in_flight
             )
         }
@@ -107,6 +111,9 @@ fn show(action: &Action) -> String {
         }
         Action::Push { to, item } => format!("push {} to {}", show_item(item), to.0),
         Action::Drop(item) => format!("drop {}", show_item(item)),
+        Action::Spill { task, attempt } => format!("spill {}", show_id(*task, *attempt)),
+        Action::Evict { task, attempt } => format!("evict {}", show_id(*task, *attempt)),
+        Action::Abort { .. } => "abort".to_owned(),
         Action::Exit => "exit".to_owned(),
         Action::Close { .. } => "close".to_owned(),
     }
@@ -136,6 +143,7 @@ impl Script {
         let task = || id(rest[0]);
         let fetch = || FetchId(rest[0].parse().unwrap());
         let peer = || WorkerId(rest[0].parse().unwrap());
+        let nbytes = rest.iter().find_map(|word| word.strip_prefix('x')).map_or(1, |nbytes| nbytes.parse().unwrap());
         match word {
             "peer" => {
                 let worker = peer();
@@ -144,7 +152,7 @@ impl Script {
             "run" => self.say(ToWorker::Run(run_of(rest))),
             "done" => {
                 let (task, attempt) = task();
-                self.handle(Event::ExecutionFinished { task, attempt, nbytes: 1, n_parts: 0, duration_us: 1 })
+                self.handle(Event::ExecutionFinished { task, attempt, nbytes, n_parts: 0, duration_us: 1 })
             }
             "broke" => {
                 let (task, attempt) = task();
@@ -155,7 +163,7 @@ impl Script {
                 let (task, attempt) = task();
                 self.handle(Event::InputGone { task, attempt, input: item(rest[1]) })
             }
-            "came" => self.handle(Event::FetchArrived { fetch: fetch(), item: item(rest[1]), nbytes: 1, duration_us: 1 }),
+            "came" => self.handle(Event::FetchArrived { fetch: fetch(), item: item(rest[1]), nbytes, duration_us: 1 }),
             "failed" => {
                 self.handle(Event::FetchFailed { fetch: fetch(), item: item(rest[1]), reason: FetchFailure::Unreachable })
             }
@@ -169,19 +177,28 @@ impl Script {
                 self.handle(Event::PeerUnwatches { peer: peer(), items: rest[1..].iter().map(|word| item(word)).collect() })
             }
             "gone" => self.handle(Event::PeerGone { peer: peer() }),
-            "spoilt" => self.handle(Event::ResultLost { task: task().0 }),
+            "spoilt" => self.handle(Event::ResultLost { task: task().0, attempt: task().1 }),
+            "spilled" => self.handle(Event::Spilled { task: task().0, attempt: task().1 }),
+            "full" | "stuck" => {
+                let reason = if word == "full" { SpillFailure::NoSpace } else { SpillFailure::CannotEncode };
+                self.handle(Event::NotSpilled { task: task().0, attempt: task().1, reason })
+            }
+            "rss" => self.handle(Event::MemoryMeasured { rss_nbytes: rest[0].parse().unwrap() }),
             "cancel" => self.say(ToWorker::Cancel { task: task().0, attempt: task().1 }),
             "revoke" => self.say(ToWorker::Revoke { task: task().0, attempt: task().1 }),
             "free" => self.say(ToWorker::Free { tasks: rest.iter().map(|word| id(word).0).collect() }),
             "replicate" => self.say(ToWorker::Replicate { input: source(rest[0]) }),
             "pause" | "resume" => {
-                self.handle(Event::Measured(WorkerStatus { is_paused: word == "pause", ..WorkerStatus::default() }))
+                let limit = self.machine.config.memory.limit;
+                let rss_nbytes = if word == "pause" { limit / 100 * PAUSE.begins } else { 0 };
+                self.handle(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }))
             }
             "retire" => self.handle(Event::RetireRequested),
             "leave" => self.say(ToWorker::Leave),
             "forget" => self.say(ToWorker::ForgetGraph { graph: GRAPH }),
             "body" => {
-                let id = BodyId { graph: GRAPH, idx: 0 };
+                let idx = rest.iter().find_map(|word| word.strip_prefix("b=")).map_or(0, |body| body.parse().unwrap());
+                let id = BodyId { graph: GRAPH, idx };
                 self.say(ToWorker::Body { id, body: Body::single("core.noop", 1, "{}"), label: "x".to_owned() })
             }
             "wait" => {
@@ -448,11 +465,11 @@ fn replicas_are_fetched_and_kept() {
 
 #[test]
 fn a_paused_worker_keeps_just_moving() {
-    play(
-        2,
+    let memory = MemoryConfig::new(1_000);
+    Script::new(MachineConfig { memory, ..config(2) }).play(
         "peer 1              |
          run 1               | start 1
-         pause               | told status 1 executing 0 waiting 0 flying
+         pause               | told status 1 executing 0 waiting 0 flying, paused
          run 2               |
          run 3               |
          run 4 <- 10@1       |
@@ -493,7 +510,7 @@ fn vanished_results_are_told() {
          spoilt 1          |
          run 1.2           | start 1.2
          done 1.2          | told finished 1.2
-         spoilt 1          | told lost 1
+         spoilt 1.2         | told lost 1
          missed 9 1        |",
     );
     assert_eq!(script.machine.n_held(), 0);

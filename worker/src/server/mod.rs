@@ -28,6 +28,7 @@ use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
 
 use crate::exec::CoreConfig;
+use crate::store::spill::{SpillArea, SpillConfig};
 
 /// What a worker process is started with. Its name is that of its [`Identity`].
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct WorkerConfig {
     pub n_slots: u32,
     /// Memory limit of the process in bytes, 0 for none.
     pub memory_limit: u64,
+    /// Where results go that memory is too short for; `None` to keep them in memory.
+    pub spill: Option<SpillConfig>,
     /// Abstract resources offered, `("gpu", 1.0)`.
     pub resources: Vec<(String, f64)>,
     /// Where to listen for peers; `None` for any port on the address by which the scheduler is reached.
@@ -62,6 +65,7 @@ impl WorkerConfig {
             scheduler,
             n_slots: n_slots.max(1),
             memory_limit: 0,
+            spill: None,
             resources: Vec::new(),
             listen: None,
             has_handover: true,
@@ -104,6 +108,20 @@ pub enum WorkerError {
         /// In its words.
         reason: String,
     },
+    /// There is no place for spill files.
+    #[error("cannot spill to {}: {source}", directory.display())]
+    Spill {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process takes about as much memory as it may: it ends before the system kills it.
+    #[error("out of memory: {reason}")]
+    Exhausted {
+        /// How much it takes.
+        reason: String,
+    },
     /// The operating system refused threads, signals or addresses.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -129,6 +147,7 @@ pub async fn run(
     let endpoint = Endpoint::bind(listen_address(&config)?, &identity, &[Plane::Data])?;
     let data_address = advertised_address(&config, &endpoint)?;
     let handover = start_handover(&config);
+    let spill = config.spill.as_ref().map(|spill| spill_area(spill, &registry)).transpose()?;
     let current = Arc::new(CurrentRegistration::new(handover.clone()));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
@@ -137,12 +156,15 @@ pub async fn run(
         name: identity.name(),
         registry,
         data_address,
+        spill: spill.clone(),
         peers: Peers::new(endpoint.clone()).with_handover(handover),
         current,
     };
     let ended = work(&registration, &endpoint, shutdown).await;
     endpoint.shut_down("the worker ends").await;
     serving.abort();
+    // Slots may go on for a while; the files need not.
+    spill.iter().for_each(|area| area.close());
     ended
 }
 
@@ -153,6 +175,11 @@ fn start_handover(config: &WorkerConfig) -> Option<Handover> {
     }
     let started = Handover::start();
     started.inspect_err(|error| tracing::warn!(%error, "results cannot be handed over; they go by the network")).ok()
+}
+
+fn spill_area(config: &SpillConfig, registry: &Arc<Registry>) -> Result<Arc<SpillArea>, WorkerError> {
+    let directory = config.directory.clone();
+    SpillArea::create(config, Arc::clone(registry)).map_err(|source| WorkerError::Spill { directory, source })
 }
 
 /// As [`run`], from beginning to end on threads of this process's own: the calling one, and one that drives the network and
@@ -193,6 +220,10 @@ async fn work(
             Outcome::Refused { reason } => {
                 connection.close(&reason);
                 return Err(WorkerError::Refused { address: config.scheduler, reason });
+            }
+            Outcome::Exhausted { reason } => {
+                connection.close(&reason);
+                return Err(WorkerError::Exhausted { reason });
             }
             Outcome::Lost { reason } => (None, reason),
         };

@@ -11,7 +11,7 @@ use rask_comm::peers::Peers;
 use rask_comm::{Endpoint, Handover, Incoming, Link, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::watching::{Identity, Watching, fetch_item, request};
@@ -49,6 +49,16 @@ impl PartSource for CurrentRegistration {
 
     fn handover(&self) -> Option<&Handover> {
         self.handover.as_ref()
+    }
+
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> data::BoxFuture<'a, Option<Value>> {
+        Box::pin(async move {
+            let current = self.current.borrow().clone()?;
+            let (give, given) = oneshot::channel();
+            // Whoever asked may have gone meanwhile.
+            current.core.read_later(fetch_item(item), move |value| drop(give.send(value)));
+            given.await.ok().flatten()
+        })
     }
 
     fn watched_by(&self, watcher: Watcher) {
@@ -144,6 +154,10 @@ impl Fetcher for FromPeers {
 
     fn push(&self, _core: &WorkerCore, to: WorkerId, item: FetchItem, value: Value) {
         self.watching.push(to, &item, &value);
+    }
+
+    fn announce(&self, _core: &WorkerCore, to: WorkerId, item: FetchItem, nbytes: u64) {
+        self.watching.announce(to, &item, nbytes);
     }
 }
 

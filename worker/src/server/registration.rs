@@ -17,6 +17,7 @@ use super::network::{Current, CurrentRegistration, FromPeers, ToScheduler};
 use super::watching::{Identity, Watching};
 use super::{WorkerConfig, WorkerError, termination};
 use crate::exec::{CoreConfig, Ending, Fetcher, Uplink, WorkerCore};
+use crate::store::spill::SpillArea;
 
 /// How long the last messages may take to reach a scheduler that has let this worker go.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -32,6 +33,11 @@ pub(super) enum Outcome {
         /// In its words.
         reason: String,
     },
+    /// This worker has run out of memory.
+    Exhausted {
+        /// How much it takes.
+        reason: String,
+    },
     /// The scheduler is gone, or has ended a registration that it had accepted.
     Lost {
         /// What was seen of that.
@@ -45,6 +51,7 @@ pub(super) struct Registration<'a> {
     pub(super) name: &'a str,
     pub(super) registry: Arc<Registry>,
     pub(super) data_address: SocketAddr,
+    pub(super) spill: Option<Arc<SpillArea>>,
     pub(super) peers: Peers,
     pub(super) current: Arc<CurrentRegistration>,
 }
@@ -89,6 +96,7 @@ impl Registration<'_> {
     fn start_core(&self, uplink: &Arc<ToScheduler>, watching: &Arc<Watching>) -> Result<WorkerCore, WorkerError> {
         let mut config = CoreConfig::new(self.name, self.config.n_slots);
         config.memory_limit = self.config.memory_limit;
+        config.spill = self.spill.clone();
         config.data_roots = self.config.data_roots.clone().map(Arc::from);
         let (peers, registry, watching) = (self.peers.clone(), Arc::clone(&self.registry), Arc::clone(watching));
         let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching });
@@ -141,6 +149,10 @@ impl Registration<'_> {
                         return Outcome::Left;
                     }
                     Ending::Closed { reason } => break reason,
+                    Ending::Exhausted { reason } => {
+                        tracing::error!(%reason, "out of memory: this worker ends before the system kills it");
+                        return Outcome::Exhausted { reason };
+                    }
                 },
                 _ = status.tick(), if is_welcome => core.measure(),
                 () = shutdown.as_mut(), if !is_retiring => {

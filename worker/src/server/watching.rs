@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rask_comm::peers::Peers;
-use rask_comm::{FromWatcher, News, PartRequest, Pusher, Watch, WatchHello, Watcher};
+use rask_comm::{FromWatcher, News, PartRequest, PushError, Pusher, Watch, WatchHello, Watcher};
 use rask_graphs::{Epoch, Registry, Value, WorkerId};
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
@@ -165,10 +165,19 @@ impl Watching {
 
     /// Send a result to a peer that watches for it; see [`crate::exec::Fetcher::push`].
     pub(super) fn push(&self, to: WorkerId, item: &FetchItem, value: &Value) {
+        self.tell(to, |pusher| pusher.push(request(item), value));
+    }
+
+    /// Send word of a result to a peer that watches for it; see [`crate::exec::Fetcher::announce`].
+    pub(super) fn announce(&self, to: WorkerId, item: &FetchItem, nbytes: u64) {
+        self.tell(to, |pusher| pusher.announce(request(item), nbytes));
+    }
+
+    fn tell(&self, to: WorkerId, send: impl FnOnce(Pusher) -> Result<(), PushError>) {
         let pusher = self.visitors.lock().get(&to).and_then(|visitor| visitor.pusher.clone());
         // The end of its conversation, and nothing else, tells the core that a watcher is gone: told from here, the word could
         // come after the first words of its next conversation.
-        match pusher.map(|pusher| pusher.push(request(item), value)) {
+        match pusher.map(send) {
             None => tracing::debug!(peer = %to, "a peer that watched is gone"),
             Some(Err(error)) => tracing::debug!(peer = %to, %error, "a result has nowhere to go"),
             Some(Ok(())) => {}

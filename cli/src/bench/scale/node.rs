@@ -155,6 +155,9 @@ impl World<'_> {
                     let nbytes = self.nbytes_of(item);
                     self.node(worker).drop_item(item, nbytes);
                 }
+                Action::Spill { .. } | Action::Evict { .. } | Action::Abort { .. } => {
+                    bail!("{worker} has no limit, and is short of memory")
+                }
                 Action::Exit => bail!("{worker} leaves, and nobody told it to"),
                 Action::Close { reason } => bail!("{worker} ends the conversation: {reason}"),
             }

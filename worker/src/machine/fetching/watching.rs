@@ -10,7 +10,7 @@ use super::{Arrival, Failure, Fetching, ItemEntry, Want, Whereabouts};
 
 impl Fetching {
     /// A watched item has been pushed here and is in the store.
-    pub(in crate::machine) fn pushed(&mut self, from: WorkerId, item: FetchItem) -> Arrival {
+    pub(in crate::machine) fn pushed(&mut self, from: WorkerId, item: FetchItem, nbytes: u64) -> Arrival {
         let Some(key) = self.find(item) else { return Arrival::Unwanted };
         let Some(entry) = self.items.get_mut(key) else { return Arrival::Unwanted };
         if entry.whereabouts != Whereabouts::Watched(from) {
@@ -19,6 +19,8 @@ impl Fetching {
         let waiters = std::mem::take(&mut entry.waiters);
         let is_replica = entry.is_kept && item.part.is_whole();
         entry.whereabouts = Whereabouts::Here(u32::try_from(waiters.len()).unwrap_or(u32::MAX));
+        entry.nbytes = nbytes;
+        self.nbytes_here += nbytes;
         if is_replica {
             self.forget(key);
             return Arrival::Wanted { waiters, from };
@@ -68,14 +70,12 @@ impl Fetching {
         lost
     }
 
-    /// A whole item that was pushed here is to be kept as a replica. Tells whether it is here.
-    pub(in crate::machine) fn keep_pushed(&mut self, item: FetchItem) -> bool {
-        let Some(key) = self.find(item) else { return false };
-        let is_here = self.items.get(key).is_some_and(|entry| matches!(entry.whereabouts, Whereabouts::Here(_)));
-        if is_here {
-            self.forget(key);
-        }
-        is_here
+    /// A whole item that was pushed here is to be kept as a replica. Its size, if it is here.
+    pub(in crate::machine) fn keep_pushed(&mut self, item: FetchItem) -> Option<u64> {
+        let key = self.find(item)?;
+        let nbytes = self.items.get(key).filter(|entry| matches!(entry.whereabouts, Whereabouts::Here(_)))?.nbytes;
+        self.forget(key);
+        Some(nbytes)
     }
 
     /// Watches begun and ended since the last call, one action a peer and change of mind.

@@ -1,0 +1,211 @@
+//! The spill thread: writes results to files, reads them back for peers, deletes files, and looks at the process's memory.
+//!
+//! What takes as long as a disk takes happens here, or on a slot that needs a spilled input, and never under the core's lock.
+//! Reads go before writes: somebody waits for them. Memory is looked at a few times a second, because it can fill faster than
+//! the scheduler is told of it; the machine hears of that only when it is near a threshold.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rask_graphs::{Attempt, TaskId, Value};
+
+use super::WorkerCore;
+use crate::machine::{Event, FetchItem, SPILL, SpillFailure};
+use crate::store::memory::{give_back, resident_nbytes};
+use crate::store::spill::{SpillArea, SpillError};
+
+/// How often memory is looked at, and how often while there is little of it.
+const TICK: Duration = Duration::from_millis(100);
+const TENSE_TICK: Duration = Duration::from_millis(20);
+
+/// Whom to give a result, or word that it is not here.
+type Then = Box<dyn FnOnce(Option<Value>) + Send>;
+
+/// What the spill thread has to do. Writes are as many as the machine allows at once, reads as many as peers ask for.
+#[derive(Default)]
+struct Queue {
+    writes: VecDeque<(TaskId, Attempt)>,
+    reads: VecDeque<(FetchItem, Then)>,
+    is_over: bool,
+}
+
+/// The spill thread's desk.
+pub(super) struct Spilling {
+    pub(super) area: Option<Arc<SpillArea>>,
+    memory_limit: u64,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+enum Errand {
+    Read(FetchItem, Then),
+    Write(TaskId, Attempt),
+    /// Nothing came for a tick.
+    Rest,
+}
+
+impl Spilling {
+    pub(super) fn new(area: Option<Arc<SpillArea>>, memory_limit: u64) -> Self {
+        Self { area, memory_limit, queue: Mutex::default(), wake: Condvar::new() }
+    }
+
+    /// Whether a thread is needed at all.
+    pub(super) fn is_needed(&self) -> bool {
+        self.area.is_some() || self.memory_limit > 0
+    }
+
+    /// Whether any result is in a file.
+    pub(super) fn has_files(&self) -> bool {
+        self.area.as_ref().is_some_and(|area| area.nbytes() > 0)
+    }
+
+    pub(super) fn write(&self, task: TaskId, attempt: Attempt) {
+        self.queue.lock().writes.push_back((task, attempt));
+        self.wake.notify_one();
+    }
+
+    /// Let the thread end; who waits for a read is told that there is nothing.
+    pub(super) fn shutdown(&self) {
+        let reads = {
+            let mut queue = self.queue.lock();
+            queue.is_over = true;
+            queue.writes.clear();
+            std::mem::take(&mut queue.reads)
+        };
+        self.wake.notify_all();
+        reads.into_iter().for_each(|(_, then)| then(None));
+    }
+
+    fn next(&self, tick: Duration) -> Option<Errand> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.is_over {
+                return None;
+            }
+            if let Some((item, then)) = queue.reads.pop_front() {
+                return Some(Errand::Read(item, then));
+            }
+            if let Some((task, attempt)) = queue.writes.pop_front() {
+                return Some(Errand::Write(task, attempt));
+            }
+            if self.wake.wait_for(&mut queue, tick).timed_out() {
+                return Some(Errand::Rest);
+            }
+        }
+    }
+
+    /// The state of memory, when the machine should know it.
+    fn measure(&self, was_tense: bool) -> Option<u64> {
+        let rss_nbytes = resident_nbytes()?;
+        let is_tense = self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends;
+        (is_tense || was_tense).then_some(rss_nbytes)
+    }
+}
+
+impl WorkerCore {
+    /// Give `then` the result or part, on this thread when it is in memory or not here at all, otherwise once it has been read
+    /// back, on the spill thread. One that turns out to be unreadable is lost, and the scheduler is told.
+    pub fn read_later(&self, item: FetchItem, then: impl FnOnce(Option<Value>) + Send + 'static) {
+        let store = &self.shared.store;
+        let found = store.get(&item);
+        if found.is_some() || store.spilled_nbytes(&item).is_none() {
+            then(found);
+            return;
+        }
+        let mut queue = self.shared.spilling.queue.lock();
+        if queue.is_over {
+            drop(queue);
+            then(None);
+            return;
+        }
+        queue.reads.push_back((item, Box::new(then)));
+        self.shared.spilling.wake.notify_one();
+    }
+
+    /// An input of a run, read back if need be and kept in memory then: waits for the disk.
+    pub(super) fn read_input(&self, item: &FetchItem) -> Option<Value> {
+        self.shared.store.read(item, true).unwrap_or_else(|error| {
+            tracing::warn!(task = %item.task, %error, "an input is lost");
+            None
+        })
+    }
+
+    /// The life of the spill thread.
+    pub(super) fn tend_files(&self) {
+        let spilling = &self.shared.spilling;
+        let (mut last_measured, mut is_tense) = (Instant::now(), false);
+        let mut trouble = Trouble::default();
+        loop {
+            let tick = if is_tense { TENSE_TICK } else { TICK };
+            match spilling.next(tick) {
+                None => return,
+                Some(Errand::Read(item, then)) => then(self.read_for_peer(&item)),
+                Some(Errand::Write(task, attempt)) => self.write(task, attempt, &mut trouble),
+                Some(Errand::Rest) => {}
+            }
+            if let Some(area) = &spilling.area {
+                area.delete_dropped();
+            }
+            if last_measured.elapsed() >= tick {
+                if is_tense {
+                    give_back();
+                }
+                last_measured = Instant::now();
+                let measured = spilling.measure(is_tense);
+                is_tense = measured.is_some_and(|nbytes| nbytes >= spilling.memory_limit / 100 * SPILL.ends);
+                if let Some(rss_nbytes) = measured {
+                    self.turn(Event::MemoryMeasured { rss_nbytes });
+                }
+            }
+        }
+    }
+
+    fn read_for_peer(&self, item: &FetchItem) -> Option<Value> {
+        self.shared.store.read(item, false).unwrap_or_else(|error| {
+            tracing::warn!(task = %item.task, %error, "a result is lost");
+            self.turn(Event::ResultLost { task: item.task, attempt: item.attempt });
+            None
+        })
+    }
+
+    fn write(&self, task: TaskId, attempt: Attempt, trouble: &mut Trouble) {
+        let Some(area) = &self.shared.spilling.area else { return };
+        let event = match self.shared.store.spill(area, task, attempt) {
+            Ok(_) => {
+                trouble.end();
+                Event::Spilled { task, attempt }
+            }
+            Err(SpillError::CannotEncode(reason)) => {
+                tracing::debug!(%task, reason, "a result stays in memory");
+                Event::NotSpilled { task, attempt, reason: SpillFailure::CannotEncode }
+            }
+            Err(error @ (SpillError::Full | SpillError::Failed(_))) => {
+                trouble.begin(&error, area);
+                Event::NotSpilled { task, attempt, reason: SpillFailure::NoSpace }
+            }
+        };
+        self.turn(event);
+    }
+}
+
+/// Says once that the disk takes no more, and once that it does again.
+#[derive(Default)]
+struct Trouble {
+    is_there: bool,
+}
+
+impl Trouble {
+    fn begin(&mut self, error: &SpillError, area: &SpillArea) {
+        if !std::mem::replace(&mut self.is_there, true) {
+            tracing::error!(path = %area.path().display(), %error, "results stay in memory; nothing new begins when it is full");
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_there) {
+            tracing::info!("results can be spilled again");
+        }
+    }
+}

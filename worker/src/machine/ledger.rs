@@ -1,0 +1,431 @@
+//! The memory ledger: which whole results are held here and where, and how much memory everything takes or will take.
+//!
+//! Results in memory, bytes in the air, parts kept for runs, and what the runs on slots are expected to need. Against this
+//! sum, and against what the process really takes as far as that was measured, the machine starts runs and fetches, and has
+//! results spilled. What it takes is compared with shares of the limit that differ for going up and coming down, so that
+//! nothing flips with every event.
+
+use rask_graphs::{Attempt, BodyId, GraphId, TaskId};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::event::FetchItem;
+
+/// A share of the limit, in percent, at which something begins, and the one below which it ends again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Threshold {
+    /// From here up it holds.
+    pub begins: u64,
+    /// Below this it does not.
+    pub ends: u64,
+}
+
+/// Results are spilled, by the ledger.
+pub const TARGET: Threshold = Threshold { begins: 60, ends: 55 };
+/// Results are spilled, by the process's resident memory.
+pub const SPILL: Threshold = Threshold { begins: 70, ends: 65 };
+/// Nothing new is begun, by either.
+pub const PAUSE: Threshold = Threshold { begins: 80, ends: 75 };
+/// The process had better end than go on, by its resident memory.
+pub const TERMINATE: Threshold = Threshold { begins: 95, ends: 90 };
+
+/// What a worker may do with memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryConfig {
+    /// Bytes; 0 for no limit, and then nothing here has any effect.
+    pub limit: u64,
+    /// Whether results can be written to spill files.
+    pub can_spill: bool,
+    /// Smaller results stay in memory: a file each would cost more than they take.
+    pub min_spill_nbytes: u64,
+    /// Results that are being written at once.
+    pub max_writes: usize,
+    /// What to do when memory is as good as used up: fail what is executing (a part of somebody's process), rather than ask
+    /// for the end of the process.
+    pub fails_tasks: bool,
+}
+
+impl MemoryConfig {
+    /// Nothing is spilled; and of small results, nothing would be, so that what is pushed to peers is always in memory.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { limit, can_spill: false, min_spill_nbytes: (64 << 10) + 1, max_writes: 2, fails_tasks: false }
+    }
+
+    /// `percent` of the limit.
+    #[must_use]
+    pub fn share(&self, percent: u64) -> u64 {
+        u64::try_from(u128::from(self.limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+    }
+}
+
+/// Where a whole result is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    Memory,
+    /// In memory, and it stays there: it cannot be encoded.
+    Stuck,
+    /// In memory, and being written to a file.
+    Writing,
+    /// In memory and in a file.
+    Both,
+    /// In a file.
+    File,
+}
+
+impl Place {
+    fn is_in_memory(self) -> bool {
+        match self {
+            Self::Memory | Self::Stuck | Self::Writing | Self::Both => true,
+            Self::File => false,
+        }
+    }
+}
+
+/// A whole result that is held here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) attempt: Attempt,
+    n_parts: u32,
+    pub(super) nbytes: u64,
+    /// When it was made, fetched, or last named as an input, in turns of the ledger's clock.
+    stamp: u64,
+    pub(super) place: Place,
+}
+
+const _: () = assert!(size_of::<Held>() <= 32);
+
+/// A result that is being written.
+pub(super) struct Write {
+    pub(super) task: TaskId,
+    pub(super) attempt: Attempt,
+    nbytes: u64,
+}
+
+pub(super) struct Ledger {
+    config: MemoryConfig,
+    held: FxHashMap<TaskId, Held>,
+    /// Bytes of results in memory, and of those in files only.
+    nbytes_in_memory: u64,
+    nbytes_in_files: u64,
+    /// Bytes of all results that were ever written to files.
+    nbytes_written: u64,
+    /// Expected bytes of the runs on slots.
+    nbytes_reserved: u64,
+    n_in_files: usize,
+    clock: u64,
+    /// Results that may be spilled or evicted, the next one last. Each was the least recently used when this was made; one
+    /// that was used since is skipped.
+    victims: Vec<(u64, TaskId)>,
+    /// When looking for victims is worth while again.
+    next_search: u64,
+    writes: SmallVec<[Write; 2]>,
+    kinds: Kinds,
+}
+
+/// Sizes of results by the operators that make them: bodies of one graph that differ in their arguments only, a seed or an
+/// offset, make results of much the same size.
+#[derive(Default)]
+struct Kinds {
+    of_body: FxHashMap<BodyId, u32>,
+    by_name: FxHashMap<(GraphId, String), u32>,
+    /// By kind; 0 for what is not worth remembering.
+    nbytes: Vec<u64>,
+    is_any_known: bool,
+}
+
+impl Kinds {
+    fn add(&mut self, body: BodyId, operators: String) {
+        let next = u32::try_from(self.nbytes.len()).unwrap_or(u32::MAX);
+        let kind = *self.by_name.entry((body.graph, operators)).or_insert(next);
+        if kind == next {
+            self.nbytes.push(0);
+        }
+        self.of_body.insert(body, kind);
+    }
+
+    fn get_mut(&mut self, body: BodyId) -> Option<&mut u64> {
+        self.nbytes.get_mut(*self.of_body.get(&body)? as usize)
+    }
+
+    fn get(&self, body: BodyId) -> u64 {
+        if !self.is_any_known {
+            return 0;
+        }
+        self.of_body.get(&body).and_then(|kind| self.nbytes.get(*kind as usize)).copied().unwrap_or(0)
+    }
+
+    fn forget_graph(&mut self, graph: GraphId) {
+        self.of_body.retain(|body, _| body.graph != graph);
+        self.by_name.retain(|(of, _), _| *of != graph);
+        if self.by_name.is_empty() {
+            self.nbytes.clear();
+            self.is_any_known = false;
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(config: MemoryConfig) -> Self {
+        Self {
+            config,
+            held: FxHashMap::default(),
+            nbytes_in_memory: 0,
+            nbytes_in_files: 0,
+            nbytes_written: 0,
+            nbytes_reserved: 0,
+            n_in_files: 0,
+            clock: 0,
+            victims: Vec::new(),
+            next_search: 0,
+            writes: SmallVec::new(),
+            kinds: Kinds::default(),
+        }
+    }
+
+    pub(super) fn get(&self, task: TaskId) -> Option<&Held> {
+        self.held.get(&task)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn nbytes_in_memory(&self) -> u64 {
+        self.nbytes_in_memory
+    }
+
+    pub(super) fn nbytes_in_files(&self) -> u64 {
+        self.nbytes_in_files
+    }
+
+    pub(super) fn nbytes_written(&self) -> u64 {
+        self.nbytes_written
+    }
+
+    pub(super) fn nbytes_reserved(&self) -> u64 {
+        self.nbytes_reserved
+    }
+
+    /// Bytes of results that will be in files only once what is being written is.
+    pub(super) fn nbytes_being_written(&self) -> u64 {
+        self.writes.iter().map(|write| write.nbytes).sum()
+    }
+
+    pub(super) fn n_writes(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// A whole result is in the store, in memory.
+    pub(super) fn insert(&mut self, task: TaskId, attempt: Attempt, nbytes: u64, n_parts: u32) {
+        self.remove(task);
+        self.clock += 1;
+        self.nbytes_in_memory += nbytes;
+        self.held.insert(task, Held { attempt, n_parts, nbytes, stamp: self.clock, place: Place::Memory });
+    }
+
+    /// It is not held any more, wherever it was.
+    pub(super) fn remove(&mut self, task: TaskId) -> Option<Attempt> {
+        let held = self.held.remove(&task)?;
+        self.clock += 1;
+        self.uncount(&held);
+        Some(held.attempt)
+    }
+
+    fn uncount(&mut self, held: &Held) {
+        if held.place.is_in_memory() {
+            self.nbytes_in_memory -= held.nbytes;
+        } else {
+            self.nbytes_in_files -= held.nbytes;
+            self.n_in_files -= 1;
+        }
+    }
+
+    /// Whether run `attempt`'s result of `task` is held; if so, it has been used just now.
+    pub(super) fn touch(&mut self, task: TaskId, attempt: Attempt) -> bool {
+        let Some(held) = self.held.get_mut(&task).filter(|held| held.attempt == attempt) else { return false };
+        self.clock += 1;
+        held.stamp = self.clock;
+        true
+    }
+
+    fn place(&mut self, task: TaskId, place: Place) {
+        let Some(mut held) = self.held.get(&task).copied() else { return };
+        self.uncount(&held);
+        held.place = place;
+        if place.is_in_memory() {
+            self.nbytes_in_memory += held.nbytes;
+        } else {
+            self.nbytes_in_files += held.nbytes;
+            self.n_in_files += 1;
+        }
+        self.held.insert(task, held);
+    }
+
+    /// Bytes that a run of `body` with these inputs is expected to need beyond what is in memory: its result, and what has to
+    /// be read back for it.
+    pub(super) fn estimate(&self, body: BodyId, inputs: &[FetchItem]) -> u64 {
+        if self.config.limit == 0 {
+            return 0;
+        }
+        let result = self.kinds.get(body);
+        if self.n_in_files == 0 {
+            return result;
+        }
+        let to_read = inputs.iter().map(|input| self.nbytes_to_read(input)).fold(0, u64::saturating_add);
+        result.saturating_add(to_read)
+    }
+
+    fn nbytes_to_read(&self, input: &FetchItem) -> u64 {
+        match self.held.get(&input.task) {
+            Some(held) if held.attempt == input.attempt && held.place == Place::File => {
+                if input.part.is_whole() {
+                    held.nbytes
+                } else {
+                    held.nbytes / u64::from(held.n_parts.max(1))
+                }
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// A run starts: what it needs of memory is set aside, and whole results that it reads back are in memory from here on.
+    /// Gives what is to be given back to [`Ledger::end`].
+    pub(super) fn start(&mut self, body: BodyId, inputs: &[FetchItem]) -> u64 {
+        let mut reserved = self.estimate(body, inputs);
+        if self.n_in_files > 0 && self.config.limit > 0 {
+            for input in inputs.iter().filter(|input| input.part.is_whole()) {
+                let nbytes = self.nbytes_to_read(input);
+                if self.held.get(&input.task).is_some_and(|held| held.attempt == input.attempt && held.place == Place::File) {
+                    // It counts as a result from here on. One that is an input twice is read once.
+                    self.place(input.task, Place::Both);
+                    reserved = reserved.saturating_sub(nbytes);
+                }
+            }
+        }
+        self.nbytes_reserved = self.nbytes_reserved.saturating_add(reserved);
+        reserved
+    }
+
+    pub(super) fn end(&mut self, reserved: u64) {
+        self.nbytes_reserved = self.nbytes_reserved.saturating_sub(reserved);
+    }
+
+    /// What `body` does, so that sizes can be learned.
+    pub(super) fn add_body(&mut self, body: BodyId, operators: String) {
+        if self.config.limit > 0 {
+            self.kinds.add(body, operators);
+        }
+    }
+
+    /// A result of `body` has turned out to be so big.
+    pub(super) fn learn(&mut self, body: BodyId, nbytes: u64) {
+        const LEAST: u64 = 64 << 10;
+        let is_small = nbytes < LEAST.min(self.config.limit / 1_024);
+        if self.config.limit == 0 || (is_small && !self.kinds.is_any_known) {
+            return;
+        }
+        if let Some(expected) = self.kinds.get_mut(body)
+            && (!is_small || *expected > 0)
+        {
+            *expected = nbytes.max(*expected - *expected / 8);
+            self.kinds.is_any_known = true;
+        }
+    }
+
+    pub(super) fn forget_graph(&mut self, graph: GraphId) {
+        self.kinds.forget_graph(graph);
+    }
+
+    /// The result that should leave memory next, which is not one of those that `is_pinned` names, and whether it is in a file
+    /// already. Copies of what is in files go first, since that costs nothing; then the least recently used result.
+    pub(super) fn next_victim(&mut self, is_pinned: impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
+        if let Some(found) = self.pop_victim(&is_pinned) {
+            return Some(found);
+        }
+        if self.clock < self.next_search {
+            return None;
+        }
+        let (min_nbytes, may_write) = (self.config.min_spill_nbytes, self.config.can_spill);
+        let is_victim = |held: &Held| match held.place {
+            Place::Both => true,
+            Place::Memory => may_write && held.nbytes >= min_nbytes,
+            Place::Stuck | Place::Writing | Place::File => false,
+        };
+        let mut found: Vec<(bool, u64, TaskId)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| is_victim(held))
+            .map(|(task, held)| (held.place == Place::Memory, held.stamp, *task))
+            .collect();
+        // Stamps are all different: the order does not depend on that of the table.
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        self.victims = found.into_iter().map(|(_, stamp, task)| (stamp, task)).collect();
+        // A look at everything is paid for by as many events.
+        self.next_search = self.clock + self.held.len() as u64 / 8;
+        self.pop_victim(&is_pinned)
+    }
+
+    fn pop_victim(&mut self, is_pinned: &impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
+        while let Some((stamp, task)) = self.victims.pop() {
+            if let Some(held) = self.held.get(&task)
+                && held.stamp == stamp
+                && matches!(held.place, Place::Memory | Place::Both)
+                && !is_pinned(task)
+            {
+                return Some((task, *held));
+            }
+        }
+        None
+    }
+
+    /// A result that [`Ledger::next_victim`] gave, and that cannot go now: it is the next one another time.
+    pub(super) fn keep_victim(&mut self, task: TaskId, held: &Held) {
+        self.victims.push((held.stamp, task));
+    }
+
+    pub(super) fn begin_write(&mut self, task: TaskId) {
+        let Some(held) = self.held.get_mut(&task) else { return };
+        held.place = Place::Writing;
+        self.writes.push(Write { task, attempt: held.attempt, nbytes: held.nbytes });
+    }
+
+    /// The end of a write: `place` is where the result is after it, if it is still held.
+    pub(super) fn end_write(&mut self, task: TaskId, attempt: Attempt, place: Place) -> bool {
+        let Some(at) = self.writes.iter().position(|write| write.task == task && write.attempt == attempt) else { return false };
+        let write = self.writes.swap_remove(at);
+        if place == Place::Both {
+            self.nbytes_written += write.nbytes;
+        }
+        match self.held.get_mut(&task) {
+            Some(held) if held.attempt == attempt && held.place == Place::Writing => {
+                held.place = place;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The result is in its file only.
+    pub(super) fn evict(&mut self, task: TaskId) {
+        self.place(task, Place::File);
+    }
+
+    /// # Panics
+    /// When sums are not those of what is held.
+    pub(super) fn validate(&self) {
+        let sum = |is_in_memory: bool| -> u64 {
+            self.held.values().filter(|held| held.place.is_in_memory() == is_in_memory).map(|held| held.nbytes).sum()
+        };
+        assert_eq!(sum(true), self.nbytes_in_memory, "bytes of results in memory");
+        assert_eq!(sum(false), self.nbytes_in_files, "bytes of results in files");
+        assert_eq!(self.held.values().filter(|held| held.place == Place::File).count(), self.n_in_files, "results in files");
+        let n_writing = self.held.values().filter(|held| held.place == Place::Writing).count();
+        assert!(
+            n_writing <= self.writes.len(),
+            "{n_writing} results are being written, of which {} are known",
+            self.writes.len()
+        );
+        assert!(self.writes.len() <= self.config.max_writes.max(1), "{} writes at once", self.writes.len());
+    }
+}
