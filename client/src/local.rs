@@ -308,6 +308,7 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
         let mut config = CoreConfig::new(&format!("local-{idx}"), options.n_slots);
         config.memory_limit = options.memory_limit;
         config.fails_tasks = true;
+        config.n_in_process = options.n_workers.max(1);
         if let Some(directory) = options.spill_dir.as_ref().filter(|_| options.memory_limit > 0) {
             let area = SpillArea::create(&SpillConfig::new(directory), Arc::clone(&options.registry))?;
             cluster.spill.push(Arc::clone(&area));

@@ -40,7 +40,6 @@ use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
 use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
 use crate::store::Store;
-use crate::store::memory::resident_nbytes;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
 use slot::{IS_BETWEEN_RUNS, Job};
@@ -142,6 +141,8 @@ pub struct CoreConfig {
     pub spill: Option<Arc<SpillArea>>,
     /// Whether runs fail when memory is as good as used up, rather than [`Ending::Exhausted`] ask for the end of the process.
     pub fails_tasks: bool,
+    /// Workers in this process: each counts an equal share of what the process takes.
+    pub n_in_process: u32,
     /// Directories that file operators may touch; `None` for all.
     pub data_roots: Option<Arc<[PathBuf]>>,
     /// Stack of a slot in bytes; only what is used of it costs memory.
@@ -158,6 +159,7 @@ impl CoreConfig {
             memory_limit: 0,
             spill: None,
             fails_tasks: false,
+            n_in_process: 1,
             data_roots: None,
             stack_nbytes: 16 << 20,
         }
@@ -274,7 +276,7 @@ impl WorkerCore {
             has_jobs: AtomicBool::new(false),
             timer: Condvar::new(),
             store: Arc::new(Store::new()),
-            spilling: Spilling::new(config.spill.clone(), config.memory_limit),
+            spilling: Spilling::new(config),
             registry,
             uplink,
             fetcher,
@@ -372,7 +374,7 @@ impl WorkerCore {
 
     /// Measure memory and tell the scheduler the state of this worker.
     pub fn measure(&self) {
-        let rss_nbytes = resident_nbytes().unwrap_or(0);
+        let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
         self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
     }
 

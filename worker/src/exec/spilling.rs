@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rask_graphs::{Attempt, TaskId, Value};
 
-use super::WorkerCore;
+use super::{CoreConfig, WorkerCore};
 use crate::machine::{Event, FetchItem, SPILL, SpillFailure};
 use crate::store::memory::{give_back, resident_nbytes};
 use crate::store::spill::{SpillArea, SpillError};
@@ -35,6 +35,7 @@ struct Queue {
 pub(super) struct Spilling {
     pub(super) area: Option<Arc<SpillArea>>,
     memory_limit: u64,
+    n_in_process: u64,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -47,8 +48,19 @@ enum Errand {
 }
 
 impl Spilling {
-    pub(super) fn new(area: Option<Arc<SpillArea>>, memory_limit: u64) -> Self {
-        Self { area, memory_limit, queue: Mutex::default(), wake: Condvar::new() }
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        Self {
+            area: config.spill.clone(),
+            memory_limit: config.memory_limit,
+            n_in_process: u64::from(config.n_in_process.max(1)),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// This worker's share of what the process takes.
+    pub(super) fn resident_nbytes(&self) -> Option<u64> {
+        Some(resident_nbytes()? / self.n_in_process)
     }
 
     /// Whether a thread is needed at all.
@@ -98,7 +110,7 @@ impl Spilling {
 
     /// The state of memory, when the machine should know it.
     fn measure(&self, was_tense: bool) -> Option<u64> {
-        let rss_nbytes = resident_nbytes()?;
+        let rss_nbytes = self.resident_nbytes()?;
         let is_tense = self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends;
         (is_tense || was_tense).then_some(rss_nbytes)
     }

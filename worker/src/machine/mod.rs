@@ -205,7 +205,7 @@ impl Machine {
         self.ledger.validate();
         assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
         let is_limited = self.config.memory.limit > 0;
-        let may_start = self.me.is_some() && (!is_limited || self.is_still());
+        let may_start = self.me.is_some() && (!is_limited || (self.is_still() && !self.pressure.is_dire()));
         assert!(!may_start || self.executing.is_full() || self.runs.n_ready() == 0, "a slot is free and a run is ready");
     }
 

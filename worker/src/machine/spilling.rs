@@ -62,6 +62,11 @@ impl Pressure {
         self.config.can_spill && !self.is_disk_full
     }
 
+    /// Whether one thing more might be the end: memory is nearly used up, and no result can leave it.
+    pub(super) fn is_dire(&self) -> bool {
+        self.is_beyond(TERMINATE, true, self.last_status.rss_nbytes) && !self.can_write()
+    }
+
     fn is_beyond(&self, threshold: Threshold, was_beyond: bool, nbytes: u64) -> bool {
         let percent = if was_beyond { threshold.ends } else { threshold.begins };
         self.config.limit > 0 && nbytes >= self.config.share(percent)
@@ -227,9 +232,9 @@ impl Machine {
     }
 
     /// Whether the scheduler should give this worker nothing. What the process takes may never become less by itself, so a worker
-    /// that has nothing to do is given something all the same: it does one thing at a time.
+    /// that has nothing to do, and whose results can leave memory, is given something all the same: it does one thing at a time.
     fn shows_pause(&self) -> bool {
-        let is_idle = self.runs.len() == 0 && self.is_still();
+        let is_idle = self.runs.len() == 0 && self.is_still() && self.pressure.can_write();
         self.pressure.is_ledger_full || (self.pressure.is_process_full && !is_idle)
     }
 

@@ -161,8 +161,9 @@ fn memory_that_is_used_up_twice_ends_the_process_or_the_runs() {
          rss 960        | interrupt 1, told failed 1, interrupt 2, told failed 2
          rss 960        |
          broke 1        |
-         broke 2        | told status 0 executing 0 waiting 0 flying
-         run 3          | start 3, told status 1 executing 0 waiting 0 flying, paused
+         broke 2        |
+         run 3          |
+         rss 899        | start 3
          rss 100        | told status 1 executing 0 waiting 0 flying",
     );
 }

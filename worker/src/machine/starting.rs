@@ -31,9 +31,10 @@ impl Machine {
         }
     }
 
-    /// With nothing in motion, start the most urgent run or failing that one request, whatever it takes. Tells whether it did.
+    /// With nothing in motion, start the most urgent run or failing that one request, whatever it takes, unless that might end
+    /// the process. Tells whether it did.
     fn start_one_thing(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
-        if !self.is_still() {
+        if !self.is_still() || self.pressure.is_dire() {
             return false;
         }
         if !self.start_next(now, out) {
