@@ -52,23 +52,29 @@ fn slots_share_the_work() {
     assert_eq!(makespan_us(&workload(&tasks), 2, 3), 50 + 1_000 + 50);
 }
 
-/// All is sent at once, and both inputs are made by 1,050 us, one at each worker. The worker of the sum is told so by the
-/// other one and fetches: a message here, one there, 1 ms on the link, a message back.
+/// Both inputs are made by 1,050 us, one at each worker. How big they are is not known before, so the sum is not given to either until
+/// that is reported; then it fetches: a message here, one there, 1 ms on the link, a message back.
 #[test]
 fn one_transfer_takes_three_messages_and_its_bytes() {
     let graph = workload(&[(&[], 1_000, 1_000_000), (&[], 1_000, 1_000_000), (&[0, 1], 1_000, 8)]);
     let world = simulate(&graph, 2, 1);
-    assert_eq!(world.ended_at.unwrap() / 1_000, 50 + 1_000 + 50 + 50 + 1_000 + 50 + 1_000 + 50);
+    assert_eq!(world.ended_at.unwrap() / 1_000, 50 + 1_000 + 50 + 50 + 50 + 1_000 + 50 + 1_000 + 50);
     assert_eq!((world.counts.n_transfers, world.counts.nbytes_moved, world.counts.n_pushed), (1, 1_000_000, 0));
 }
 
-/// As above, but the input is small: it comes with the message that it is made.
+/// The second row begins as above. By then results of the operator are known to be small, so the last task is given at once to one of
+/// the two workers, and the input from the other comes with the message that it is made.
 #[test]
 fn a_small_result_is_pushed_along() {
-    let graph = workload(&[(&[], 1_000, 10_000), (&[], 1_000, 10_000), (&[0, 1], 1_000, 8)]);
+    let result = 10_000;
+    let rows = [(&[][..], 1_000, result), (&[], 1_000, result), (&[0, 1], 1_000, result), (&[0, 1], 1_000, result)];
+    let last = (&[2, 3][..], 1_000, 8);
+    let graph = workload(&[rows[0], rows[1], rows[2], rows[3], last]);
     let world = simulate(&graph, 2, 1);
-    assert_eq!(world.ended_at.unwrap() / 1_000, 50 + 1_000 + 10 + 50 + 1_000 + 50);
-    assert_eq!((world.counts.n_transfers, world.counts.nbytes_moved, world.counts.n_pushed), (1, 10_000, 1));
+    let first_row = 50 + 1_000 + 50;
+    let second_row = 50 + 50 + 10 + 50 + 1_000;
+    assert_eq!(world.ended_at.unwrap() / 1_000, first_row + second_row + 10 + 50 + 1_000 + 50);
+    assert_eq!((world.counts.n_transfers, world.counts.nbytes_moved, world.counts.n_pushed), (3, 30_000, 1));
 }
 
 /// Two inputs to fetch, from different workers: they share the link of the one that fetches.
@@ -76,14 +82,14 @@ fn a_small_result_is_pushed_along() {
 fn parcels_queue_for_the_link_of_their_receiver() {
     let input = (&[][..], 1_000, 1_000_000);
     let graph = workload(&[input, input, input, (&[0, 1, 2], 1_000, 8)]);
-    assert_eq!(makespan_us(&graph, 3, 1), 50 + 1_000 + 50 + 50 + 2 * 1_000 + 50 + 1_000 + 50);
+    assert_eq!(makespan_us(&graph, 3, 1), 50 + 1_000 + 50 + 50 + 50 + 2 * 1_000 + 50 + 1_000 + 50);
 }
 
 /// Three long tasks use one result: two workers fetch it, and share the link of the one that has it.
 #[test]
 fn parcels_queue_for_the_link_of_their_sender() {
     let graph = workload(&[(&[], 1_000, 4_000_000), (&[0], 100_000, 8), (&[0], 100_000, 8), (&[0], 100_000, 8)]);
-    assert_eq!(makespan_us(&graph, 3, 1), 50 + 1_000 + 50 + 50 + 2 * 4_000 + 50 + 100_000 + 50);
+    assert_eq!(makespan_us(&graph, 3, 1), 50 + 1_000 + 50 + 50 + 50 + 2 * 4_000 + 50 + 100_000 + 50);
 }
 
 #[test]
@@ -91,10 +97,11 @@ fn idle_slots_are_told_apart_by_what_they_lack() {
     let graph = workload(&[(&[], 1_000, 1_000_000), (&[], 1_000, 1_000_000), (&[0, 1], 1_000, 8)]);
     let mut world = simulate(&graph, 2, 1);
     let idle = world.idle();
-    // The worker of the sum misses an input from 1,050 us to 2,200 us; at 3,250 us all is known to be over.
-    assert_eq!(idle.for_data, 1_150_000);
-    // Both wait for the first word of all, one has nothing to do after its only task, the other one after the sum.
-    assert_eq!(idle.for_work, (2 * 50 + (3_250 - 1_050) + 50) * 1_000);
+    // The worker of the sum misses an input from 1,150 us to 2,250 us; at 3,300 us all is known to be over.
+    assert_eq!(idle.for_data, 1_100_000);
+    // Both wait for the first word of all, one has nothing to do after its only task, the other one until it is given the sum and
+    // after it.
+    assert_eq!(idle.for_work, (2 * 50 + (3_300 - 1_050) + 100 + 50) * 1_000);
 }
 
 #[test]
