@@ -9,5 +9,6 @@ mod clusters;
 mod commands;
 mod examples;
 mod membership;
+mod memory;
 mod support;
 mod wrong_files;

@@ -1,5 +1,5 @@
-//! Random graphs of the shapes that real work has: independent tasks, chains, trees, layers, stencils, map and reduce,
-//! shuffles through gather groups, and users of earlier results.
+//! Random graphs of the shapes that real work has: independent tasks, chains, trees, layers, stencils, map and reduce, one
+//! result that all want, shuffles through gather groups, and users of earlier results.
 
 use rask_graphs::graph::Input;
 use rask_graphs::keys::{KeyRef, KeysBuilder};
@@ -86,13 +86,14 @@ pub fn draw(dice: &mut Dice, style: &Style, earlier: &[&Plan], usable: &[usize])
 }
 
 fn draw_shape(dice: &mut Dice, sketch: &mut Sketch, size: u64) {
-    match dice.below(9) {
+    match dice.below(10) {
         0 => independent(sketch, size),
         1 => chain(dice, sketch, size),
         2 => tree(dice, sketch, size),
         3 | 4 => layers(dice, sketch, size),
         5 => stencil(sketch, size),
         6 => map_reduce(dice, sketch, size),
+        7 => fan_out(sketch, size),
         _ => shuffle(dice, sketch, size),
     }
 }
@@ -100,6 +101,14 @@ fn draw_shape(dice: &mut Dice, sketch: &mut Sketch, size: u64) {
 fn independent(sketch: &mut Sketch, size: u64) {
     for _ in 0..size {
         sketch.add(Vec::new());
+    }
+}
+
+/// Everybody wants the same result.
+fn fan_out(sketch: &mut Sketch, size: u64) {
+    let root = sketch.add(Vec::new());
+    for _ in 1..size {
+        sketch.add(vec![Input::new(Source::Task(root), Part::WHOLE)]);
     }
 }
 
