@@ -7,7 +7,7 @@ fn what_memory_is_too_short_for_comes_back_from_disk() {
     let place = Place::new();
     let spill = place.path("spill");
     let sizes = ["--memory", "1GiB", "--data", "1536MiB", "--chunk", "16MiB"];
-    let command = ["bench", "memory", "--json", "--spill-dir", spill.to_str().unwrap()];
+    let command = ["bench", "memory", "--spill-dir", spill.to_str().unwrap()];
     let ended = place.run(command.into_iter().chain(sizes));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let lines: Vec<serde_json::Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
