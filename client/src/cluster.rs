@@ -95,10 +95,20 @@ impl Drop for Process {
     }
 }
 
+/// A directory for spill files that outlives the cluster. Workers that are killed leave theirs there.
+struct SpillDir(PathBuf);
+
+impl Drop for SpillDir {
+    fn drop(&mut self) {
+        rask_worker::store::spill::sweep(&self.0);
+    }
+}
+
 /// One scheduler and some workers as processes of this machine. Dropping it ends them.
 pub struct LocalCluster {
-    // Workers first: fields are dropped in order.
+    // Workers first, then what they leave: fields are dropped in order.
     workers: Vec<Process>,
+    _spill_dir: Option<SpillDir>,
     scheduler: Process,
     address: SocketAddr,
     state_dir: tempfile::TempDir,
@@ -129,7 +139,8 @@ impl LocalCluster {
         };
         // What it prints later must not fill the pipe.
         stderr.map(|mut stderr| std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink())));
-        let mut cluster = Self { workers: Vec::new(), scheduler, address, state_dir };
+        let _spill_dir = options.spill_dir.clone().map(SpillDir);
+        let mut cluster = Self { workers: Vec::new(), _spill_dir, scheduler, address, state_dir };
         for idx in 0..options.n_workers {
             cluster.add_worker(&options, &format!("worker-{idx}")).map_err(spawn_error)?;
         }

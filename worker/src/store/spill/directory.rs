@@ -77,8 +77,9 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Remove the directories of workers that are no more. What cannot be looked at or removed is left alone.
-fn sweep(base: &Path) {
+/// Remove what workers of this user that are no more have left in a directory for spill files. What cannot be looked at or removed is
+/// left alone.
+pub fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rask_graphs::{Attempt, Part, Registry, TaskId, Value};
 
 use directory::SpillDirectory;
+pub use directory::sweep;
 use file::{Owner, WriteError};
 
 /// Where a worker spills, and how much.
