@@ -2,8 +2,8 @@
 //!
 //! Two workers of one user on one host agree on it over their authenticated QUIC connection: the one asks with what identifies
 //! its host, the other answers with the name of a Unix socket and a secret that is good for one use, soon, and for that
-//! connection only. Requests then go over the socket ([`socket`]). Small results come back on it; big ones in sealed memory,
-//! whose descriptor is passed along and which the receiver maps and uses in place ([`memory`]): one copy, or none when the
+//! connection only. Requests then go over the socket (`socket`). Small results come back on it; big ones in sealed memory,
+//! whose descriptor is passed along and which the receiver maps and uses in place (`memory`): one copy, or none when the
 //! result came to its sender that way.
 //!
 //! Whatever fails here is no failure of a fetch: what did not come this way is fetched over QUIC. Nothing that was handed over
