@@ -23,7 +23,8 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
     quarantine::workers_changed(core);
     core.no_workers_since = None;
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
-    dispatch::fill_workers(core, out);
+    // Whatever waits for room finds it there; the others have no more room than before.
+    core.to_fill.push(worker);
     retirement::advance_all(core, out);
 }
 
