@@ -40,6 +40,7 @@ use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
 use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
 use crate::store::Store;
+use crate::store::memory::give_back;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
 use slot::{IS_BETWEEN_RUNS, Job};
@@ -372,8 +373,12 @@ impl WorkerCore {
         self.turn(Event::PeerGone { peer });
     }
 
-    /// Measure memory and tell the scheduler the state of this worker.
+    /// Measure memory and tell the scheduler the state of this worker. To be called on a thread that brings results here, if there is
+    /// one: while memory is short it returns what that thread keeps.
     pub fn measure(&self) {
+        if self.shared.spilling.is_tense() {
+            give_back();
+        }
         let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
         self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
     }

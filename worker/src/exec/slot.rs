@@ -15,6 +15,7 @@ use super::bodies::BodyCell;
 use super::lending::SHORT_US;
 use super::{State, WorkerCore, micros, panics};
 use crate::machine::{Event, FetchItem};
+use crate::store::memory::give_back;
 
 /// How long a slot looks for work before it sleeps: what a wake-up costs both threads, twice.
 const LOOKING: Duration = Duration::from_micros(100);
@@ -87,6 +88,9 @@ fn next_job(core: &WorkerCore, news: Option<Event>) -> Option<Job> {
         core.shared.work.wait(&mut state);
         state.n_idle -= 1;
         state.n_woken = state.n_woken.saturating_sub(1);
+        if state.jobs.is_empty() && core.shared.spilling.is_tense() {
+            MutexGuard::unlocked(&mut state, give_back);
+        }
     }
 }
 

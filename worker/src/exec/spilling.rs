@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -38,6 +39,9 @@ pub(super) struct Spilling {
     n_in_process: u64,
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Whether there is little memory left. An allocator keeps what a thread has freed for that thread, and takes back what others
+    /// have freed of it only there: so each thread that makes results has to return what it can by itself.
+    is_tense: AtomicBool,
 }
 
 enum Errand {
@@ -55,7 +59,13 @@ impl Spilling {
             n_in_process: u64::from(config.n_in_process.max(1)),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            is_tense: AtomicBool::new(false),
         }
+    }
+
+    /// Whether threads that have nothing else to do should return memory.
+    pub(super) fn is_tense(&self) -> bool {
+        self.is_tense.load(Ordering::Relaxed)
     }
 
     /// This worker's share of what the process takes.
@@ -163,10 +173,13 @@ impl WorkerCore {
             if last_measured.elapsed() >= tick {
                 if is_tense {
                     give_back();
+                    // Idle slots do the same when they are woken.
+                    self.shared.work.notify_all();
                 }
                 last_measured = Instant::now();
                 let measured = spilling.measure(is_tense);
                 is_tense = measured.is_some_and(|nbytes| nbytes >= spilling.memory_limit / 100 * SPILL.ends);
+                spilling.is_tense.store(is_tense, Ordering::Relaxed);
                 if let Some(rss_nbytes) = measured {
                     self.turn(Event::MemoryMeasured { rss_nbytes });
                 }
