@@ -83,18 +83,24 @@ impl World {
         }
         self.conns[conn].is_cut = true;
         let was_graceful = self.conns[conn].is_graceful;
-        if !was_graceful {
-            self.count_suspects(worker, self.processes[self.conns[conn].process].n_slots);
+        let n_slots = self.processes[self.conns[conn].process].n_slots;
+        let suspects = if was_graceful { Vec::new() } else { self.suspects(worker, n_slots) };
+        for task in &suspects {
+            *self.n_suspect_deaths.entry(*task).or_default() += 1;
         }
         self.tell_scheduler(Event::WorkerLost { worker, was_graceful });
+        // What only a task needed that has failed for this death has been let go before it was its turn to be blamed.
+        for task in suspects.iter().filter(|task| self.scheduler.task_state(**task) == Some(TaskState::Released)) {
+            self.n_suspect_deaths.entry(*task).and_modify(|n_deaths| *n_deaths -= 1);
+        }
         if self.conns.iter().all(|conn| conn.worker.is_none() || conn.is_lost) {
             self.no_workers_since = Some(self.now);
         }
     }
 
-    /// Count independently whom the scheduler may blame for a death: what it knows to be executing, and of the others the
+    /// Whom the scheduler may blame for a death, found independently: what it knows to be executing, and of the others the
     /// first in line for the remaining slots that had their inputs.
-    fn count_suspects(&mut self, worker: WorkerId, n_slots: u32) {
+    fn suspects(&self, worker: WorkerId, n_slots: u32) -> Vec<TaskId> {
         let (mut executing, mut others) = (Vec::new(), Vec::new());
         for (graph, info) in &self.graphs {
             for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
@@ -114,9 +120,7 @@ impl World {
         }
         others.sort_unstable();
         let n_others = (n_slots as usize).saturating_sub(executing.len());
-        for (_, _, task) in executing.into_iter().chain(others.into_iter().take(n_others)) {
-            *self.n_suspect_deaths.entry(task).or_default() += 1;
-        }
+        executing.into_iter().chain(others.into_iter().take(n_others)).map(|(_, _, task)| task).collect()
     }
 
     /// Whether some input of `task` is not in memory, as the scheduler knows it.
