@@ -23,12 +23,17 @@ struct Stage {
     n_runs: usize,
     /// Runs whose results the worker holds.
     n_held: usize,
+    /// Parts of the results of tasks without inputs.
+    n_parts: u32,
+    /// Members of groups that the worker was told of.
+    n_members: usize,
     told: Vec<ToClient>,
 }
 
 impl Stage {
     fn new() -> Self {
-        let mut stage = Self { machine: Machine::new(Config::default()), n_runs: 0, n_held: 0, told: Vec::new() };
+        let machine = Machine::new(Config::default());
+        let mut stage = Self { machine, n_runs: 0, n_held: 0, n_parts: 0, n_members: 0, told: Vec::new() };
         let hello = WorkerHello {
             version: PROTOCOL_VERSION,
             name: "zero".to_owned(),
@@ -61,14 +66,15 @@ impl Stage {
                         self.n_runs += 1;
                         self.n_held += 1;
                         let (task, attempt) = (run.task, run.attempt);
-                        let message = FromWorker::Finished { task, attempt, nbytes: 8, n_parts: 0, duration_us: 1 };
+                        let n_parts = if run.inputs.is_empty() && run.groups.is_empty() { self.n_parts } else { 0 };
+                        let message = FromWorker::Finished { task, attempt, nbytes: 8, n_parts, duration_us: 1 };
                         events.push(Event::WorkerSaid { worker: WORKER, message });
                     }
                     ToWorker::Free { tasks } => self.n_held -= tasks.len(),
+                    ToWorker::Group { members, .. } => self.n_members += members.len(),
                     ToWorker::Welcome { .. }
                     | ToWorker::Body { .. }
                     | ToWorker::Peer { .. }
-                    | ToWorker::Group { .. }
                     | ToWorker::ForgetGraph { .. }
                     | ToWorker::Cancel { .. }
                     | ToWorker::Revoke { .. }
@@ -260,6 +266,30 @@ fn a_million_to_one_is_run_and_freed() {
     input_offsets.push(N - 1);
     let inputs = (0..N - 1).map(|at| Input::new(task(at), Part::WHOLE)).collect();
     run_and_free(Graph { input_offsets, inputs, ..plain(N) }, N as usize);
+}
+
+/// A shuffle of m by n is m members and n consumers, here and on the wire: nothing for each of its m x n parts.
+#[test]
+fn a_shuffle_of_two_thousand_by_two_thousand_costs_its_members_and_consumers() {
+    const N: u32 = 2_000;
+    let graph = Graph {
+        input_offsets: (0..=2 * N).map(|at| at.saturating_sub(N)).collect(),
+        inputs: (0..N).map(|part| Input::new(Source::Group(0), Part(part))).collect(),
+        group_offsets: vec![0, N],
+        group_members: (0..N).map(TaskIdx).collect(),
+        outputs: (N..2 * N).map(TaskIdx).collect(),
+        ..plain(2 * N)
+    };
+    let mut stage = Stage::new();
+    stage.n_parts = N;
+    let id = stage.submit(graph).expect("sound");
+    assert_eq!((stage.n_runs, stage.n_held), (2 * N as usize, N as usize), "all ran, and the members are freed");
+    let nbytes = stage.machine.graph_nbytes(id).expect("its outputs are held");
+    assert!(nbytes <= 250 * 2 * N as usize, "{nbytes} bytes for {} tasks", 2 * N);
+    assert_eq!(stage.n_members, N as usize, "the worker is told once where the members are");
+    stage.say(FromClient::Release { tasks: (N..2 * N).map(|idx| TaskId::new(id, TaskIdx(idx))).collect() });
+    stage.machine.validate();
+    assert_eq!((stage.n_held, stage.machine.n_tasks()), (0, 0));
 }
 
 fn run_and_free(graph: Graph, n: usize) {
