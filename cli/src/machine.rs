@@ -2,6 +2,8 @@
 
 use std::thread::available_parallelism;
 
+use rask_worker::store::memory::read_nbytes;
+
 /// Processors that this process may use.
 pub(crate) fn n_processors() -> u32 {
     available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
@@ -15,15 +17,9 @@ pub(crate) fn default_memory() -> u64 {
 
 fn memory_nbytes() -> u64 {
     const FALLBACK: u64 = 4 << 30;
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_meminfo(&text));
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| read_nbytes(&text, "MemTotal"));
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     machine.into_iter().chain(group).min().unwrap_or(FALLBACK)
-}
-
-fn parse_meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]
@@ -32,8 +28,8 @@ mod tests {
 
     #[test]
     fn reads_the_total() {
-        assert_eq!(parse_meminfo("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
-        assert_eq!(parse_meminfo("MemFree: 1 kB\n"), None);
+        assert_eq!(read_nbytes("MemTotal:       16384 kB\nMemFree: 1 kB\n", "MemTotal"), Some(16 << 20));
+        assert_eq!(read_nbytes("MemFree: 1 kB\n", "MemTotal"), None);
         assert!(default_memory() > 64 << 20);
     }
 }

@@ -109,7 +109,5 @@ fn independent(n_tasks: u32) -> Graph {
 
 /// Resident memory of this process, in bytes.
 pub(crate) fn resident_nbytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4096
+    rask_worker::store::memory::resident_nbytes().unwrap_or(0)
 }

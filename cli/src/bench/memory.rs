@@ -16,6 +16,7 @@ use futures::executor::block_on;
 use rask::graphs::keys::KeyRef;
 use rask::graphs::{Body, Finished, GraphBuilder, Part, Source, TaskIdx};
 use rask::{Client, ClusterOptions, Job, LocalCluster, SubmitOptions};
+use rask_worker::store::memory::read_nbytes;
 use serde_json::json;
 
 use super::cluster::{finish, registry};
@@ -253,9 +254,7 @@ impl PeakWatch {
 
 fn high_water_mark(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1_024)
+    read_nbytes(&status, "VmHWM")
 }
 
 #[cfg(test)]

@@ -23,11 +23,14 @@ pub(crate) fn give_back() {
 #[must_use]
 pub fn resident_nbytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    parse_resident(&status)
+    read_nbytes(&status, "VmRSS")
 }
 
-fn parse_resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The bytes that a line `name:   n kB` of the kernel's tells, as in `/proc/meminfo` and `/proc/<process>/status`; `None` when
+/// there is no such line.
+#[must_use]
+pub fn read_nbytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1_024)
 }
@@ -38,8 +41,8 @@ mod tests {
 
     #[test]
     fn the_kernels_line_is_read_as_kibibytes() {
-        assert_eq!(parse_resident("Name:\tx\nVmRSS:\t    2048 kB\nThreads: 1"), Some(2 << 20));
-        assert_eq!(parse_resident("Name:\tx"), None);
+        assert_eq!(read_nbytes("Name:\tx\nVmRSS:\t    2048 kB\nThreads: 1", "VmRSS"), Some(2 << 20));
+        assert_eq!(read_nbytes("Name:\tx", "VmRSS"), None);
         assert!(resident_nbytes().is_some_and(|nbytes| nbytes > 100_000), "this process uses memory");
     }
 }
