@@ -119,6 +119,13 @@ impl Core {
         self.graphs.get(&task.graph)?.tasks.get(task.idx.index())
     }
 
+    /// Whether `task` is queued at `worker` ([`super::graph_run::NOBODY`]: for any or any fitting one), and early as `is_early`
+    /// says. Queues name tasks that have moved on: this tells them apart.
+    pub(super) fn is_queued_at(&self, task: TaskId, worker: WorkerId, is_early: bool) -> bool {
+        self.task(task)
+            .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == is_early && entry.worker == worker)
+    }
+
     /// The graph of a task that is known to exist.
     ///
     /// # Panics

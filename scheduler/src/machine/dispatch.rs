@@ -95,10 +95,7 @@ fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
         };
         pop_claim(core, worker, &claim, flow);
         let is_common = matches!(claim, Claim::Common | Claim::Constrained(_));
-        let is_here = core.task(task).is_some_and(|entry| {
-            let is_claimed = is_common && entry.worker == NOBODY || entry.worker == worker;
-            entry.state == TaskState::Queued && !entry.is_early() && is_claimed
-        });
+        let is_here = is_common && core.is_queued_at(task, NOBODY, false) || core.is_queued_at(task, worker, false);
         if is_here && replicas::park_if_hot(core, task, worker) {
             continue;
         }
@@ -133,9 +130,7 @@ fn fill_one_early(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool 
             }
         }
         let place = if class.is_some() { NOBODY } else { worker };
-        let is_here =
-            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() && entry.worker == place);
-        if is_here {
+        if core.is_queued_at(task, place, true) {
             queued_to_processing(core, task, worker, out);
             return true;
         }
@@ -197,9 +192,7 @@ fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions
         let Some(entry) = core.workers.get(victim) else { return false };
         let Some(((_, flow), (_, task), estimate)) = entry.backlog.first(&core.flows) else { return false };
         let wait_ns = entry.wait_ns();
-        let is_there =
-            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early() && entry.worker == victim);
-        if !is_there {
+        if !core.is_queued_at(task, victim, false) {
             pop_claim(core, victim, &Claim::Backlog, flow);
             continue;
         }

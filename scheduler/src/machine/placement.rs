@@ -108,10 +108,7 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     core.constraints.push(class, run.flow, rank, is_early);
     if core.constraints.is_due_for_sweep() {
         let mut constraints = std::mem::take(&mut core.constraints);
-        constraints.sweep(|task, early| {
-            core.task(task)
-                .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == NOBODY)
-        });
+        constraints.sweep(|task, early| core.is_queued_at(task, NOBODY, early));
         core.constraints = constraints;
     }
     if options.workers.is_empty() || options.allow_other_workers {
@@ -155,10 +152,7 @@ pub(super) fn sweep(core: &mut Core, worker: WorkerId, early: bool) {
     let place =
         |entry: &mut Worker, backlog| std::mem::replace(if early { &mut entry.early } else { &mut entry.backlog }, backlog);
     let Some(mut backlog) = core.workers.update(worker, |entry| place(entry, Backlog::default())) else { return };
-    backlog.sweep(|task| {
-        core.task(task)
-            .is_some_and(|entry| entry.state == TaskState::Queued && entry.is_early() == early && entry.worker == worker)
-    });
+    backlog.sweep(|task| core.is_queued_at(task, worker, early));
     core.workers.update(worker, |entry| place(entry, backlog));
 }
 

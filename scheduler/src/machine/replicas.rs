@@ -194,8 +194,7 @@ fn unpark(core: &mut Core, worker: WorkerId, tasks: Vec<(TaskId, u32)>) -> bool 
     }
     let mut any = false;
     for (task, _) in tasks {
-        let waits =
-            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker && !entry.is_early());
+        let waits = core.is_queued_at(task, worker, false);
         if waits && placement::is_constrained(core, task) {
             core.entry_mut(task).worker = NOBODY;
             placement::push_constrained(core, task);
