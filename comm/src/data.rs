@@ -8,12 +8,12 @@
 //! failure leads to, is decided elsewhere.
 
 use std::borrow::Cow;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+/// What [`PartSource::read_back`] returns.
+pub use futures::future::BoxFuture;
 use quinn::{RecvStream, SendStream, VarInt};
 use rask_graphs::{Attempt, Encoded, Part, Registry, TaskId, Value};
 use serde::{Deserialize, Serialize};
@@ -88,9 +88,6 @@ impl PartRequest {
         xxh3_64(&bytes)
     }
 }
-
-/// A future of any kind.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a worker serves from.
 pub trait PartSource: Send + Sync + 'static {
@@ -317,11 +314,7 @@ async fn agree(
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
-        let value = match source.get(item) {
-            Some(value) => Some(value),
-            None => source.read_back(item).await,
-        };
-        let (header, buffers) = answer(item, value);
+        let (header, buffers) = answer(item, find(source, item).await);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
         reply.add(Bytes::from(frame)).await?;
@@ -330,6 +323,14 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
         }
     }
     Ok(reply.finish().await?)
+}
+
+/// A result or part from wherever `source` has it.
+pub(crate) async fn find(source: &dyn PartSource, item: &PartRequest) -> Option<Value> {
+    match source.get(item) {
+        Some(value) => Some(value),
+        None => source.read_back(item).await,
+    }
 }
 
 fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {

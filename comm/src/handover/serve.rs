@@ -18,7 +18,7 @@ use super::memory::{KeptFiles, Range, lay_out, seal_copy};
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MEMORY_FROM_NBYTES, Place};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{PartRequest, PartSource};
+use crate::data::{PartRequest, PartSource, find};
 
 /// Answers that are ready before they can be written.
 const MAX_ANSWERS: usize = 64;
@@ -73,11 +73,7 @@ async fn read_request(reader: &mut Reader) -> io::Result<Option<Vec<PartRequest>
 
 async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
     let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
-    let value = match source.get(&item) {
-        Some(value) => Some(value),
-        None => source.read_back(&item).await,
-    };
-    let Some(value) = value else { return short(&Handed::NotThere) };
+    let Some(value) = find(source, &item).await else { return short(&Handed::NotThere) };
     let encoded = match value.encode() {
         Ok(encoded) => encoded,
         Err(error) => return short(&Handed::NotSendable(error.to_string())),
