@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,10 @@ const BATCH_PIECES: usize = 256;
 
 /// A peer that is asked and sends less than [`LEAST_PROGRESS_NBYTES`] in this time is given up.
 pub(crate) const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whoever waits for a result that is being read from a disk is told so this often, and this many times at most.
+const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_SIGNS_OF_LIFE: u32 = 600;
 
 /// Any link of a cluster brings this much in a moment. It is counted for all of a connection, since requests are answered one
 /// after another, and it is more than signs of life and acknowledgements come to.
@@ -140,6 +145,8 @@ pub struct Fetched {
 /// What comes before the buffers of an item, or instead of them.
 #[derive(Debug, Serialize, Deserialize)]
 enum ItemHeader {
+    /// A sign of life: it is being read from a disk. Another header follows.
+    Reading,
     Found(FoundHeader),
     NotThere,
     NotSendable(String),
@@ -250,7 +257,8 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
         let (connection, source) = (connection.clone(), Arc::clone(&source));
         tokio::spawn(async move {
             let mut reader = StreamReader::new(receive);
-            let served = match read_request(&mut reader).await {
+            let request = tokio::time::timeout(NO_PROGRESS_LIMIT, read_request(&mut reader)).await;
+            let served = match request.unwrap_or(Ok(None)) {
                 Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream::new(send), &items, &*source).await,
                 Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
@@ -284,7 +292,7 @@ impl From<StreamError> for ServeError {
     }
 }
 
-/// What the stream is for; `None` when it ends without having said so.
+/// What the stream is for; `None` when it ends without having said so, as when it is long in saying so.
 async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'static>>, ServeError> {
     let frame = match reader.frame().await {
         Ok(Some(frame)) => frame,
@@ -293,8 +301,9 @@ async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'stati
         Err(ReadFrameError::Stream(error)) => return Err(ServeError::Stream(error)),
     };
     let mut requests = codec::decode_frame::<Request>(&frame).map_err(ServeError::Garbage)?;
-    let request = requests.pop().filter(|_| requests.is_empty());
-    request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request expected".to_owned())))
+    let is_sound = |request: &Request<'_>| !matches!(request, Request::Parts(items) if items.len() > REQUEST_LIMIT);
+    let request = requests.pop().filter(|request| requests.is_empty() && is_sound(request));
+    request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request of some items expected".to_owned())))
 }
 
 /// Answer whether, and how, results can be handed over.
@@ -314,10 +323,23 @@ async fn agree(
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
-        let (header, buffers) = answer(item, find(source, item).await);
-        let mut frame = Vec::new();
-        codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
-        reply.add(Bytes::from(frame)).await?;
+        let mut finding = Finding::new(source, item);
+        let value = loop {
+            match finding.wait().await {
+                Found::Value(value) => break value,
+                Found::NotYet => {
+                    reply.add(frame_of(&ItemHeader::Reading).map_err(ServeError::Garbage)?).await?;
+                    reply.flush().await?;
+                }
+            }
+        };
+        let (header, buffers) = answer(item, value);
+        let (frame, buffers) = match frame_of(&header) {
+            Ok(frame) => (frame, buffers),
+            // What it is made of takes more words than a frame has room for.
+            Err(error) => (frame_of(&ItemHeader::NotSendable(error.to_string())).map_err(ServeError::Garbage)?, Vec::new()),
+        };
+        reply.add(frame).await?;
         for buffer in buffers {
             if buffer.len() as u64 >= LATE_CHECKSUM_NBYTES { reply.add_long(buffer).await? } else { reply.add(buffer).await? }
         }
@@ -325,11 +347,47 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
     Ok(reply.finish().await?)
 }
 
-/// A result or part from wherever `source` has it.
-pub(crate) async fn find(source: &dyn PartSource, item: &PartRequest) -> Option<Value> {
-    match source.get(item) {
-        Some(value) => Some(value),
-        None => source.read_back(item).await,
+fn frame_of(header: &ItemHeader) -> Result<Bytes, CodecError> {
+    let mut frame = Vec::new();
+    codec::encode_frame(std::slice::from_ref(header), FRAME_LIMIT, &mut frame)?;
+    Ok(Bytes::from(frame))
+}
+
+/// A result or part on its way from wherever a source has it, which may be a slow disk or a long line before one.
+pub(crate) enum Finding<'a> {
+    AtHand(Option<Value>),
+    Reading { reading: BoxFuture<'a, Option<Value>>, n_signs: u32 },
+}
+
+/// What [`Finding::wait`] comes to.
+pub(crate) enum Found {
+    /// The result, or that there is none.
+    Value(Option<Value>),
+    /// It is time for a sign of life.
+    NotYet,
+}
+
+impl<'a> Finding<'a> {
+    pub(crate) fn new(source: &'a dyn PartSource, item: &'a PartRequest) -> Self {
+        match source.get(item) {
+            Some(value) => Finding::AtHand(Some(value)),
+            None => Finding::Reading { reading: source.read_back(item), n_signs: 0 },
+        }
+    }
+
+    /// Wait for it, or until whoever asked should hear that it is still being looked for.
+    pub(crate) async fn wait(&mut self) -> Found {
+        match self {
+            Finding::AtHand(value) => Found::Value(value.take()),
+            Finding::Reading { reading, n_signs } => match tokio::time::timeout(SIGN_OF_LIFE_INTERVAL, reading).await {
+                Ok(value) => Found::Value(value),
+                Err(_elapsed) if *n_signs >= MAX_SIGNS_OF_LIFE => Found::Value(None),
+                Err(_elapsed) => {
+                    *n_signs += 1;
+                    Found::NotYet
+                }
+            },
+        }
     }
 }
 
@@ -381,28 +439,31 @@ async fn fetch_batch(
     let mut request = Vec::new();
     let wanted = [Request::Parts(Cow::Borrowed(items))];
     codec::encode_frame(&wanted, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
-    let (send, receive) = connection.inner.open_bi().await.map_err(|error| lost(error.into()))?;
-    let mut send = ReplyStream::new(send);
-    send.add(Bytes::from(request)).await.map_err(lost)?;
-    send.finish().await.map_err(lost)?;
-    let reader = StreamReader::new(receive);
+    let n_signs = AtomicU32::new(0);
+    let conversation = async {
+        let (send, receive) = connection.inner.open_bi().await.map_err(|error| lost(error.into()))?;
+        let mut send = ReplyStream::new(send);
+        send.add(Bytes::from(request)).await.map_err(lost)?;
+        send.finish().await.map_err(lost)?;
+        receive_batch(StreamReader::new(receive), items, registry, &n_signs, on_item).await
+    };
     tokio::select! {
         biased;
-        received = receive_batch(reader, items, registry, on_item) => received,
-        () = no_progress(connection) => {
+        received = conversation => received,
+        () = no_progress(connection, &n_signs) => {
             Err(FetchError::Unreachable(format!("the peer has sent next to nothing for {NO_PROGRESS_LIMIT:?}")))
         }
     }
 }
 
-/// Ready when the peer has stopped sending, or as good as that.
-async fn no_progress(connection: &Connection) {
-    let received = || connection.inner.stats().udp_rx.bytes;
-    let mut before = received();
+/// Ready when the peer has stopped sending, or as good as that, and has given no sign of life (those are counted in `n_signs`).
+async fn no_progress(connection: &Connection, n_signs: &AtomicU32) {
+    let seen = || (connection.inner.stats().udp_rx.bytes, n_signs.load(Ordering::Relaxed));
+    let mut before = seen();
     loop {
         tokio::time::sleep(NO_PROGRESS_LIMIT).await;
-        let now = received();
-        if now - before < LEAST_PROGRESS_NBYTES {
+        let now = seen();
+        if now.0 - before.0 < LEAST_PROGRESS_NBYTES && now.1 == before.1 {
             return;
         }
         before = now;
@@ -413,20 +474,27 @@ async fn receive_batch(
     mut reader: StreamReader,
     items: &[PartRequest],
     registry: &Registry,
+    n_signs: &AtomicU32,
     mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
 ) -> Result<(), FetchError> {
-    for (idx, item) in items.iter().enumerate() {
+    let mut idx = 0;
+    while let Some(item) = items.get(idx) {
         let frame = reader.frame().await.map_err(useless)?;
         let Some(frame) = frame else { return Err(FetchError::Damaged("the answer ended early".to_owned())) };
         let mut headers = codec::decode_frame::<ItemHeader>(&frame).map_err(|error| FetchError::Damaged(error.to_string()))?;
         let header = headers.pop().filter(|_| headers.is_empty());
         match header.ok_or_else(|| FetchError::Damaged("one item a frame expected".to_owned()))? {
+            ItemHeader::Reading => {
+                n_signs.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             ItemHeader::NotThere => on_item(idx, Err(FetchError::NotThere)),
             ItemHeader::NotSendable(reason) => {
                 on_item(idx, Err(FetchError::NotSendable(crate::connection::escaped(reason.as_bytes()))))
             }
             ItemHeader::Found(header) => on_item(idx, receive_item(&mut reader, item, header, registry).await.map_err(useless)?),
         }
+        idx += 1;
     }
     Ok(())
 }

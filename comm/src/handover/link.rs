@@ -119,32 +119,43 @@ async fn take(mut asked: mpsc::UnboundedReceiver<Job>, mut reader: Reader, kept:
             let idx = job.n_settled;
             let taken = tokio::time::timeout(NO_PROGRESS_LIMIT, take_item(&mut reader, &job.items[idx], &job.registry, kept));
             let taken = taken.await.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-            job.n_settled += 1;
             match taken {
-                Some(outcome) => (job.on_item)(idx, outcome),
-                None => job.rest.push(idx),
+                Taken::NotYet => continue,
+                Taken::Outcome(outcome) => {
+                    job.n_settled += 1;
+                    (job.on_item)(idx, outcome);
+                }
+                Taken::NotThisWay => {
+                    job.n_settled += 1;
+                    job.rest.push(idx);
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The answer to one item; `None` when it is to be had another way. An error is the end of the link.
-async fn take_item(
-    reader: &mut Reader,
-    wanted: &PartRequest,
-    registry: &Registry,
-    kept: &Arc<KeptFiles>,
-) -> io::Result<Option<Result<Fetched, FetchError>>> {
+/// What has come for an item.
+enum Taken {
+    /// A sign of life.
+    NotYet,
+    /// It is to be had another way.
+    NotThisWay,
+    Outcome(Result<Fetched, FetchError>),
+}
+
+/// The next word about an item. An error is the end of the link.
+async fn take_item(reader: &mut Reader, wanted: &PartRequest, registry: &Registry, kept: &Arc<KeptFiles>) -> io::Result<Taken> {
     let frame = reader.frame().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut messages = codec::decode_frame::<Handed<'static>>(&frame).map_err(garbage)?;
     let message = messages.pop().filter(|_| messages.is_empty()).ok_or_else(|| garbage("one item a frame expected"))?;
     let (item, kind, header, place) = match message {
-        Handed::NotThere => return Ok(Some(Err(FetchError::NotThere))),
+        Handed::Reading => return Ok(Taken::NotYet),
+        Handed::NotThere => return Ok(Taken::Outcome(Err(FetchError::NotThere))),
         Handed::NotSendable(reason) => {
-            return Ok(Some(Err(FetchError::NotSendable(crate::connection::escaped(reason.as_bytes())))));
+            return Ok(Taken::Outcome(Err(FetchError::NotSendable(crate::connection::escaped(reason.as_bytes())))));
         }
-        Handed::NotThisWay => return Ok(None),
+        Handed::NotThisWay => return Ok(Taken::NotThisWay),
         Handed::Found { item, kind, header, place } => (item, kind, header, place),
     };
     if item != *wanted {
@@ -165,7 +176,7 @@ async fn take_item(
         }
     };
     let nbytes = header.len() as u64 + buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
-    Ok(Some(match registry.decode(&kind, &header, buffers) {
+    Ok(Taken::Outcome(match registry.decode(&kind, &header, buffers) {
         Ok(value) => Ok(Fetched { value, nbytes }),
         Err(error) => Err(FetchError::Damaged(crate::connection::escaped(error.to_string().as_bytes()))),
     }))

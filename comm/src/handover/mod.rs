@@ -82,6 +82,8 @@ enum Handed<'a> {
         header: Bytes,
         place: Place,
     },
+    /// A sign of life: it is being read from a disk. Another message follows.
+    Reading,
     NotThere,
     NotSendable(String),
     /// It is there, and cannot be handed over: ask for it over QUIC.

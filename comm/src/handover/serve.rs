@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rask_graphs::Encoded;
+use rask_graphs::{Encoded, Value};
 use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,7 +18,7 @@ use super::memory::{KeptFiles, Range, lay_out, seal_copy};
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MEMORY_FROM_NBYTES, Place};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{PartRequest, PartSource, find};
+use crate::data::{Finding, Found, PartRequest, PartSource};
 
 /// Answers that are ready before they can be written.
 const MAX_ANSWERS: usize = 64;
@@ -47,7 +47,19 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
         let room = Arc::new(Semaphore::new(MAX_BIG_ANSWERS));
         while let Some(items) = read_request(&mut reader).await? {
             for item in items {
-                if answers_in.send(answer(item, source, kept, &room).await?).await.is_err() {
+                let mut finding = Finding::new(source, &item);
+                let value = loop {
+                    match finding.wait().await {
+                        Found::Value(value) => break value,
+                        Found::NotYet => {
+                            let sign = Answer::Short { frame: frame(&Handed::Reading)?, buffers: Vec::new() };
+                            if answers_in.send(sign).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                };
+                if answers_in.send(answer(item, value, kept, &room).await?).await.is_err() {
                     return Ok(());
                 }
             }
@@ -71,9 +83,9 @@ async fn read_request(reader: &mut Reader) -> io::Result<Option<Vec<PartRequest>
     codec::decode_frame(&frame).map(Some).map_err(socket::garbage)
 }
 
-async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
+async fn answer(item: PartRequest, value: Option<Value>, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
     let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
-    let Some(value) = find(source, &item).await else { return short(&Handed::NotThere) };
+    let Some(value) = value else { return short(&Handed::NotThere) };
     let encoded = match value.encode() {
         Ok(encoded) => encoded,
         Err(error) => return short(&Handed::NotSendable(error.to_string())),
@@ -81,8 +93,11 @@ async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, ro
     drop(value);
     let lengths: Vec<u64> = encoded.buffers.iter().map(|buffer| buffer.len() as u64).collect();
     if lengths.iter().sum::<u64>() < MEMORY_FROM_NBYTES {
-        let frame = frame(&found(&item, &encoded, Place::Here(lengths)))?;
-        return Ok(Answer::Short { frame, buffers: encoded.buffers });
+        return match frame(&found(&item, &encoded, Place::Here(lengths))) {
+            Ok(frame) => Ok(Answer::Short { frame, buffers: encoded.buffers }),
+            // QUIC, which has to be asked then, says why not.
+            Err(_too_long) => short(&Handed::NotThisWay),
+        };
     }
     if let Some((file, nbytes, buffers)) = kept.find(&encoded.buffers) {
         return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers } });
@@ -120,7 +135,9 @@ async fn write_answer(answer: Answer, writer: &mut Writer) -> io::Result<()> {
 
 async fn hand(item: &PartRequest, encoded: &Encoded, memory: InMemory, writer: &mut Writer) -> io::Result<()> {
     let InMemory { file, nbytes, buffers } = memory;
-    let message = frame(&found(item, encoded, Place::Memory { nbytes, buffers }))?;
+    let Ok(message) = frame(&found(item, encoded, Place::Memory { nbytes, buffers })) else {
+        return writer.add(frame(&Handed::NotThisWay)?).await;
+    };
     match writer.write_with_file(message, file.as_fd()).await {
         // Too many descriptors are on their way already; nothing of the frame has been written.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error()) => {

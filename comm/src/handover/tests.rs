@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use super::memory::seal_copy;
 use super::socket::Writer;
 use super::*;
-use crate::data::{FetchError, Fetched};
+use crate::data::{BoxFuture, FetchError, Fetched, NO_PROGRESS_LIMIT};
 use crate::tests::{Pair, data_pair};
 use crate::{Peers, fetch, serve_data};
 
@@ -108,6 +108,38 @@ async fn results_are_handed_over_whole_and_in_order() {
     }
     assert!(matches!(outcomes[6].1, Err(FetchError::NotThere)));
     assert!(pair.server.inner.stats().udp_tx.bytes - sent_before < SMALL as u64, "nothing went over the network");
+}
+
+/// Everything has to be read first, and that takes longer than a peer may be silent.
+struct SlowDisk(Arc<dyn PartSource>);
+
+impl PartSource for SlowDisk {
+    fn get(&self, _item: &PartRequest) -> Option<Value> {
+        None
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        self.0.handover()
+    }
+
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
+        Box::pin(async move {
+            tokio::time::sleep(NO_PROGRESS_LIMIT + Duration::from_millis(500)).await;
+            self.0.get(item)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_long_in_being_read_is_waited_for() {
+    let pair = data_pair().await;
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(SlowDisk(source(2, Some(Handover::start().unwrap()))))));
+    let handover = Handover::start().unwrap();
+    let link = handover.connect(&pair.client).await.expect("both are on this host");
+    let (outcomes, rest) = fetch_over(&link, &[item(1)]).await;
+    assert_eq!(rest, [] as [usize; 0]);
+    assert_eq!(bytes_of(&outcomes[0].1), content(1));
+    assert!(!link.is_broken());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Results over networks and from peers that do their worst: what arrives is right, and what does not arrive is told of.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rask_graphs::builtin::Opaque;
-use rask_graphs::{Attempt, GraphId, Part, Registry, TaskId, TaskIdx, Value};
+use rask_graphs::{Attempt, Data, EncodeError, Encoded, GraphId, Part, Registry, TaskId, TaskIdx, Value};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::{Pair, data_pair, identity, loopback};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{NO_PROGRESS_LIMIT, Request};
+use crate::data::{BoxFuture, NO_PROGRESS_LIMIT, Request};
 use crate::{Authority, Endpoint, ExpectedPeer, FetchError, Fetched, PartRequest, PartSource, Plane, Role, fetch, serve_data};
 
 /// Long enough for its checksum to come after it.
@@ -158,6 +159,62 @@ async fn a_peer_that_trickles_is_given_up_in_time() {
     }
     assert!(begun.elapsed() >= NO_PROGRESS_LIMIT && begun.elapsed() < 2 * NO_PROGRESS_LIMIT);
     assert!(!pair.client.is_closed(), "other requests may fare better");
+}
+
+/// Everything has to be read first, and that takes longer than a peer may be silent.
+struct SlowDisk(Arc<Store>);
+
+impl PartSource for SlowDisk {
+    fn get(&self, _item: &PartRequest) -> Option<Value> {
+        None
+    }
+
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
+        Box::pin(async move {
+            tokio::time::sleep(NO_PROGRESS_LIMIT + Duration::from_millis(500)).await;
+            self.0.get(item)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_long_in_being_read_is_waited_for() {
+    let pair = data_pair().await;
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(SlowDisk(store(1)))));
+    let outcomes = fetch_from(&pair.client, &[item(0), item(1)]).await;
+    assert_eq!(bytes_of(&outcomes[0]), content(0));
+    assert!(matches!(outcomes[1], Err(FetchError::NotThere)), "{outcomes:?}");
+}
+
+/// A result with more to say of itself than a frame has room for.
+struct Wordy;
+
+impl Data for Wordy {
+    fn kind(&self) -> &'static str {
+        "wordy"
+    }
+
+    fn nbytes(&self) -> u64 {
+        1
+    }
+
+    fn encode(&self) -> Result<Encoded, EncodeError> {
+        Ok(Encoded { kind: "wordy", header: vec![0; FRAME_LIMIT + 1].into(), buffers: Vec::new() })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_described_costs_nobody_the_connection() {
+    let pair = data_pair().await;
+    let results = [(item(0), Value::new(Wordy)), (item(1), Value::new(Opaque(content(1))))];
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(Store(results.into_iter().collect()))));
+    let outcomes = fetch_from(&pair.client, &[item(0), item(1)]).await;
+    assert!(matches!(outcomes[0], Err(FetchError::NotSendable(_))), "{outcomes:?}");
+    assert_eq!(bytes_of(&outcomes[1]), content(1));
 }
 
 /// Carries datagrams between one client and `server`; a fifth of them is lost, a fifth comes twice, a fifth comes late.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -349,7 +350,9 @@ impl Registry {
             return builtin::decode_parts(self, header, buffers).map_err(fail);
         }
         let decode = self.kinds.get(kind).ok_or_else(|| fail("no such kind is registered here".to_owned()))?;
-        decode(header, buffers).map_err(fail)
+        // It is called where nobody expects a panic.
+        let decoded = catch_unwind(AssertUnwindSafe(|| decode(header, buffers)));
+        decoded.unwrap_or_else(|_panic| Err("decoding it panicked".to_owned())).map_err(fail)
     }
 
     /// A number that two registries share exactly when they have the same operators in the same versions; compared when

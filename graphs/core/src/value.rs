@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -110,9 +111,11 @@ impl Value {
     /// See [`Data::encode`].
     ///
     /// # Errors
-    /// When the result holds something that cannot leave this process.
+    /// When the result holds something that cannot leave this process. A panic counts as that: it is called where nobody expects
+    /// one.
     pub fn encode(&self) -> Result<Encoded, EncodeError> {
-        self.0.encode()
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.0.encode()));
+        encoded.unwrap_or_else(|_panic| Err(EncodeError(format!("encoding a result of kind \"{}\" panicked", self.kind()))))
     }
 }
 
