@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Cluster, graph};
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker};
-use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, GraphId, Part, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, TaskState};
 
 fn held_back(saturation: f64) -> Config {
@@ -273,4 +273,23 @@ fn a_worker_that_says_what_cannot_be_is_closed_and_believed_nothing_more() {
         cluster.run_to_end();
         assert_eq!(cluster.machine.who_has(held), [cluster.worker("w1")]);
     }
+}
+
+#[test]
+fn a_part_that_a_result_does_not_have_fails_the_task_and_is_not_made_again() {
+    let mut cluster = Cluster::with_workers(held_back(1.0), &[1]);
+    let mut with_part = graph("x; y* <- x");
+    with_part.inputs[0].part = Part(5);
+    cluster.submit("client", "g", with_part, 0);
+    let (x, y) = (cluster.task("x"), cluster.task("y"));
+    cluster.finish(x, 100, 1_000);
+    cluster.take_log();
+    let (worker, attempt) = cluster.take_run(y);
+    cluster.say(worker, FromWorker::InputLost { task: y, attempt, input: x, holders: vec![worker] });
+    let log = cluster.take_log();
+    assert!(
+        log.iter().any(|line| line.contains("failed y: Operator") && line.contains("takes part 5 of the result of \"x\"")),
+        "{log:?}"
+    );
+    assert!(!log.iter().any(|line| line.contains("run x")), "{log:?}");
 }

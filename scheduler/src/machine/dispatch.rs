@@ -185,7 +185,7 @@ pub(super) fn charge_what_it_took(core: &mut Core, task: TaskId, duration_us: u6
 
 /// An idle worker takes the first task of the longest backlog, or of the longest of the workers that are short of memory.
 fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions) -> bool {
-    if !core.workers.get(thief).is_some_and(|worker| worker.n_processing < worker.n_slots()) {
+    if core.workers.get(thief).is_none_or(|worker| worker.n_processing >= worker.n_slots()) {
         return false;
     }
     [true, false].into_iter().any(|is_paused| {

@@ -5,7 +5,7 @@
 //! of the others, the first in line for a slot are suspected.
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
-use rask_graphs::{Attempt, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
 
 use super::clients;
 use super::config::Fault;
@@ -162,6 +162,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                     holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
             } else if transitions::is_current(core, task, attempt, worker) {
+                let cannot_be = part_that_is_not(core, task, input);
                 // Its backup goes on, if it has one: that says so itself if it lacks the input too.
                 let goes_on = speculation::promote(core, task, false, out);
                 if !goes_on {
@@ -169,11 +170,19 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 }
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
+                // They have what there is.
+                let holders = if cannot_be.is_some() { Vec::new() } else { holders };
                 for holder in holders {
                     holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
-                if !goes_on {
-                    transitions::processing_to_waiting(core, task, out);
+                match cannot_be.filter(|_| !goes_on) {
+                    Some(message) => {
+                        let name = core.workers.get(worker).map_or_else(String::new, |entry| entry.hello.name.clone());
+                        let failure = transitions::failure_of(core, task, FailureKind::Operator, &name, None, message);
+                        transitions::to_erred(core, task, failure, out);
+                    }
+                    None if !goes_on => transitions::processing_to_waiting(core, task, out),
+                    None => {}
                 }
             } else {
                 core.counters.n_stale += 1;
@@ -216,6 +225,28 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
     }
     dispatch::fill_worker(core, worker, out);
     retirement::advance_if_retiring(core, worker, out);
+}
+
+/// Why `task` can never have its `input`, if it takes a part of it that the result, when it was made, did not have: to make that
+/// again would not help. Not said of a run that was given before its inputs were made.
+fn part_that_is_not(core: &Core, task: TaskId, input: TaskId) -> Option<String> {
+    if core.entry(task).is_early() {
+        return None;
+    }
+    let run = core.run(task.graph);
+    let is_it = |source: Source| match source {
+        Source::Task(idx) => TaskId::new(task.graph, idx) == input,
+        Source::External(external) => run.graph.externals[external as usize] == input,
+        Source::Group(group) => input.graph == task.graph && run.graph.group_members[run.members(group)].contains(&input.idx),
+    };
+    let n_parts = core.task(input)?.n_parts;
+    let wanted = run.graph.inputs[run.inputs(task.idx)].iter();
+    let part = wanted
+        .filter(|wanted| is_it(wanted.source()))
+        .map(|wanted| wanted.part)
+        .find(|part| !part.is_whole() && part.0 >= n_parts)?;
+    let key = core.run(input.graph).graph.keys.name(input.idx.0);
+    Some(format!("it takes part {} of the result of \"{key}\", which has {n_parts} parts", part.0))
 }
 
 fn finished(

@@ -252,9 +252,14 @@ impl WorkerCore {
     /// One item of a [`FetchOrder`] has arrived.
     pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, duration: Duration) {
         let nbytes = value.nbytes();
-        drop(self.shared.store.put(item, value));
         let duration_us = micros(duration);
-        self.turn(Event::FetchArrived { fetch, item, nbytes, duration_us });
+        let mut state = self.shared.state.lock();
+        // In one turn with the news: what is put here must not be dropped by the turn of a push that it has overtaken.
+        let replaced = self.shared.store.put(item, value);
+        self.handle(&mut state, Event::FetchArrived { fetch, item, nbytes, duration_us });
+        self.drain(&mut state);
+        drop(state);
+        drop(replaced);
     }
 
     /// One item of a [`FetchOrder`] will not come.
@@ -265,20 +270,23 @@ impl WorkerCore {
     /// An item of a [`WatchOrder`] was made by the peer `from` and came along.
     pub fn pushed(&self, from: WorkerId, item: FetchItem, value: Value) {
         let nbytes = value.nbytes();
-        drop(self.shared.store.put(item, value));
-        self.heard_of_peer(Event::Pushed { from, item, nbytes });
+        let mut state = self.shared.state.lock();
+        // What nobody waits for from this peer must not take the place of what is held.
+        let unused = if state.machine.awaits(from, item) { self.shared.store.put(item, value) } else { Some(value) };
+        self.hear_of_peer(&mut state, Event::Pushed { from, item, nbytes });
+        drop(state);
+        drop(unused);
     }
 
     /// An item of a [`WatchOrder`] was made by the peer `from` and is to be fetched.
     pub fn made(&self, from: WorkerId, item: FetchItem, nbytes: u64) {
-        self.heard_of_peer(Event::Made { from, item, nbytes });
+        self.hear_of_peer(&mut self.shared.state.lock(), Event::Made { from, item, nbytes });
     }
 
-    fn heard_of_peer(&self, event: Event) {
-        let mut state = self.shared.state.lock();
+    fn hear_of_peer(&self, state: &mut MutexGuard<'_, State>, event: Event) {
         state.last_heard_of_peers = Some(Instant::now());
-        self.handle(&mut state, event);
-        self.drain(&mut state);
+        self.handle(state, event);
+        self.drain(state);
     }
 
     /// Nothing that is watched at the peer `from` will be heard of.

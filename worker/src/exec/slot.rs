@@ -120,6 +120,12 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
     for &input in &job.inputs {
         match core.read_input(&input) {
             Some(value) => values.push(value),
+            None if core.shared.store.lacks(&input) => {
+                let message =
+                    format!("it takes part {} of the result of task {}, which has no such part", input.part.0, input.task);
+                let failure = RunFailure { kind: FailureKind::Operator, operator: String::new(), message };
+                return Event::ExecutionFailed { task, attempt, failure };
+            }
             None => return Event::InputGone { task, attempt, input },
         }
     }

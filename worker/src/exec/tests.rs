@@ -376,3 +376,29 @@ fn speed_of_a_chain_and_of_independent_runs() {
         println!("independent, {n_slots} slots: {us:.2} us a run, {:.0} a second", 1e6 / us);
     }
 }
+
+#[test]
+fn a_part_that_is_not_there_is_an_error_and_no_loss() {
+    let bench = bench(1);
+    bench.core.deliver([run(0, MANY, Vec::new())]);
+    assert!(matches!(bench.ear.take(1)[..], [FromWorker::Finished { .. }]));
+    bench.core.deliver([run(1, JOIN, vec![RunInput { part: Part(3), ..input(0, &[0]) }])]);
+    let told = bench.ear.take(1);
+    let [FromWorker::Failed { failure, .. }] = &told[..] else { panic!("{told:?}") };
+    assert!(failure.message.contains("takes part 3"), "{}", failure.message);
+    assert!(bench.core.store().get(&FetchItem::whole(id(0), Attempt(1))).is_some());
+}
+
+#[test]
+fn what_is_pushed_unasked_takes_no_held_results_place() {
+    let bench = bench(1);
+    bench.core.deliver([run(0, BIG, Vec::new())]);
+    assert!(matches!(bench.ear.take(1)[..], [FromWorker::Finished { .. }]));
+    let forged = || Value::new(Opaque(vec![9; 3].into()));
+    for attempt in [1, 7] {
+        bench.core.pushed(WorkerId(9), FetchItem::whole(id(0), Attempt(attempt)), forged());
+    }
+    let store = bench.core.store();
+    assert_eq!(store.get(&FetchItem::whole(id(0), Attempt(1))).map(|value| value.nbytes()), Some(200_000));
+    assert_eq!((store.len(), store.nbytes()), (1, 200_000));
+}

@@ -165,7 +165,7 @@ impl FetchItem {
 const _: () = assert!(size_of::<FetchItem>() == 16);
 
 /// Why an item did not come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FetchFailure {
     /// The peer answered that it does not have it.
     NotThere,
@@ -173,6 +173,8 @@ pub enum FetchFailure {
     Unreachable,
     /// What came was not what it should be: wrong length, checksum, task or kind.
     Damaged,
+    /// The peer has it and cannot send it, in its words: making it again would not help.
+    NotSendable(String),
 }
 
 /// Why a result was not spilled.

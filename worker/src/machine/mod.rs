@@ -147,15 +147,15 @@ impl Machine {
             Event::ExecutionFailed { task, attempt, failure } => self.fail(now, task, attempt, failure, out),
             Event::InputGone { task, attempt, input } => self.miss_input(now, task, attempt, input, out),
             Event::FetchArrived { fetch, item, nbytes, duration_us } => self.arrive(now, fetch, item, nbytes, duration_us, out),
-            Event::FetchFailed { fetch, item, reason: _ } => {
+            Event::FetchFailed { fetch, item, reason } => {
                 let failure = self.fetching.failed(fetch, item);
-                self.fetch_failed(now, item, failure, out);
+                self.fetch_failed(now, item, failure, &reason, out);
             }
             Event::Pushed { from, item, nbytes } => self.take_pushed(now, from, item, nbytes, out),
             Event::Made { from, item, nbytes } => self.fetching.made(from, item, nbytes),
             Event::WatchLost { from } => {
                 for (item, failure) in self.fetching.watch_lost(from) {
-                    self.fetch_failed(now, item, failure, out);
+                    self.fetch_failed(now, item, failure, &FetchFailure::NotThere, out);
                 }
             }
             Event::PeerWatches { peer, items } => self.begin_watches(peer, &items, out),
@@ -260,6 +260,12 @@ impl Machine {
     #[must_use]
     pub fn nbytes_in_files(&self) -> u64 {
         self.ledger.nbytes_in_files()
+    }
+
+    /// Whether `item` is being watched for at `from`.
+    #[must_use]
+    pub fn awaits(&self, from: WorkerId, item: FetchItem) -> bool {
+        self.fetching.awaits(from, item)
     }
 
     /// Results that peers watch for.

@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 
-use rask_comm::message::{FromWorker, RunInput};
+use rask_comm::message::{FailureKind, FromWorker, RunFailure, RunInput};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, TaskId, WorkerId};
 
 use super::fetching::{Arrival, Failure, Waiters, Want};
 use super::runs::Rank;
-use super::{Action, Fault, FetchId, FetchItem, Machine, Stage};
+use super::{Action, Fault, FetchFailure, FetchId, FetchItem, Machine, Stage};
 
 impl Machine {
     pub(super) fn arrive(
@@ -71,14 +71,34 @@ impl Machine {
     }
 
     /// An item could not be had from the peer that was asked.
-    pub(super) fn fetch_failed(&mut self, now: Time, item: FetchItem, failure: Failure, out: &mut Vec<Action>) {
+    pub(super) fn fetch_failed(
+        &mut self,
+        now: Time,
+        item: FetchItem,
+        failure: Failure,
+        reason: &FetchFailure,
+        out: &mut Vec<Action>,
+    ) {
         let Failure::Lost { waiters, holders, was_kept } = failure else { return };
         if self.config.has_fault(Fault::SwallowFetchFailure) {
             return;
         }
-        self.lose_input(now, item.task, waiters, &holders, out);
+        if let FetchFailure::NotSendable(why) = reason {
+            self.fail_waiters(now, waiters, &format!("its input {} cannot leave its worker: {why}", item.task), out);
+        } else {
+            self.lose_input(now, item.task, waiters, &holders, out);
+        }
         if was_kept {
             out.push(Action::Tell(FromWorker::NotReplicated { task: item.task }));
+        }
+    }
+
+    fn fail_waiters(&mut self, now: Time, waiters: Waiters, message: &str, out: &mut Vec<Action>) {
+        for key in waiters {
+            if let Some((task, attempt)) = self.abandon(now, key, Stage::Failed, out) {
+                let failure = RunFailure { kind: FailureKind::Operator, operator: String::new(), message: message.to_owned() };
+                out.push(Action::Tell(FromWorker::Failed { task, attempt, failure }));
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, RunInput, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, TaskId};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::ledger::{MemoryConfig, PAUSE, Place, SPILL, TARGET, TERMINATE, Threshold};
@@ -265,8 +266,15 @@ impl Machine {
     /// are not made yet are guesses, on which nobody is refused.
     pub(super) fn refuse(&self, inputs: &[RunInput]) -> Option<RunFailure> {
         let limit = self.config.memory.limit;
-        let made = inputs.iter().filter(|input| input.is_made);
-        let nbytes = made.fold(0, |sum: u64, input| sum.saturating_add(input.nbytes));
+        let sum_of =
+            |inputs: &mut dyn Iterator<Item = &RunInput>| inputs.fold(0, |sum: u64, input| sum.saturating_add(input.nbytes));
+        let made = || inputs.iter().filter(|input| input.is_made);
+        let mut nbytes = sum_of(&mut made());
+        if limit > 0 && nbytes > limit {
+            // What is named twice is in memory once.
+            let mut seen = FxHashSet::default();
+            nbytes = sum_of(&mut made().filter(|input| seen.insert((input.task, input.part))));
+        }
         let message = format!("its inputs take {nbytes} bytes of memory, and the worker has {limit}");
         (limit > 0 && nbytes > limit).then(|| RunFailure { kind: FailureKind::TooLarge, operator: String::new(), message })
     }

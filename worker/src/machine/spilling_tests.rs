@@ -174,7 +174,7 @@ fn inputs_that_can_never_be_in_memory_together_are_refused_before_they_are_fetch
         "peer 1                     |
          run 1 <- 5x600@1 6x500@1   | told failed 1
          replicate 7x1001@1         | told not replicated 7
-         run 2 <- 5x600@1           | fetch 0 from 1: 5",
+         run 2 <- 5x600@1 5x600@1   | fetch 0 from 1: 5",
     );
 }
 

@@ -167,6 +167,10 @@ impl Script {
             "failed" => {
                 self.handle(Event::FetchFailed { fetch: fetch(), item: item(rest[1]), reason: FetchFailure::Unreachable })
             }
+            "unsendable" => {
+                let reason = FetchFailure::NotSendable("too odd".to_owned());
+                self.handle(Event::FetchFailed { fetch: fetch(), item: item(rest[1]), reason })
+            }
             "pushed" => self.handle(Event::Pushed { from: peer(), item: item(rest[1]), nbytes: 1 }),
             "made" => self.handle(Event::Made { from: peer(), item: item(rest[1]), nbytes: 1 }),
             "deaf" => self.handle(Event::WatchLost { from: peer() }),
@@ -338,6 +342,19 @@ fn parts_are_dropped_when_the_last_run_that_needs_them_is_over() {
          done 6                  | told 2 bytes of parts, told finished 6, start 5
          cancel 7                |
          done 5                  | drop 0:1, drop 0:2, told finished 5",
+    );
+}
+
+#[test]
+fn what_no_holder_can_send_fails_those_who_wait_for_it() {
+    play(
+        1,
+        "peer 1                 |
+         peer 2                 |
+         run 4 <- 0@2,1         | fetch 0 from 2: 0
+         run 5 <- 0@1           |
+         unsendable 0 0         | fetch 1 from 1: 0
+         unsendable 1 0         | told failed 4, told failed 5",
     );
 }
 

@@ -251,7 +251,8 @@ impl Fetching {
 
 fn failure_of(error: &FetchError) -> FetchFailure {
     match error {
-        FetchError::NotThere | FetchError::NotSendable(_) => FetchFailure::NotThere,
+        FetchError::NotThere => FetchFailure::NotThere,
+        FetchError::NotSendable(why) => FetchFailure::NotSendable(why.clone()),
         FetchError::Unreachable(_) => FetchFailure::Unreachable,
         FetchError::Damaged(_) => FetchFailure::Damaged,
     }

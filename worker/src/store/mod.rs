@@ -81,6 +81,12 @@ impl Store {
         whole.part(item.part.0)
     }
 
+    /// Whether `item` is a part that the result it is of, which is here in memory, does not have.
+    #[must_use]
+    pub fn lacks(&self, item: &FetchItem) -> bool {
+        !item.part.is_whole() && self.get(item).is_none() && self.get(&FetchItem::whole(item.task, item.attempt)).is_some()
+    }
+
     /// When `item`, or the whole it is a part of, is in a spill file only: the bytes of that result.
     #[must_use]
     pub fn spilled_nbytes(&self, item: &FetchItem) -> Option<u64> {
@@ -228,6 +234,7 @@ mod tests {
         store.put(item(0, 3, Part::WHOLE), Value::new(Parts(vec![value(1), value(2)])));
         assert_eq!(store.get(&item(0, 3, Part(1))).map(|value| value.nbytes()), Some(2));
         assert!(store.get(&item(0, 3, Part(2))).is_none(), "past the last part");
+        assert!(store.lacks(&item(0, 3, Part(2))) && !store.lacks(&item(0, 3, Part(1))) && !store.lacks(&item(0, 2, Part(2))));
         assert!(store.get(&item(0, 2, Part(1))).is_none(), "another run");
     }
 

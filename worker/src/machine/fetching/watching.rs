@@ -28,6 +28,11 @@ impl Fetching {
         Arrival::Pushed { waiters }
     }
 
+    pub(in crate::machine) fn awaits(&self, from: WorkerId, item: FetchItem) -> bool {
+        let entry = self.find(item).and_then(|key| self.items.get(key));
+        entry.is_some_and(|entry| entry.whereabouts == Whereabouts::Watched(from))
+    }
+
     /// A watched item has been made and is to be fetched.
     pub(in crate::machine) fn made(&mut self, from: WorkerId, item: FetchItem, nbytes: u64) {
         let Some(key) = self.find(item) else { return };

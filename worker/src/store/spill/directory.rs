@@ -84,7 +84,8 @@ pub fn sweep(base: &Path) {
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         let path = entry.path();
-        if is_ours && is_abandoned(&path).unwrap_or(false) {
+        // Held until all is gone, so that no worker that is just making this directory believes it has it.
+        if is_ours && let Ok(Some(_claim)) = claim_abandoned(&path) {
             match fs::remove_dir_all(&path) {
                 Ok(()) => tracing::info!(path = %path.display(), "removed the spill files of a worker that is no more"),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove old spill files"),
@@ -93,18 +94,26 @@ pub fn sweep(base: &Path) {
     }
 }
 
-/// Whether `path` is a worker's directory, of this user, and its worker is dead. The lock is let go of on return: that matters
-/// to nobody, since whoever finds it free only wants to remove the directory too.
-fn is_abandoned(path: &Path) -> io::Result<bool> {
+/// The right to remove the directory of a dead worker: its lock, if there is one.
+struct Claim {
+    _lock: Option<File>,
+}
+
+/// Take over `path` when it is a worker's directory, of this user, and its worker is dead.
+fn claim_abandoned(path: &Path) -> io::Result<Option<Claim>> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(false);
+        return Ok(None);
     }
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
     match OpenOptions::new().write(true).custom_flags(nofollow).open(path.join(LOCK)) {
-        Ok(file) => Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()),
+        Ok(file) => {
+            let is_free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            Ok(is_free.then_some(Claim { _lock: Some(file) }))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(metadata.modified()?.elapsed().is_ok_and(|age| age > MAKING_LIMIT))
+            let is_old = metadata.modified()?.elapsed().is_ok_and(|age| age > MAKING_LIMIT);
+            Ok(is_old.then_some(Claim { _lock: None }))
         }
         Err(error) => Err(error),
     }
