@@ -473,3 +473,35 @@ impl Ledger {
         assert!(self.writes.len() <= self.config.max_writes.max(1), "{} writes at once", self.writes.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rask_graphs::TaskIdx;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_counted_once_whatever_size_an_earlier_run_gave_it() {
+        let mut ledger = Ledger::new(MemoryConfig { can_spill: true, ..MemoryConfig::new(1 << 30) });
+        let task = TaskId::new(GraphId(1), TaskIdx(0));
+        for (attempt, nbytes) in [(1, 10), (2, 1 << 20), (3, 1 << 21), (4, 20), (5, 30)] {
+            ledger.insert(task, Attempt(attempt), nbytes, 0);
+            ledger.validate();
+            assert_eq!((ledger.attempt(task), ledger.len()), (Some(Attempt(attempt)), 1));
+            assert_eq!(ledger.nbytes_in_memory(), nbytes);
+            assert!(ledger.touch(task, Attempt(attempt)) && !ledger.touch(task, Attempt(attempt - 1)));
+        }
+        assert_eq!(ledger.remove(task), Some(Attempt(5)));
+        assert_eq!((ledger.remove(task), ledger.nbytes_in_memory(), ledger.len()), (None, 0, 0));
+    }
+
+    #[test]
+    fn shares_are_rounded_down_and_never_overflow() {
+        for limit in [0, 1, 99, 101, 12_345, (1 << 40) + 77, u64::MAX] {
+            for percent in [0, 1, 55, 95, 100] {
+                let exact = u128::from(limit) * u128::from(percent) / 100;
+                assert_eq!(u128::from(MemoryConfig::new(limit).share(percent)), exact, "{percent} % of {limit}");
+            }
+        }
+    }
+}
