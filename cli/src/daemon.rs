@@ -1,6 +1,5 @@
 //! `rask scheduler` and `rask worker`: processes that run until they are told to stop.
 
-use std::future::Future;
 use std::io::Read;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -9,7 +8,6 @@ use rask_comm::{JoinError, Role, host_name, obtain_identity};
 use rask_scheduler::server::{SchedulerConfig, ServerError};
 use rask_worker::server::{WorkerConfig, WorkerError};
 use rask_worker::store::spill::SpillConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{Handover, SchedulerArguments, WorkerArguments};
 use crate::bench;
@@ -28,7 +26,8 @@ pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings)
         config.machine.no_worker_grace = grace;
     }
     block_on(async {
-        let stopped = stop_signal()?;
+        let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
+        let stopped = rask_worker::server::termination().map_err(failed)?;
         let ended = rask_scheduler::server::run(config, announce, stopped).await;
         ended.map_err(|error| scheduler_failure(&error, listen))?;
         Ok(Exit::Done)
@@ -74,9 +73,12 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
     print_note(&format!("worker {name} of {} threads, scheduler {scheduler}", config.n_slots));
     // Futures that need a runtime's signals are made on it.
     let stopped = async {
-        if let Err(error) = rask_worker::server::termination().await {
-            print_note(&format!("cannot listen for signals, so a worker that is told to stop does so at once: {error}"));
-            std::future::pending().await
+        match rask_worker::server::termination() {
+            Ok(stopped) => stopped.await,
+            Err(error) => {
+                print_note(&format!("cannot listen for signals, so a worker that is told to stop does so at once: {error}"));
+                std::future::pending().await
+            }
         }
     };
     match rask_worker::server::run_blocking(config, identity, bench::registry(), stopped) {
@@ -153,19 +155,6 @@ fn worker_failure(error: &WorkerError) -> Failure {
             .with_hint("tasks that need more memory than there is, or --memory is more than this machine has left"),
         WorkerError::Bind(_) | WorkerError::System(_) => Failure::failed(error.to_string()),
     }
-}
-
-/// Completes on SIGTERM or Ctrl-C.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 /// With `RASK_LEASH=stdin` the process ends when its standard input does: with whoever started it, however that ended.

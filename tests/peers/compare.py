@@ -35,9 +35,8 @@ ROWS = (
 )
 
 
-def environment(folder, peers):
+def environment(folder, wanted):
     """The Python of the virtual environment in `folder`, made and filled if it is not there yet, and what is installed."""
-    wanted = {name: version for peer in peers for name, version in PACKAGES[peer].items()}
     python = folder / "bin" / "python"
     if not python.exists():
         print(f"making a virtual environment in {folder}", file=sys.stderr)
@@ -208,7 +207,8 @@ def main():
     binary = args.rask.absolute()
     if not binary.is_file():
         sys.exit(f"{args.rask} is not there: `cargo build --release -p rask-cli` builds it, `--rask FILE` names another")
-    python, versions = environment(args.venv.absolute(), args.peers)
+    wanted = {name: version for peer in args.peers for name, version in PACKAGES[peer].items()}
+    python, versions = environment(args.venv.absolute(), wanted)
     rask_version = subprocess.run([str(binary), "--version"], check=True, capture_output=True, text=True).stdout
     versions = {"rask": rask_version.strip().removeprefix("rask "), **versions}
     size = machine()

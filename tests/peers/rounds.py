@@ -20,3 +20,8 @@ def print_lines(overhead, benches):
     """Prints a round as `rask bench overhead --json` and `rask bench taskbench --json` do."""
     for line in ({"bench": "overhead", "mode": "cluster", "n_workers": N_WORKERS, **overhead}, *benches):
         print(json.dumps(line))
+
+
+def median_of(runs):
+    """The run whose `seconds` are the median."""
+    return sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]

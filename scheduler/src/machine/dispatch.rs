@@ -11,7 +11,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::{FlowId, StartTag};
-use super::graph_run::{BOUND_EARLY, FOLLOWED, NOBODY, SPECULATED, TaskState};
+use super::graph_run::{BOUND_EARLY, DOUBTED, FOLLOWED, NOBODY, SPECULATED, TaskState};
 use super::learning::FLOOR_NS;
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, flow_of, for_each_result, transfer_ns};
 use super::workers::Rank;
@@ -93,6 +93,10 @@ fn fill_one(core: &mut Core, worker: WorkerId, out: &mut Actions) -> bool {
         let Some((claim, (_, flow), (_, task))) = next_for(core, worker) else {
             return take_from_longest_backlog(core, worker, out);
         };
+        let is_doubted = core.task(task).is_some_and(|entry| entry.has(DOUBTED));
+        if !core.workers.get(worker).is_some_and(|entry| entry.has_room_for(&core.config, is_doubted)) {
+            return false;
+        }
         pop_claim(core, worker, &claim, flow);
         let is_common = matches!(claim, Claim::Common | Claim::Constrained(_));
         let is_here = is_common && core.is_queued_at(task, NOBODY, false) || core.is_queued_at(task, worker, false);
@@ -254,12 +258,13 @@ pub(super) fn queued_to_processing(core: &mut Core, task: TaskId, worker: Worker
     let (now, is_early) = (core.now_ns(), core.entry(task).is_early());
     let run = core.graphs.get_mut(&task.graph).expect("a task in transition has a graph");
     let attempt = run.entry(task.idx).attempt;
-    let is_root = run.is_root(task.idx);
+    let (is_root, is_doubted) = (run.is_root(task.idx), run.entry(task.idx).has(DOUBTED));
     let options = run.graph.options_of(task.idx);
     let end = core.workers.update(worker, |worker| {
         let estimate_ns = u64::from(estimate);
         let end = if is_root { worker.plan_root(now, estimate_ns) } else { worker.take_slot(now, inputs_made_at, estimate_ns) };
         worker.n_processing += 1;
+        worker.n_doubted += u32::from(is_doubted);
         worker.note_given(task, attempt);
         worker.occupancy_ns += u64::from(estimate);
         if is_early {

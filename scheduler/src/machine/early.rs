@@ -10,7 +10,7 @@ use rask_graphs::{TaskId, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{BOUND_EARLY, EXECUTING, FOLLOWED, NOBODY, NOT_EARLY, Node, SPECULATED, TaskState};
+use super::graph_run::{BOUND_EARLY, DOUBTED, EXECUTING, FOLLOWED, NOBODY, NOT_EARLY, Node, SPECULATED, TaskState};
 use super::{dispatch, placement, transitions};
 
 /// The run of `task` has been given to a worker: to its dependants it is placed.
@@ -109,7 +109,7 @@ pub(super) fn bind(core: &mut Core, out: &mut Actions) {
             placement::waiting_to_queued(core, task, out);
             continue;
         }
-        if entry.has(NOT_EARLY) || core.config.max_early == 0 {
+        if entry.has(NOT_EARLY) || entry.has(DOUBTED) || core.config.max_early == 0 {
             continue;
         }
         if placement::is_constrained(core, task) {

@@ -54,6 +54,9 @@ pub(super) const MOVING: u16 = 512;
 /// While processing: a consumer is to have the slot of its present run when that is over.
 pub(super) const FOLLOWED: u16 = 1024;
 
+/// It was at a worker that died of nobody knows what, and has not been run since: see [`super::quarantine`].
+pub(super) const DOUBTED: u16 = 2048;
+
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 

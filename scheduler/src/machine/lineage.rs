@@ -2,7 +2,7 @@
 //!
 //! When a worker is lost its runs go elsewhere and its results lose a holder; a result without holders that is still
 //! needed is made again from its inputs, recursively. Only what was executing is blamed: workers name runs that take long;
-//! of the others, the first in line for a slot are suspected.
+//! of the others, the first in line for a slot are suspected, and those behind them doubted.
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
 use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
@@ -11,7 +11,7 @@ use super::clients;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, NOT_EARLY, TaskState};
+use super::graph_run::{DOUBTED, EXECUTING, NOT_EARLY, TaskState};
 use super::holders::Loss;
 use super::workers::Worker;
 use super::{
@@ -65,6 +65,16 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
         (entry.is_early(), entry.round, std::cmp::Reverse(*priority), *task)
     });
     let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
+    let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len()).min(n_ready);
+    // With every slot accounted for, the others were not executing.
+    let of_the_rest = if executing.len() < gone.n_slots() as usize { Blame::Doubted } else { Blame::Innocent };
+    let runs = executing.into_iter().map(|(_, task)| (task, Blame::Suspected));
+    let others = others.into_iter().enumerate();
+    let others = others.map(|(at, (_, task))| (task, if at < n_suspects { Blame::Suspected } else { of_the_rest }));
+    let mut runs: Vec<(TaskId, Blame)> = runs.chain(others).collect();
+    if was_graceful {
+        runs.iter_mut().for_each(|(_, blame)| *blame = Blame::Innocent);
+    }
     if core.config.has_fault(Fault::KeepDeadHolders) {
         held.clear();
     }
@@ -73,11 +83,8 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
         let loss = if was_graceful { Loss::Left } else { Loss::Gone };
         holders::remove_holder(core, task, worker, loss, out);
     }
-    let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len()).min(n_ready);
-    let runs = executing.into_iter().map(|(_, task)| (task, true));
-    let runs: Vec<_> = runs.chain(others.into_iter().enumerate().map(|(at, (_, task))| (task, at < n_suspects))).collect();
-    for (task, is_suspect) in runs {
-        run_lost(core, task, worker, &gone, is_suspect && !was_graceful, out);
+    for (task, blame) in runs {
+        run_lost(core, task, worker, &gone, blame, out);
     }
     for task in backlog {
         if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker) {
@@ -89,8 +96,19 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     note_no_workers(core);
 }
 
+/// What a run may have to do with the death of its worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    Innocent,
+    /// It should not have been executing, and may have been.
+    Doubted,
+    /// It was executing, or was among the next to.
+    Suspected,
+}
+
 /// A run has gone with its worker. A task blamed too often fails, so that it does not kill one worker after the other.
-fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, is_suspect: bool, out: &mut Actions) {
+fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, blame: Blame, out: &mut Actions) {
+    let is_suspect = blame == Blame::Suspected;
     if !core.task(task).is_some_and(|entry| entry.state == TaskState::Processing) {
         return;
     }
@@ -120,6 +138,9 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, is_s
         let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
         transitions::to_erred(core, task, failure, out);
     } else {
+        if blame == Blame::Doubted {
+            core.entry_mut(task).set(DOUBTED);
+        }
         transitions::processing_to_waiting(core, task, out);
     }
 }

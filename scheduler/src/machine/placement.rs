@@ -14,7 +14,7 @@ use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
-use super::graph_run::{FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
+use super::graph_run::{DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
 use super::workers::{Rank, Worker};
 use super::{dispatch, early, quarantine, replicas};
 
@@ -49,7 +49,9 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
     }
     let is_root = core.run(task.graph).is_root(task.idx);
     let worker = if is_root { first_with_room(core) } else { choose_worker(core, task).map(|choice| choice.worker) };
-    let with_room = worker.filter(|worker| core.workers.get(*worker).is_some_and(|worker| worker.has_room(&core.config)));
+    let is_doubted = core.entry(task).has(DOUBTED);
+    let has_room = |worker: &WorkerId| core.workers.get(*worker).is_some_and(|at| at.has_room_for(&core.config, is_doubted));
+    let with_room = worker.filter(has_room);
     if let Some(worker) = with_room {
         if dispatch::is_turn_of(core, task, worker) {
             if !replicas::park_if_hot(core, task, worker) {

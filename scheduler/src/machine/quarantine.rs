@@ -3,6 +3,11 @@
 //! When a worker dies its last reports die with it, and of what it had been given nobody can say what was executing. Whoever is
 //! suspected wrongly is cleared by a run on a worker that has nothing else to do; whoever is guilty is caught by it. A worker is
 //! reserved for that: it is given nothing more, and once it has done what it had, the suspect.
+//!
+//! Those behind the suspects in line are *doubted*: the worker may have done with the suspects and died before it said so. A doubted
+//! task is given to a worker only when it can start at once, and that worker is given no more runs than it has slots meanwhile. So if
+//! it is guilty, it is among the suspects the next time it kills, however many innocent tasks come before it; once it has run, it is
+//! like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

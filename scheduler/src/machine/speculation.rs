@@ -23,7 +23,7 @@ use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, FINISHED_ONCE, SPECULATED, TaskState};
+use super::graph_run::{DOUBTED, EXECUTING, FINISHED_ONCE, SPECULATED, TaskState};
 use super::holders::Loss;
 use super::{dispatch, early, holders, placement, transitions};
 
@@ -219,11 +219,12 @@ fn max_backups(core: &Core) -> usize {
     ((n_slots as f64 * core.config.backup_share) as usize).max(1)
 }
 
-/// Not a suspect; not one whose inputs have been lost since; not one whose result has been seen already.
+/// Not one that may kill workers; not one whose inputs have been lost since; not one whose result has been seen already.
 fn may_have_backup(core: &Core, task: TaskId) -> bool {
     core.task(task).is_some_and(|entry| {
         let is_running = entry.state == TaskState::Processing && entry.has(EXECUTING) && !entry.has(SPECULATED);
-        is_running && entry.n_crashes == 0 && !entry.is_early() && !core.early_holders.contains_key(&task)
+        let is_harmless = entry.n_crashes == 0 && !entry.has(DOUBTED);
+        is_running && is_harmless && !entry.is_early() && !core.early_holders.contains_key(&task)
     })
 }
 

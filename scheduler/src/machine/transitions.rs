@@ -15,7 +15,7 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{
-    BOUND_EARLY, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, SPECULATED, TaskState, WANTED,
+    BOUND_EARLY, DOUBTED, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, SPECULATED, TaskState, WANTED,
 };
 use super::{early, placement, replicas, speculation, stealing};
 
@@ -230,6 +230,7 @@ pub(super) fn give_back(core: &mut Core, task: TaskId) {
     }
     let entry = core.entry_mut(task);
     let (worker, estimate, is_early) = (entry.worker, u64::from(entry.estimate_ns), entry.is_early());
+    let is_doubted = entry.has(DOUBTED);
     entry.worker = NOBODY;
     entry.estimate_ns = 0;
     entry.clear(EXECUTING);
@@ -242,6 +243,7 @@ pub(super) fn give_back(core: &mut Core, task: TaskId) {
     let options = run.graph.options_of(task.idx);
     core.workers.update(worker, |worker| {
         worker.n_processing -= 1;
+        worker.n_doubted -= u32::from(is_doubted);
         worker.occupancy_ns -= estimate;
         if is_early {
             worker.count_early(false, estimate);
@@ -273,6 +275,7 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     entry.set(FINISHED_ONCE);
     // Whatever killed a worker that had this, it was not this.
     entry.n_crashes = 0;
+    entry.clear(DOUBTED);
     core.workers.update(worker, |worker| worker.n_results += 1);
     core.set_state(task, TaskState::Memory, Some(worker));
     let run = core.run_mut(task.graph);

@@ -3,11 +3,12 @@
 use rask_graphs::{Source, TaskIdx};
 
 use super::core::Core;
-use super::graph_run::{GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{DOUBTED, GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
 
 pub(super) fn validate(core: &Core) {
     core.workers.validate();
     let mut n_processing = std::collections::BTreeMap::new();
+    let mut n_doubted = std::collections::BTreeMap::new();
     let mut n_results = std::collections::BTreeMap::new();
     let mut flows = std::collections::BTreeMap::new();
     for run in core.graphs.values() {
@@ -20,6 +21,7 @@ pub(super) fn validate(core: &Core) {
                 let (count, occupancy, n_early, early_ns) = n_processing.entry(entry.worker).or_insert((0u32, 0u64, 0u32, 0u64));
                 *count += 1;
                 *occupancy += u64::from(entry.estimate_ns);
+                *n_doubted.entry(entry.worker).or_insert(0) += u32::from(entry.has(DOUBTED));
                 if entry.is_early() {
                     *n_early += 1;
                     *early_ns += u64::from(entry.estimate_ns);
@@ -41,6 +43,7 @@ pub(super) fn validate(core: &Core) {
         let (count, occupancy, n_early, early_ns) = n_processing.remove(&id).unwrap_or_default();
         assert_eq!((worker.n_early, worker.early_ns), (n_early, early_ns), "{id}: runs given early");
         assert_eq!(worker.n_processing, count, "{id}: runs given");
+        assert_eq!(worker.n_doubted, n_doubted.remove(&id).unwrap_or_default(), "{id}: runs of doubted tasks");
         assert_eq!(worker.occupancy_ns, occupancy, "{id}: occupancy");
         assert_eq!(worker.n_results, n_results.remove(&id).unwrap_or_default(), "{id}: results held");
         let n_incoming = core.moves.values().filter(|thief| **thief == id).count();

@@ -53,6 +53,8 @@ pub(super) struct Worker {
     drift_ns: i64,
     pub(super) n_results: u32,
     pub(super) is_retiring: bool,
+    /// Of the runs given to it: those of doubted tasks. With one of these it is given no more runs than it has slots.
+    pub(super) n_doubted: u32,
     /// It is given nothing, so that a suspect can run alone.
     pub(super) is_reserved: bool,
     /// It has broken the contract, and its connection is being closed.
@@ -94,6 +96,7 @@ impl Worker {
             early_ns: 0,
             n_results: 0,
             is_retiring: false,
+            n_doubted: 0,
             is_reserved: false,
             is_expelled: false,
             is_dismissed: false,
@@ -225,16 +228,25 @@ impl Worker {
 
     /// Whether another run may be sent: below saturation, or below the prefill while tasks are short.
     pub(super) fn has_room(&self, config: &Config) -> bool {
-        if !self.takes_runs() {
+        if !self.takes_runs() || (self.n_doubted > 0 && !self.has_free_slot()) {
             return false;
         }
         let is_short = self.n_ready() < config.max_prefill && self.occupancy_ns - self.early_ns < self.prefill_ns(config);
         !self.is_saturated(config) || is_short
     }
 
+    /// As [`Worker::has_room`]; a doubted task is given only when it can start at once.
+    pub(super) fn has_room_for(&self, config: &Config, is_doubted: bool) -> bool {
+        self.has_room(config) && (!is_doubted || self.has_free_slot())
+    }
+
+    fn has_free_slot(&self) -> bool {
+        self.n_processing < self.n_slots()
+    }
+
     /// Whether another run may be sent whose inputs are still being made: one a slot, or a few milliseconds' worth.
     pub(super) fn has_early_room(&self, config: &Config) -> bool {
-        if !self.takes_runs() {
+        if !self.takes_runs() || self.n_doubted > 0 {
             return false;
         }
         self.n_early < config.max_early && (self.n_early < self.n_slots() || self.early_ns < self.prefill_ns(config))

@@ -55,7 +55,8 @@ impl MemoryConfig {
     /// `percent` of the limit.
     #[must_use]
     pub fn share(&self, percent: u64) -> u64 {
-        u64::try_from(u128::from(self.limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+        // In two halves, so that nothing overflows: this is asked several times a turn, and 128 bits are slow to divide.
+        self.limit / 100 * percent + self.limit % 100 * percent / 100
     }
 }
 
@@ -82,7 +83,7 @@ impl Place {
     }
 }
 
-/// A whole result that is held here.
+/// A whole result that is held here and may leave memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) attempt: Attempt,
@@ -95,6 +96,16 @@ pub(super) struct Held {
 
 const _: () = assert!(size_of::<Held>() <= 32);
 
+/// A whole result that is held here and stays in memory, because it is too small for a file. There may be millions of them: what
+/// one costs is the memory of its entry.
+#[derive(Clone, Copy, Debug)]
+struct Small {
+    attempt: Attempt,
+    nbytes: u32,
+}
+
+const _: () = assert!(size_of::<(TaskId, Small)>() <= 16);
+
 /// A result that is being written.
 pub(super) struct Write {
     pub(super) task: TaskId,
@@ -104,6 +115,8 @@ pub(super) struct Write {
 
 pub(super) struct Ledger {
     config: MemoryConfig,
+    small: FxHashMap<TaskId, Small>,
+    /// All others.
     held: FxHashMap<TaskId, Held>,
     /// Bytes of results in memory, and of those in files only.
     nbytes_in_memory: u64,
@@ -169,6 +182,7 @@ impl Ledger {
     pub(super) fn new(config: MemoryConfig) -> Self {
         Self {
             config,
+            small: FxHashMap::default(),
             held: FxHashMap::default(),
             nbytes_in_memory: 0,
             nbytes_in_files: 0,
@@ -183,12 +197,19 @@ impl Ledger {
         }
     }
 
+    /// Which run's whole result of `task` is held here.
+    pub(super) fn attempt(&self, task: TaskId) -> Option<Attempt> {
+        let small = self.small.get(&task).map(|small| small.attempt);
+        small.or_else(|| self.get(task).map(|held| held.attempt))
+    }
+
+    /// The result of `task`, if it is held here and may leave memory.
     pub(super) fn get(&self, task: TaskId) -> Option<&Held> {
         self.held.get(&task)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.small.len() + self.held.len()
     }
 
     pub(super) fn nbytes_in_memory(&self) -> u64 {
@@ -218,18 +239,35 @@ impl Ledger {
 
     /// A whole result is in the store, in memory.
     pub(super) fn insert(&mut self, task: TaskId, attempt: Attempt, nbytes: u64, n_parts: u32) {
-        self.remove(task);
         self.clock += 1;
         self.nbytes_in_memory += nbytes;
-        self.held.insert(task, Held { attempt, n_parts, nbytes, stamp: self.clock, place: Place::Memory });
+        let is_small = nbytes < self.config.min_spill_nbytes;
+        let (small, held) = match u32::try_from(nbytes) {
+            Ok(nbytes) if is_small => (self.small.insert(task, Small { attempt, nbytes }), self.held.remove(&task)),
+            Ok(_) | Err(_) => {
+                let held = Held { attempt, n_parts, nbytes, stamp: self.clock, place: Place::Memory };
+                (self.small.remove(&task), self.held.insert(task, held))
+            }
+        };
+        self.uncount_both(small, held);
     }
 
     /// It is not held any more, wherever it was.
     pub(super) fn remove(&mut self, task: TaskId) -> Option<Attempt> {
-        let held = self.held.remove(&task)?;
-        self.clock += 1;
-        self.uncount(&held);
-        Some(held.attempt)
+        let small = self.small.remove(&task);
+        let held = if small.is_none() { self.held.remove(&task) } else { None };
+        self.clock += u64::from(small.is_some() || held.is_some());
+        self.uncount_both(small, held)
+    }
+
+    fn uncount_both(&mut self, small: Option<Small>, held: Option<Held>) -> Option<Attempt> {
+        if let Some(small) = small {
+            self.nbytes_in_memory -= u64::from(small.nbytes);
+        }
+        if let Some(held) = &held {
+            self.uncount(held);
+        }
+        small.map(|small| small.attempt).or(held.map(|held| held.attempt))
     }
 
     fn uncount(&mut self, held: &Held) {
@@ -243,6 +281,10 @@ impl Ledger {
 
     /// Whether run `attempt`'s result of `task` is held; if so, it has been used just now.
     pub(super) fn touch(&mut self, task: TaskId, attempt: Attempt) -> bool {
+        if let Some(small) = self.small.get(&task) {
+            self.clock += u64::from(small.attempt == attempt);
+            return small.attempt == attempt;
+        }
         let Some(held) = self.held.get_mut(&task).filter(|held| held.attempt == attempt) else { return false };
         self.clock += 1;
         held.stamp = self.clock;
@@ -414,10 +456,12 @@ impl Ledger {
     /// # Panics
     /// When sums are not those of what is held.
     pub(super) fn validate(&self) {
+        assert!(self.small.keys().all(|task| !self.held.contains_key(task)), "a result is held twice");
+        let nbytes_small: u64 = self.small.values().map(|small| u64::from(small.nbytes)).sum();
         let sum = |is_in_memory: bool| -> u64 {
             self.held.values().filter(|held| held.place.is_in_memory() == is_in_memory).map(|held| held.nbytes).sum()
         };
-        assert_eq!(sum(true), self.nbytes_in_memory, "bytes of results in memory");
+        assert_eq!(nbytes_small + sum(true), self.nbytes_in_memory, "bytes of results in memory");
         assert_eq!(sum(false), self.nbytes_in_files, "bytes of results in files");
         assert_eq!(self.held.values().filter(|held| held.place == Place::File).count(), self.n_in_files, "results in files");
         let n_writing = self.held.values().filter(|held| held.place == Place::Writing).count();
@@ -427,5 +471,37 @@ impl Ledger {
             self.writes.len()
         );
         assert!(self.writes.len() <= self.config.max_writes.max(1), "{} writes at once", self.writes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rask_graphs::TaskIdx;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_counted_once_whatever_size_an_earlier_run_gave_it() {
+        let mut ledger = Ledger::new(MemoryConfig { can_spill: true, ..MemoryConfig::new(1 << 30) });
+        let task = TaskId::new(GraphId(1), TaskIdx(0));
+        for (attempt, nbytes) in [(1, 10), (2, 1 << 20), (3, 1 << 21), (4, 20), (5, 30)] {
+            ledger.insert(task, Attempt(attempt), nbytes, 0);
+            ledger.validate();
+            assert_eq!((ledger.attempt(task), ledger.len()), (Some(Attempt(attempt)), 1));
+            assert_eq!(ledger.nbytes_in_memory(), nbytes);
+            assert!(ledger.touch(task, Attempt(attempt)) && !ledger.touch(task, Attempt(attempt - 1)));
+        }
+        assert_eq!(ledger.remove(task), Some(Attempt(5)));
+        assert_eq!((ledger.remove(task), ledger.nbytes_in_memory(), ledger.len()), (None, 0, 0));
+    }
+
+    #[test]
+    fn shares_are_rounded_down_and_never_overflow() {
+        for limit in [0, 1, 99, 101, 12_345, (1 << 40) + 77, u64::MAX] {
+            for percent in [0, 1, 55, 95, 100] {
+                let exact = u128::from(limit) * u128::from(percent) / 100;
+                assert_eq!(u128::from(MemoryConfig::new(limit).share(percent)), exact, "{percent} % of {limit}");
+            }
+        }
     }
 }

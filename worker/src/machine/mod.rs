@@ -241,7 +241,7 @@ impl Machine {
     /// Which run's result of `task` is held here whole, if any.
     #[must_use]
     pub fn held(&self, task: TaskId) -> Option<Attempt> {
-        self.ledger.get(task).map(|held| held.attempt)
+        self.ledger.attempt(task)
     }
 
     /// Whole results held here.

@@ -297,16 +297,17 @@ fn address_towards(remote: SocketAddr) -> io::Result<IpAddr> {
     Ok(probe.local_addr()?.ip())
 }
 
-/// Ready when this process gets SIGTERM or SIGINT: what a daemon gives [`run`] as `shutdown`. From the first poll on these
-/// signals do not end the process by themselves any more.
+/// Ready when this process gets SIGTERM or SIGINT: what a daemon gives [`run`] as `shutdown`. From here on these signals do
+/// not end the process by themselves any more. To be called on a runtime.
 ///
 /// # Errors
 /// When the system does not let this process handle signals.
-pub async fn termination() -> io::Result<()> {
+pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

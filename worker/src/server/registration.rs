@@ -176,8 +176,14 @@ impl Registration<'_> {
 
 /// Ready when a worker that was asked to stop must not wait any longer.
 async fn lose_patience(drain_limit: Duration) {
+    let asked_again = async {
+        match termination() {
+            Ok(asked) => asked.await,
+            Err(_) => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = sleep(drain_limit) => tracing::warn!("the scheduler has not let this worker go in time; leaving anyway"),
-        Ok(()) = termination() => tracing::warn!("asked again to stop; leaving at once"),
+        () = asked_again => tracing::warn!("asked again to stop; leaving at once"),
     }
 }
