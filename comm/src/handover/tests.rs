@@ -91,8 +91,20 @@ fn n_open_files() -> usize {
 
 #[tokio::test]
 async fn results_are_handed_over_whole_and_in_order() {
+    for giver in [Handover::start().unwrap(), sealing()] {
+        hand_over_in_order(giver).await;
+    }
+}
+
+/// A giver that nobody reads from.
+fn sealing() -> Handover {
+    Handover::start_with(None).unwrap()
+}
+
+async fn hand_over_in_order(giver: Handover) {
+    let is_sealing = giver.inner.specimen.is_none();
     let pair = data_pair().await;
-    tokio::spawn(serve_data(pair.server.clone(), source(6, Some(Handover::start().unwrap()))));
+    tokio::spawn(serve_data(pair.server.clone(), source(6, Some(giver))));
     let handover = Handover::start().unwrap();
     let link = handover.connect(&pair.client).await.expect("both are on this host");
     let sent_before = pair.server.inner.stats().udp_tx.bytes;
@@ -107,14 +119,15 @@ async fn results_are_handed_over_whole_and_in_order() {
         assert_eq!(outcome.as_ref().unwrap().nbytes, bytes.len() as u64);
     }
     assert!(matches!(outcomes[6].1, Err(FetchError::NotThere)));
+    assert_eq!(handover.inner.kept.len(), if is_sealing { 3 } else { 0 }, "the large ones come in files, or need none");
     assert!(pair.server.inner.stats().udp_tx.bytes - sent_before < SMALL as u64, "nothing went over the network");
 }
 
 #[tokio::test]
 async fn what_was_handed_over_is_passed_on_without_a_copy() {
     let (first, second) = (data_pair().await, data_pair().await);
-    tokio::spawn(serve_data(first.server.clone(), source(2, Some(Handover::start().unwrap()))));
-    let middle = Handover::start().unwrap();
+    tokio::spawn(serve_data(first.server.clone(), source(2, Some(sealing()))));
+    let middle = sealing();
     let link = middle.connect(&first.client).await.unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     let value = outcomes[0].1.as_ref().unwrap().value.clone();
@@ -147,7 +160,7 @@ async fn strangers_and_the_unwilling_get_no_link() {
     tokio::spawn(serve_data(pair.server.clone(), Arc::clone(&results)));
     assert!(matches!(server.answer("elsewhere", &pair.server, &results), Answer::No));
     // A wrong secret, half a secret, a secret used twice, and one that is too old.
-    let Answer::Offer { name, secret } = server.answer(&host_identity(), &pair.server, &results) else { panic!("no offer") };
+    let Answer::Offer { name, secret, .. } = server.answer(&host_identity(), &pair.server, &results) else { panic!("no offer") };
     let mut wrong = secret;
     wrong[0] ^= 1;
     assert!(is_refused(&name, &wrong).await);
@@ -167,7 +180,8 @@ async fn is_refused(name: &[u8], words: &[u8]) -> bool {
     let (mut reader, mut writer) = socket::split(UnixStream::from_std(stream).unwrap());
     writer.add(Bytes::copy_from_slice(words)).await.unwrap();
     let mut request = Vec::new();
-    codec::encode_frame(&[item(0)], FRAME_LIMIT, &mut request).unwrap();
+    let wishes = [Wish::Reads(false), Wish::Parts(Cow::Owned(vec![item(0)]))];
+    wishes.iter().for_each(|wish| codec::encode_frame(std::slice::from_ref(wish), FRAME_LIMIT, &mut request).unwrap());
     if words.len() == 32 {
         writer.add(Bytes::from(request)).await.unwrap();
     }
@@ -225,6 +239,7 @@ enum Fault {
     ManyDescriptors,
     HangUp,
     PastTheEnd,
+    Hole,
 }
 
 async fn misbehave(fault: Fault, wanted: &PartRequest, writer: &mut Writer) -> io::Result<()> {
@@ -283,26 +298,38 @@ async fn misbehave(fault: Fault, wanted: &PartRequest, writer: &mut Writer) -> i
             }
             Ok(())
         }
+        Fault::Hole => {
+            let places = vec![Range { offset: 8, nbytes: whole }];
+            let handed = Handed::Found { item: *wanted, kind: "bytes".into(), header: Bytes::new(), place: Place::There(places) };
+            let mut frame = Vec::new();
+            codec::encode_frame(&[handed], FRAME_LIMIT, &mut frame).unwrap();
+            writer.add(Bytes::from(frame)).await?;
+            writer.flush().await
+        }
         Fault::HangUp => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
 /// A link whose other end answers the first request with `fault`.
-async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault) -> Link {
+async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault, peer: Option<Readable>) -> Link {
     let (ours, theirs) = StdStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     ours.set_nonblocking(true).unwrap();
     tokio::spawn(async move {
         let (mut reader, mut writer) = socket::split(UnixStream::from_std(theirs).unwrap());
-        let frame = reader.frame().await.unwrap().unwrap();
-        let wanted = codec::decode_frame::<PartRequest>(&frame).unwrap();
+        let mut wishes = Vec::new();
+        while wishes.len() < 2 {
+            wishes.extend(codec::decode_frame::<Wish<'static>>(&reader.frame().await.unwrap().unwrap()).unwrap());
+        }
+        let Some(Wish::Parts(wanted)) = wishes.pop() else { panic!("no request: {wishes:?}") };
         if misbehave(fault, &wanted[0], &mut writer).await.is_ok() {
             // Until the other side has had enough.
             let _ = reader.frame().await;
         }
     });
     let (connection, kept) = (pair.client.clone(), Arc::clone(&handover.inner.kept));
-    let linked = handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept) });
+    let linked =
+        handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept, peer) });
     linked.await.unwrap()
 }
 
@@ -323,9 +350,13 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
         Fault::TooMuchOnTheSocket,
         Fault::ManyDescriptors,
         Fault::HangUp,
+        Fault::Hole,
     ];
-    for fault in faults {
-        let link = faulty_link(&pair, &handover, fault).await;
+    let place = SpecimenPlace::new().unwrap();
+    let readable = Readable::find(place.specimen());
+    assert!(readable.is_some());
+    for (fault, peer) in faults.into_iter().flat_map(|fault| [(fault, None), (fault, readable)]) {
+        let link = faulty_link(&pair, &handover, fault, peer).await;
         let (all, n_by_network) = fetch_all(&pair, &link, &items).await;
         // One descriptor too many is noticed when its frame, the first, has been answered rightly.
         let n_right = usize::from(matches!(fault, Fault::ManyDescriptors));
@@ -339,7 +370,7 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
     // Nothing is leaked: as many descriptors as at the start of a second round of the same.
     let before = n_open_files();
     for fault in faults {
-        let link = faulty_link(&pair, &handover, fault).await;
+        let link = faulty_link(&pair, &handover, fault, readable).await;
         fetch_all(&pair, &link, &items).await;
     }
     // Other tests of this process open and close files too.
@@ -366,7 +397,7 @@ fn few_descriptors_are_enough() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let pair = data_pair().await;
-        tokio::spawn(serve_data(pair.server.clone(), source(200, Some(Handover::start().unwrap()))));
+        tokio::spawn(serve_data(pair.server.clone(), source(200, Some(sealing()))));
         let handover = Handover::start().unwrap();
         let link = handover.connect(&pair.client).await.unwrap();
         let items: Vec<PartRequest> = (0..200).map(item).collect();
