@@ -9,6 +9,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Largest UDP payload an endpoint takes in. Room for the loopback profile; it costs 13 MB of address space an endpoint.
@@ -119,7 +120,7 @@ impl Tuning {
 }
 
 /// Socket buffers as the kernel granted them, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SocketBuffers {
     /// What was asked for, each way.
     pub asked: usize,

@@ -208,7 +208,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Status(status) => {
-            core.workers.update(worker, |worker| worker.status = status);
+            core.workers.update(worker, |worker| worker.status = *status);
         }
         FromWorker::Retiring => retirement::begin(core, worker, out),
     }

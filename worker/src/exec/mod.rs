@@ -34,7 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rask_comm::message::{FromWorker, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, ToWorker, Traffic, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
@@ -321,12 +321,13 @@ impl WorkerCore {
         }
     }
 
-    /// One item of a [`FetchOrder`] has arrived.
-    pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, duration: Duration) {
+    /// One item of a [`FetchOrder`] that `begun` then has arrived. Returns how long that took until it was stored.
+    pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, begun: Instant) -> Duration {
         let nbytes = value.nbytes();
         drop(self.shared.store.put(item, value));
-        let duration_us = micros(duration);
-        self.turn(Event::FetchArrived { fetch, item, nbytes, duration_us });
+        let took = begun.elapsed();
+        self.turn(Event::FetchArrived { fetch, item, nbytes, duration_us: micros(took) });
+        took
     }
 
     /// One item of a [`FetchOrder`] will not come.
@@ -373,14 +374,14 @@ impl WorkerCore {
         self.turn(Event::PeerGone { peer });
     }
 
-    /// Measure memory and tell the scheduler the state of this worker. To be called on a thread that brings results here, if there is
+    /// Measure memory and tell the scheduler the state of this worker, `traffic` included. To be called on a thread that brings results here, if there is
     /// one: while memory is short it returns what that thread keeps.
-    pub fn measure(&self) {
+    pub fn measure(&self, traffic: Traffic) {
         if self.shared.spilling.is_tense() {
             give_back();
         }
         let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
-        self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
+        self.turn(Event::Measured(Box::new(WorkerStatus { rss_nbytes, traffic, ..WorkerStatus::default() })));
     }
 
     /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.
