@@ -194,28 +194,51 @@ impl Handover {
         }
     }
 
-    /// Agree with the peer of `connection` on handing over. `None` when it is elsewhere, does not want to, or when it fails.
-    pub async fn connect(&self, connection: &Connection) -> Option<Link> {
+    /// Agree with the peer of `connection` on handing over.
+    pub async fn connect(&self, connection: &Connection) -> Linked {
         let offer = match timeout(STEP_LIMIT, ask(connection, &self.inner.host)).await {
-            Ok(Ok(offer)) => offer?,
+            Ok(Ok(Some(offer))) => offer,
+            Ok(Ok(None)) => return Linked::Unwanted,
             Ok(Err(reason)) => {
                 tracing::debug!(peer = %connection.peer(), reason, "no handover");
-                return None;
+                return Linked::Failed;
             }
-            Err(_elapsed) => return None,
+            Err(_elapsed) => return Linked::Failed,
         };
         let (connection, kept) = (connection.clone(), Arc::clone(&self.inner.kept));
         let linked = self.inner.runtime.spawn(async move {
             let connected = timeout(STEP_LIMIT, enter(&offer.name, &offer.secret)).await;
             match connected.map_err(io::Error::from).and_then(|stream| stream) {
-                Ok(stream) => Some(Link::start(stream, connection, kept, offer.specimen.and_then(Readable::find))),
+                Ok(stream) => Linked::Link(Link::start(stream, connection, kept, offer.specimen.and_then(Readable::find))),
                 Err(error) => {
                     tracing::warn!(peer = %connection.peer(), %error, "cannot take results over; they come by the network");
-                    None
+                    Linked::Failed
                 }
             }
         });
-        linked.await.ok()?
+        linked.await.unwrap_or(Linked::Failed)
+    }
+}
+
+/// What came of agreeing on a link.
+#[derive(Clone)]
+pub enum Linked {
+    /// There is one.
+    Link(Link),
+    /// The peer is elsewhere, or does not want to: asking again is of no use.
+    Unwanted,
+    /// It did not work this time.
+    Failed,
+}
+
+impl Linked {
+    /// The link, while it works.
+    #[must_use]
+    pub fn usable(self) -> Option<Link> {
+        match self {
+            Linked::Link(link) => Some(link).filter(|link| !link.is_broken()),
+            Linked::Unwanted | Linked::Failed => None,
+        }
     }
 }
 

@@ -106,7 +106,7 @@ async fn hand_over_in_order(giver: Handover) {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(6, Some(giver))));
     let handover = Handover::start().unwrap();
-    let link = handover.connect(&pair.client).await.expect("both are on this host");
+    let link = handover.connect(&pair.client).await.usable().expect("both are on this host");
     let sent_before = pair.server.inner.stats().udp_tx.bytes;
     let items: Vec<PartRequest> = (0..7).map(item).collect();
     let (outcomes, rest) = fetch_over(&link, &items).await;
@@ -128,7 +128,7 @@ async fn what_was_handed_over_is_passed_on_without_a_copy() {
     let (first, second) = (data_pair().await, data_pair().await);
     tokio::spawn(serve_data(first.server.clone(), source(2, Some(sealing()))));
     let middle = sealing();
-    let link = middle.connect(&first.client).await.unwrap();
+    let link = middle.connect(&first.client).await.usable().unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     let value = outcomes[0].1.as_ref().unwrap().value.clone();
     drop(outcomes);
@@ -136,7 +136,7 @@ async fn what_was_handed_over_is_passed_on_without_a_copy() {
     let results = HashMap::from([(item(1), value)]);
     tokio::spawn(serve_data(second.server.clone(), Arc::new(Source { results, handover: Some(middle.clone()) })));
     let last = Handover::start().unwrap();
-    let link = last.connect(&second.client).await.unwrap();
+    let link = last.connect(&second.client).await.usable().unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     assert_eq!(bytes_of(&outcomes[0].1), content(1));
     let file_of = |handover: &Handover, bytes: &Bytes| {
@@ -152,7 +152,7 @@ async fn strangers_and_the_unwilling_get_no_link() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(1, None)));
     let handover = Handover::start().unwrap();
-    assert!(handover.connect(&pair.client).await.is_none(), "the peer does not want to");
+    assert!(matches!(handover.connect(&pair.client).await, Linked::Unwanted), "the peer does not want to");
 
     let pair = data_pair().await;
     let server = Handover::start().unwrap();
@@ -194,7 +194,7 @@ async fn a_link_ends_with_its_connection() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(2, Some(Handover::start().unwrap()))));
     let handover = Handover::start().unwrap();
-    let link = handover.connect(&pair.client).await.unwrap();
+    let link = handover.connect(&pair.client).await.usable().unwrap();
     assert_eq!(fetch_over(&link, &[item(0)]).await.1.len(), 0);
     pair.server.close("over");
     pair.client.closed().await;
@@ -224,6 +224,56 @@ async fn callers_share_a_link_and_a_broken_one_is_not_used() {
     peers.get(address, "server").await.unwrap().close("over");
     until(|| peers.ready_link(address, "server").is_none()).await;
     assert!(peers.link(address, "server").await.is_some(), "another connection, another link");
+}
+
+/// A source that never finds one of its results.
+struct Stuck(Handover);
+
+impl PartSource for Stuck {
+    fn get(&self, wanted: &PartRequest) -> Option<Value> {
+        (*wanted != item(9)).then(|| Value::new(Opaque(content(wanted.task.idx.0))))
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        Some(&self.0)
+    }
+
+    fn read_back<'a>(&'a self, _item: &'a PartRequest) -> crate::data::BoxFuture<'a, Option<Value>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_broken_link_is_mended_on_the_same_connection() {
+    let pair = data_pair().await;
+    let address = pair.server_endpoint.local_addr().unwrap();
+    let endpoint = pair.server_endpoint.clone();
+    tokio::spawn(async move {
+        let source: Arc<dyn PartSource> = Arc::new(Stuck(Handover::start().unwrap()));
+        while let Some(crate::Incoming::Peer { connection, .. }) = endpoint.accept().await {
+            tokio::spawn(serve_data(connection, Arc::clone(&source)));
+        }
+    });
+    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(Handover::start().unwrap()));
+    let link = peers.link(address, "server").await.unwrap();
+    let connection = peers.get(address, "server").await.unwrap();
+    // More requests at once than anybody makes who means well.
+    for _ in 0..100 {
+        link.fetch(vec![item(9)], Arc::new(Registry::new()), |_, _| {}, |_| {});
+    }
+    until(|| link.is_broken()).await;
+    assert!(peers.link(address, "server").await.is_none(), "not at once");
+    let deadline = Instant::now() + LONG;
+    let mended = loop {
+        assert!(Instant::now() < deadline, "the link is not mended");
+        match peers.link(address, "server").await {
+            Some(link) => break link,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let (outcomes, rest) = fetch_over(&mended, &[item(0), item(1)]).await;
+    assert_eq!((outcomes.len(), rest.len()), (2, 0));
+    assert!(!connection.is_closed(), "it was the same connection all along");
 }
 
 /// What a peer does instead of answering.
@@ -399,7 +449,7 @@ fn few_descriptors_are_enough() {
         let pair = data_pair().await;
         tokio::spawn(serve_data(pair.server.clone(), source(200, Some(sealing()))));
         let handover = Handover::start().unwrap();
-        let link = handover.connect(&pair.client).await.unwrap();
+        let link = handover.connect(&pair.client).await.usable().unwrap();
         let items: Vec<PartRequest> = (0..200).map(item).collect();
         let (all, _) = fetch_all(&pair, &link, &items).await;
         assert!((0..200).all(|idx| all[&(idx as usize)] == content(idx)));
