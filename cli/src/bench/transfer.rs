@@ -97,7 +97,7 @@ fn measure(cluster: &Cluster, case: Case) -> Result<Figures> {
         Case::Small => small(cluster),
         Case::Fetch => fetch(cluster, 1_500),
         Case::Latency => latency(cluster, 2_000),
-        Case::LatencyUnderLoad => latency_under_load(cluster, 2_000),
+        Case::LatencyUnderLoad => latency_under_load(cluster, 6_000),
         Case::AllToAll => all_to_all(cluster, 200, 80 * 80),
     }
 }
@@ -202,11 +202,12 @@ fn latency(cluster: &Cluster, n_links: u32) -> Result<Figures> {
     Ok(Figures { time, n_chunks, nbytes: n_chunks * RELAY_NBYTES as u64, percentiles })
 }
 
-/// A chain while 16 results of 64 MiB go from the one worker to the other. Only the links that go the same way count.
+/// A chain while 16 results of 64 MiB go from the one worker to the other. Only the links that go the same way count. One task takes
+/// all of the 16, so that nothing but the chain needs a slot before they are there.
 fn latency_under_load(cluster: &Cluster, n_links: u32) -> Result<Figures> {
     let (n_parcels, nbytes) = (16, 64 << 20);
     let (sender, parcels) = make_parcels(cluster, n_parcels, nbytes)?;
-    let (graph, unpackers) = unpacking(&sender, &parcels, 1)?;
+    let (graph, unpackers) = unpacking(&sender, &parcels, parcels.len())?;
     let (chain, links) = chain(n_links)?;
     let begun = Instant::now();
     let load = block_on(cluster.client.submit(graph, SubmitOptions::default()))?;
