@@ -88,7 +88,7 @@ impl Default for Tuning {
             max_streams: 256,
             // Two requests are on the way to a peer, and what both may bring leaves room in the connection's windows for others.
             stream_window: 24 << 20,
-            loopback_stream_window: 4 << 20,
+            loopback_stream_window: 1 << 20,
             connection_window: 64 << 20,
             send_window: 64 << 20,
             socket_buffer_nbytes: 8 << 20,
