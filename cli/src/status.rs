@@ -1,18 +1,20 @@
 //! `rask status` and `rask cancel`: what a cluster is doing, and stopping some of it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
 use rask::Client;
-use rask_comm::message::{StatusReport, WorkerReport, WorkerStatus};
-use rask_graphs::GraphId;
+use rask_comm::SocketBuffers;
+use rask_comm::message::{HotLink, StatusReport, WorkerReport, WorkerStatus};
+use rask_graphs::{GraphId, WorkerId};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{CancelArguments, StatusArguments};
 use crate::blocking::block_on;
 use crate::connect::connect;
 use crate::exit::{Exit, Failure};
-use crate::report::{size_text, time_text};
+use crate::report::{plural, size_text, time_text};
 use crate::settings::Settings;
 use crate::terminal::{escape, print_to_stdout};
 
@@ -53,35 +55,8 @@ fn to_text(report: &StatusReport) -> String {
     if report.workers.is_empty() {
         text.push_str("no workers\n");
     } else {
-        let mut workers = table(&[
-            "worker",
-            "address",
-            "threads",
-            "running",
-            "results",
-            "limit",
-            "held",
-            "in flight",
-            "spilled",
-            "unmanaged",
-            "state",
-        ]);
-        for worker in &report.workers {
-            workers.add_row([
-                escape(&worker.name),
-                worker.address.to_string(),
-                worker.n_slots.to_string(),
-                worker.n_processing.to_string(),
-                worker.n_results.to_string(),
-                size_text(worker.memory_limit),
-                size_text(worker.status.nbytes_results),
-                size_text(worker.status.nbytes_in_flight),
-                size_text(worker.status.nbytes_spilled),
-                size_text(unmanaged(&worker.status)),
-                state_of(worker),
-            ]);
-        }
-        text.push_str(&format!("{workers}\n"));
+        text.push_str(&workers_text(&report.workers));
+        text.push_str(&links_text(report));
     }
     for unmet in &report.unmet {
         let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape(name)));
@@ -114,17 +89,124 @@ fn to_text(report: &StatusReport) -> String {
     text
 }
 
+/// Workers up to this many are listed one by one.
+const MANY_WORKERS: usize = 40;
+/// Of more, this many are.
+const SOME_WORKERS: usize = 20;
+
+fn workers_text(workers: &[WorkerReport]) -> String {
+    let mut listed: Vec<&WorkerReport> = workers.iter().collect();
+    let n_left_out = if listed.len() > MANY_WORKERS { listed.len() - SOME_WORKERS } else { 0 };
+    if n_left_out > 0 {
+        let traffic = |worker: &WorkerReport| {
+            let traffic = &worker.status.traffic;
+            traffic.nbytes_in_per_second.saturating_add(traffic.nbytes_out_per_second)
+        };
+        // Those that somebody should look at, and then those that do most; the others in the order in which they came.
+        listed.sort_by_key(|worker| (state_of(worker).is_empty(), Reverse(traffic(worker)), Reverse(worker.n_processing)));
+        listed.truncate(SOME_WORKERS);
+    }
+    let mut rows = table(&[
+        "worker",
+        "address",
+        "threads",
+        "running",
+        "results",
+        "limit",
+        "held",
+        "in flight",
+        "spilled",
+        "unmanaged",
+        "in",
+        "out",
+        "state",
+    ]);
+    for worker in listed {
+        let first = [escape(&worker.name), worker.address.to_string()];
+        rows.add_row(first.into_iter().chain(columns(std::slice::from_ref(worker))).chain([state_of(worker)]));
+    }
+    if workers.len() > 1 {
+        let first = [format!("all {}", workers.len()), String::new()];
+        rows.add_row(first.into_iter().chain(columns(workers)).chain([states_of(workers)]));
+    }
+    let mut text = format!("{rows}\n");
+    if n_left_out > 0 {
+        text.push_str(&format!("{n_left_out} more workers; --json lists them all\n"));
+    }
+    let small: Vec<SocketBuffers> =
+        workers.iter().map(|worker| worker.status.traffic.socket_buffers).filter(SocketBuffers::are_small).collect();
+    if let Some(first) = small.first() {
+        let n_workers = plural(small.len() as u32, "worker");
+        text.push_str(&format!("\n{n_workers}: {}\n", first.report()));
+    }
+    text
+}
+
+/// The numbers of some workers, added up.
+fn columns(workers: &[WorkerReport]) -> [String; 10] {
+    let count = |of: fn(&WorkerReport) -> u32| workers.iter().map(|worker| u64::from(of(worker))).sum::<u64>().to_string();
+    let sum = |of: fn(&WorkerReport) -> u64| workers.iter().fold(0_u64, |sum, worker| sum.saturating_add(of(worker)));
+    let size = |of| size_text(sum(of));
+    [
+        count(|worker| worker.n_slots),
+        count(|worker| worker.n_processing),
+        count(|worker| worker.n_results),
+        size(|worker| worker.memory_limit),
+        size(|worker| worker.status.nbytes_results),
+        size(|worker| worker.status.nbytes_in_flight),
+        size(|worker| worker.status.nbytes_spilled),
+        size(|worker| unmanaged(&worker.status)),
+        rate_text(sum(|worker| worker.status.traffic.nbytes_in_per_second)),
+        rate_text(sum(|worker| worker.status.traffic.nbytes_out_per_second)),
+    ]
+}
+
+fn rate_text(nbytes_per_second: u64) -> String {
+    format!("{}/s", size_text(nbytes_per_second))
+}
+
+fn links_text(report: &StatusReport) -> String {
+    if report.hot_links.is_empty() {
+        return String::new();
+    }
+    let names = names(report);
+    let name = |worker: WorkerId| names.get(&worker).map_or_else(|| worker.to_string(), |name| escape(name));
+    let mut links = table(&["from", "to", "moves", "in flight"]);
+    for HotLink { to, traffic } in &report.hot_links {
+        let (rate, in_flight) = (rate_text(traffic.nbytes_per_second), size_text(traffic.nbytes_in_flight));
+        links.add_row([name(traffic.from), name(*to), rate, in_flight]);
+    }
+    format!("\nbusiest links between workers\n{links}\n")
+}
+
+fn names(report: &StatusReport) -> BTreeMap<WorkerId, &str> {
+    report.workers.iter().map(|worker| (worker.worker, worker.name.as_str())).collect()
+}
+
 /// Memory of the process that no result explains: kernels at work, the program itself, what the allocator keeps.
 fn unmanaged(status: &WorkerStatus) -> u64 {
     status.rss_nbytes.saturating_sub(status.nbytes_results)
 }
 
+type State = (fn(&WorkerReport) -> bool, &'static str);
+
 /// What keeps a worker from work.
+const STATES: [State; 3] = [
+    (|worker| worker.is_retiring, "leaving"),
+    (|worker| worker.status.is_paused, "paused"),
+    (|worker| worker.status.is_spill_full, "spill disk full"),
+];
+
 fn state_of(worker: &WorkerReport) -> String {
-    let states =
-        [(worker.is_retiring, "leaving"), (worker.status.is_paused, "paused"), (worker.status.is_spill_full, "spill disk full")];
-    let states: Vec<&str> = states.into_iter().filter(|(is_so, _)| *is_so).map(|(_, state)| state).collect();
+    let states: Vec<&str> = STATES.iter().filter(|(is_so, _)| is_so(worker)).map(|(_, state)| *state).collect();
     states.join(", ")
+}
+
+/// How many are in each state.
+fn states_of(workers: &[WorkerReport]) -> String {
+    let count = |is_so: fn(&WorkerReport) -> bool| workers.iter().filter(|worker| is_so(worker)).count();
+    let states = STATES.iter().map(|(is_so, state)| (count(*is_so), state)).filter(|(n_workers, _)| *n_workers > 0);
+    states.map(|(n_workers, state)| format!("{n_workers} {state}")).collect::<Vec<String>>().join(", ")
 }
 
 fn to_json(report: &StatusReport) -> Json {
@@ -141,6 +223,12 @@ fn to_json(report: &StatusReport) -> Json {
                 "rss_nbytes": worker.status.rss_nbytes, "nbytes_unmanaged": unmanaged(&worker.status),
                 "is_spill_full": worker.status.is_spill_full,
                 "n_executing": worker.status.n_executing, "is_paused": worker.status.is_paused, "is_retiring": worker.is_retiring,
+                "nbytes_in_per_second": worker.status.traffic.nbytes_in_per_second,
+                "nbytes_out_per_second": worker.status.traffic.nbytes_out_per_second,
+                "fetch_p50_us": worker.status.traffic.fetch_p50_ns as f64 / 1e3,
+                "fetch_p99_us": worker.status.traffic.fetch_p99_ns as f64 / 1e3,
+                "socket_nbytes_in": worker.status.traffic.socket_buffers.receive,
+                "socket_nbytes_out": worker.status.traffic.socket_buffers.send,
             })
         })
         .collect();
@@ -164,15 +252,28 @@ fn to_json(report: &StatusReport) -> Json {
             json!({ "resources": resources, "workers": unmet.workers, "n_tasks": unmet.n_tasks })
         })
         .collect();
+    let names = names(report);
+    let hot_links: Vec<Json> = report
+        .hot_links
+        .iter()
+        .map(|HotLink { to, traffic }| {
+            json!({
+                "from": traffic.from.to_string(), "from_name": names.get(&traffic.from), "to": to.to_string(),
+                "to_name": names.get(to), "nbytes_per_second": traffic.nbytes_per_second,
+                "nbytes_in_flight": traffic.nbytes_in_flight,
+            })
+        })
+        .collect();
     json!({
         "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs, "unmet": unmet,
+        "hot_links": hot_links,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rask_comm::message::{GraphReport, TaskCounts};
+    use rask_comm::message::{GraphReport, PeerTraffic, TaskCounts};
 
     #[test]
     fn names_cannot_steer_the_terminal() {
@@ -192,6 +293,63 @@ mod tests {
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
     }
 
+    fn worker(id: u32) -> WorkerReport {
+        WorkerReport {
+            worker: WorkerId(id),
+            name: format!("node-{id}"),
+            address: ([127, 0, 0, 1], 1).into(),
+            n_slots: 2,
+            memory_limit: 4 << 30,
+            n_processing: 1,
+            n_results: 9,
+            is_retiring: false,
+            status: WorkerStatus::default(),
+        }
+    }
+
+    #[test]
+    fn what_moves_is_told() {
+        let mut workers = vec![worker(0), worker(1)];
+        workers[1].status.traffic.nbytes_in_per_second = 3 << 20;
+        let traffic = PeerTraffic { from: WorkerId(0), nbytes_per_second: 3 << 20, nbytes_in_flight: 64 << 20 };
+        workers[0].status.traffic.socket_buffers = SocketBuffers { asked: 8 << 20, receive: 8 << 20, send: 8 << 20 };
+        workers[1].status.traffic.socket_buffers = SocketBuffers { asked: 8 << 20, receive: 208 << 10, send: 208 << 10 };
+        let gone = HotLink { to: WorkerId(1), traffic: PeerTraffic { from: WorkerId(7), ..traffic } };
+        let hot_links = vec![HotLink { to: WorkerId(1), traffic }, gone];
+        let report = StatusReport { workers, hot_links, ..StatusReport::default() };
+        let text = to_text(&report);
+        assert!(text.contains("busiest links between workers"), "{text}");
+        let is_link = |line: &&str| line.split_whitespace().eq(["node-0", "node-1", "3.0", "MiB/s", "64.0", "MiB"]);
+        assert_eq!(text.lines().filter(is_link).count(), 1, "{text}");
+        assert!(text.contains("1 worker: UDP socket buffers: 208 KiB in") && text.contains("rmem_max"), "{text}");
+        let json = to_json(&report);
+        assert_eq!(json["hot_links"][0]["to_name"], "node-1");
+        assert!(json["hot_links"][1]["from_name"].is_null());
+        assert_eq!(json["workers"][1]["nbytes_in_per_second"], 3 << 20);
+        assert_eq!(json["workers"][1]["socket_nbytes_in"], 208 << 10);
+    }
+
+    #[test]
+    fn a_thousand_workers_fit_a_screen() {
+        let mut workers: Vec<WorkerReport> = (0..1_000).map(worker).collect();
+        workers[700].status.is_paused = true;
+        workers[800].status.traffic.nbytes_out_per_second = 1 << 30;
+        let report = StatusReport { workers, ..StatusReport::default() };
+        let text = to_text(&report);
+        assert!(text.lines().count() < 40, "{text}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.contains("node-")).collect();
+        assert!(rows.len() == SOME_WORKERS && rows[0].contains("node-700") && rows[1].contains("node-800"), "{text}");
+        assert!(text.contains("980 more workers"), "{text}");
+        let all = text.lines().find(|line| line.contains("all 1000")).unwrap();
+        assert!(
+            all.contains("2000") && all.contains("3.9 TiB") && all.contains("1.0 GiB/s") && all.contains("1 paused"),
+            "{all}"
+        );
+        assert_eq!(to_json(&report)["workers"].as_array().unwrap().len(), 1_000);
+        let report = StatusReport { workers: vec![worker(0)], ..StatusReport::default() };
+        assert!(!to_text(&report).contains("all 1"), "one worker is its own sum");
+    }
+
     #[test]
     fn memory_is_told_apart() {
         let status = WorkerStatus {
@@ -202,17 +360,7 @@ mod tests {
             is_spill_full: true,
             ..WorkerStatus::default()
         };
-        let worker = WorkerReport {
-            worker: rask_graphs::WorkerId(0),
-            name: "a".to_owned(),
-            address: ([127, 0, 0, 1], 1).into(),
-            n_slots: 1,
-            memory_limit: 4 << 30,
-            n_processing: 0,
-            n_results: 9,
-            is_retiring: false,
-            status,
-        };
+        let worker = WorkerReport { status, ..worker(0) };
         assert_eq!(unmanaged(&worker.status), 1 << 29);
         let report = StatusReport { workers: vec![worker], ..StatusReport::default() };
         let text = to_text(&report);

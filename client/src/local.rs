@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use parking_lot::{Condvar, Mutex};
-use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, WorkerHello};
+use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, Traffic, WorkerHello};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
@@ -149,7 +149,7 @@ impl Hub {
                 self.call_timeouts();
                 if last_measured.elapsed() >= Duration::from_secs(1) {
                     last_measured = Instant::now();
-                    self.workers.get().into_iter().flatten().for_each(WorkerCore::measure);
+                    self.workers.get().into_iter().flatten().for_each(|core| core.measure(Traffic::default()));
                 }
             });
         }
@@ -211,7 +211,7 @@ impl Fetcher for Port {
         for item in order.items {
             let core = core.clone();
             let answer = move |value| match value {
-                Some(value) => core.fetch_arrived(fetch, item, value, begun.elapsed()),
+                Some(value) => drop(core.fetch_arrived(fetch, item, value, begun)),
                 None => core.fetch_failed(fetch, item, FetchFailure::NotThere),
             };
             match peer {

@@ -2,10 +2,16 @@
 //!
 //! Plain vectors with a little room in front: no unsafe code, and `Bytes` owns the result without another copy.
 
+use std::collections::TryReserveError;
+
 use bytes::Bytes;
 
 /// The alignment, in bytes: a cache line, and what Arrow recommends.
 pub(crate) const ALIGNMENT: usize = 64;
+
+/// Room for alignment, and one byte more than can be used, so that capacity and length differ and the vector is never shrunk
+/// (moved) later.
+const BESIDES: usize = ALIGNMENT + 1;
 
 /// Announced lengths up to this are believed at once (address space, not memory, until bytes arrive); longer buffers double.
 const BELIEVED_NBYTES: u64 = 256 << 20;
@@ -44,8 +50,17 @@ impl AlignedBuffer {
 /// A vector with room for `nbytes` after its aligned start, which it is filled up to.
 fn reserve(nbytes: u64) -> (Vec<u8>, usize) {
     let nbytes = usize::try_from(nbytes).unwrap_or(usize::MAX / 2);
-    // One byte more than can be used, so that capacity and length differ and the vector is never shrunk (moved) later.
-    let mut bytes: Vec<u8> = Vec::with_capacity(nbytes + ALIGNMENT + 1);
+    begin(Vec::with_capacity(nbytes + BESIDES))
+}
+
+/// The same, or an error when there is no such room.
+pub(crate) fn try_reserve(nbytes: usize) -> Result<(Vec<u8>, usize), TryReserveError> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(nbytes.saturating_add(BESIDES))?;
+    Ok(begin(bytes))
+}
+
+fn begin(mut bytes: Vec<u8>) -> (Vec<u8>, usize) {
     let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
     bytes.resize(start, 0);
     (bytes, start)

@@ -153,7 +153,7 @@ mod tests {
     fn samples() -> Vec<FromWorker> {
         vec![
             FromWorker::Finished { task: task(70_000), attempt: Attempt(2), nbytes: 1 << 40, n_parts: 0, duration_us: 17 },
-            FromWorker::Status(WorkerStatus { is_paused: true, rss_nbytes: 9, ..WorkerStatus::default() }),
+            FromWorker::Status(Box::new(WorkerStatus { is_paused: true, rss_nbytes: 9, ..WorkerStatus::default() })),
             FromWorker::Retiring,
         ]
     }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{self, CodecError};
 use crate::connection::CloseReason;
+use crate::tuning::Urgency;
 
 /// Reserved at a time beyond what has arrived.
 const STEP_NBYTES: usize = 1 << 20;
@@ -97,8 +98,7 @@ pub struct ControlSender<Out> {
 
 impl<Out> ControlSender<Out> {
     pub(crate) fn new(connection: quinn::Connection, stream: SendStream, limit: usize) -> Self {
-        // Control overtakes results on a connection that carries both.
-        let _ = stream.set_priority(1);
+        Urgency::Control.set(&stream);
         Self { connection, stream, limit, is_finished: false, message: PhantomData }
     }
 

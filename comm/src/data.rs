@@ -26,6 +26,7 @@ use crate::connection::Connection;
 use crate::control::StreamError;
 use crate::handover::{Answer, Handover};
 use crate::identity::Role;
+use crate::tuning::Urgency;
 use crate::watch::{PUSH_LIMIT, WatchHello, Watcher};
 
 /// Most items in one request.
@@ -202,6 +203,7 @@ struct ReplyStream {
 
 impl ReplyStream {
     fn new(stream: SendStream) -> Self {
+        Urgency::Short.set(&stream);
         Self { stream: Some(stream), pieces: Vec::new(), nbytes: 0 }
     }
 
@@ -224,6 +226,9 @@ impl ReplyStream {
 
     /// A long buffer, and its checksum after it.
     async fn add_long(&mut self, mut buffer: Bytes) -> Result<(), StreamError> {
+        if let Some(stream) = &self.stream {
+            Urgency::Bulk.set(stream);
+        }
         let mut checksum = Xxh3::new();
         while !buffer.is_empty() {
             let piece = buffer.split_to(PIECE_NBYTES.min(buffer.len()));

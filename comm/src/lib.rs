@@ -35,7 +35,7 @@ pub use connection::{CloseKind, CloseReason, Connection, JoinConnection};
 pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
 pub use data::{FetchError, Fetched, PartRequest, PartSource, fetch, serve_data};
 pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
-pub use handover::{Handover, Link};
+pub use handover::{Handover, Link, Linked};
 pub use host::{host_identity, host_name};
 pub use identity::{Identity, IdentityError, PeerIdentity, Role};
 pub use join::{JoinError, join_cluster, obtain_identity, serve_join};

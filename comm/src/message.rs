@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
-pub use crate::report::{GraphReport, GraphStats, StatusReport, TaskCounts, UnmetReport, WorkerReport};
+pub use crate::report::{
+    GraphReport, GraphStats, HotLink, N_BUSIEST, PeerTraffic, StatusReport, TaskCounts, Traffic, UnmetReport, WorkerReport,
+};
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
 pub const PROTOCOL_VERSION: u32 = 4;
@@ -278,7 +280,7 @@ pub enum FromWorker {
         attempt: Attempt,
     },
     /// The state of the worker; sent every second or so.
-    Status(WorkerStatus),
+    Status(Box<WorkerStatus>),
     /// The worker was asked to stop (SIGTERM): no new work, please, and move what only it holds.
     Retiring,
 }
@@ -306,6 +308,8 @@ pub struct WorkerStatus {
     pub is_paused: bool,
     /// Whether the last result that was to be spilled found no space on the disk.
     pub is_spill_full: bool,
+    /// What moves.
+    pub traffic: Traffic,
 }
 
 /// What kind of thing went wrong. Kinds travel as enums, never as text.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -13,18 +14,44 @@ use futures::future::{BoxFuture, Shared};
 use crate::connect::{ConnectError, ExpectedPeer};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
-use crate::handover::{Handover, Link};
+use crate::handover::{Handover, Link, Linked};
 use crate::identity::Role;
 use crate::plane::Plane;
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, ConnectError>>>;
-type Linking = Shared<BoxFuture<'static, Option<Link>>>;
+
+/// Time between two attempts at a link; it doubles with each up to sixty-four times that.
+const RELINK_AFTER: Duration = Duration::from_secs(1);
 
 /// One peer.
 struct Entry {
     attempt: Attempt,
-    /// Agreeing on a link, once somebody has wanted one. It is tried once a connection.
+    /// Agreeing on a link, once somebody has wanted one.
     linking: Option<Linking>,
+}
+
+/// The last attempt at a link on a connection.
+struct Linking {
+    outcome: Shared<BoxFuture<'static, Linked>>,
+    begun: Instant,
+    n_before: u32,
+}
+
+impl Linking {
+    /// The link, if there is one that works.
+    fn link(&self) -> Option<Link> {
+        self.outcome.peek().cloned().and_then(Linked::usable)
+    }
+
+    /// Whether another attempt is worth while: this one failed, or its link broke, and that was not just now.
+    fn is_to_be_repeated(&self) -> bool {
+        let is_over = match self.outcome.peek() {
+            None | Some(Linked::Unwanted) => false,
+            Some(Linked::Failed) => true,
+            Some(Linked::Link(link)) => link.is_broken(),
+        };
+        is_over && self.begun.elapsed() >= RELINK_AFTER * (1 << self.n_before.min(6))
+    }
 }
 
 /// The address and the certificate name of a peer.
@@ -61,18 +88,31 @@ impl Peers {
         attempt.await
     }
 
-    /// The link to a peer, agreed on now if it has not been tried on this connection. `None` when there is none, or the
-    /// peer cannot be reached.
+    /// The link to a peer, agreed on now if that has not been tried on this connection, or not lately. `None` when there is none,
+    /// or the peer cannot be reached.
     pub async fn link(&self, address: SocketAddr, name: &str) -> Option<Link> {
         let handover = self.handover.clone()?;
         let attempt = self.attempt(address, name);
         let linking = {
             let mut entries = self.lock();
             let entry = entries.get_mut(&(address, name.to_owned()))?;
-            let link = async move { handover.connect(&attempt.await.ok()?).await };
-            entry.linking.get_or_insert_with(|| link.boxed().shared()).clone()
+            let n_before = match &entry.linking {
+                Some(linking) if !linking.is_to_be_repeated() => None,
+                Some(linking) => Some(linking.n_before + 1),
+                None => Some(0),
+            };
+            if let Some(n_before) = n_before {
+                let link = async move {
+                    match attempt.await {
+                        Ok(connection) => handover.connect(&connection).await,
+                        Err(_) => Linked::Failed,
+                    }
+                };
+                entry.linking = Some(Linking { outcome: link.boxed().shared(), begun: Instant::now(), n_before });
+            }
+            entry.linking.as_ref()?.outcome.clone()
         };
-        linking.await.filter(|link| !link.is_broken())
+        linking.await.usable()
     }
 
     /// The link to a peer, if it is there already.
@@ -80,8 +120,7 @@ impl Peers {
     pub fn ready_link(&self, address: SocketAddr, name: &str) -> Option<Link> {
         self.handover.as_ref()?;
         let entries = self.lock();
-        let linking = entries.get(&(address, name.to_owned()))?.linking.as_ref()?;
-        linking.peek().cloned().flatten().filter(|link| !link.is_broken())
+        entries.get(&(address, name.to_owned()))?.linking.as_ref()?.link()
     }
 
     /// Forget the connection to a peer (it is closed once nobody uses it).

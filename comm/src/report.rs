@@ -6,6 +6,48 @@ use rask_graphs::{ClientId, GraphId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::message::WorkerStatus;
+use crate::tuning::SocketBuffers;
+
+/// Peers that a worker names in [`Traffic`].
+pub const N_BUSIEST: usize = 3;
+
+/// What moves between a worker and others. Rates are means of the last seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes of results that come from other workers in a second.
+    pub nbytes_in_per_second: u64,
+    /// Bytes of results that workers and clients get from here in a second.
+    pub nbytes_out_per_second: u64,
+    /// Where most of it comes from, the busiest first.
+    pub busiest: [Option<PeerTraffic>; N_BUSIEST],
+    /// Time from asking for results until the first of them was decoded and stored, in nanoseconds: the median of the last thousand
+    /// or so requests to other workers; 0 while there was none.
+    pub fetch_p50_ns: u64,
+    /// The same that one in a hundred exceeds.
+    pub fetch_p99_ns: u64,
+    /// Of the socket that all of it goes through, but for what workers of one host hand to each other. All 0 when there is none.
+    pub socket_buffers: SocketBuffers,
+}
+
+/// What comes from one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerTraffic {
+    /// The peer.
+    pub from: WorkerId,
+    /// Bytes of results in a second.
+    pub nbytes_per_second: u64,
+    /// Bytes that are to come: asked for, or about to be.
+    pub nbytes_in_flight: u64,
+}
+
+/// Two workers between which much moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HotLink {
+    /// The worker that gets it.
+    pub to: WorkerId,
+    /// The rest.
+    pub traffic: PeerTraffic,
+}
 
 /// How many tasks of a graph are in which state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -54,6 +96,8 @@ pub struct StatusReport {
     pub graphs: Vec<GraphReport>,
     /// What ready tasks wait for that no connected worker offers.
     pub unmet: Vec<UnmetReport>,
+    /// Where most moves between workers, the busiest first; a few.
+    pub hot_links: Vec<HotLink>,
 }
 
 /// Wishes of ready tasks that no connected worker fulfils.

@@ -9,14 +9,34 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Largest UDP payload an endpoint takes in. Room for the loopback profile; it costs 13 MB of address space an endpoint.
+/// Largest UDP payload an endpoint takes in. Room for what is sent; it costs 13 MB of address space an endpoint.
 const LARGEST_PAYLOAD: u16 = 6550;
 
-/// UDP payload on loopback. A batch of ten must stay below 65,507 bytes: the kernel refuses a larger segmented send, and the
+/// Largest UDP payload that is sent. A batch of ten must stay below 65,507 bytes: the kernel refuses a larger segmented send, and the
 /// refusal looks like lost packets.
-const LOOPBACK_PAYLOAD: u16 = 6500;
+const LARGEST_BATCHED_PAYLOAD: u16 = 6500;
+
+/// How urgent a stream is; the most urgent ones with something to say are sent first. What people wait for is short, and a result
+/// that is long makes short ones late by no more than what has been handed to the network of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Urgency {
+    /// Long results.
+    Bulk,
+    /// Requests, and answers that are short so far.
+    Short,
+    /// Conversations: the scheduler's, and word of what has been made.
+    Control,
+}
+
+impl Urgency {
+    pub(crate) fn set(self, stream: &quinn::SendStream) {
+        // Refused only by a stream that has ended.
+        let _ = stream.set_priority(self as i32);
+    }
+}
 
 /// What can be set; the defaults suit a cluster.
 #[derive(Clone, Debug)]
@@ -66,12 +86,13 @@ impl Default for Tuning {
             max_connections: 4096,
             max_handshakes: 256,
             max_streams: 256,
-            stream_window: 32 << 20,
-            loopback_stream_window: 4 << 20,
+            // Two requests are on the way to a peer, and what both may bring leaves room in the connection's windows for others.
+            stream_window: 24 << 20,
+            loopback_stream_window: 1 << 20,
             connection_window: 64 << 20,
             send_window: 64 << 20,
             socket_buffer_nbytes: 8 << 20,
-            loopback: PacketProfile { payload: LOOPBACK_PAYLOAD, is_segmented: true },
+            loopback: PacketProfile { payload: LARGEST_BATCHED_PAYLOAD, is_segmented: true },
         }
     }
 }
@@ -100,6 +121,11 @@ impl Tuning {
             .ack_frequency_config(Some(acks))
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(Arc::new(cubic));
+        // How large packets may be elsewhere is found out: 1,472 bytes on most networks, and on those with large frames what still
+        // goes in batches. A path whose limit falls later is noticed by what gets lost.
+        let mut discovery = quinn::MtuDiscoveryConfig::default();
+        discovery.upper_bound(LARGEST_BATCHED_PAYLOAD);
+        transport.mtu_discovery_config(Some(discovery));
         if is_loopback {
             transport
                 .initial_mtu(self.loopback.payload)
@@ -119,7 +145,7 @@ impl Tuning {
 }
 
 /// Socket buffers as the kernel granted them, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SocketBuffers {
     /// What was asked for, each way.
     pub asked: usize,

@@ -120,7 +120,13 @@ struct TransferArgs {
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', default_value = "quic,same-host")]
     transport: Vec<Transport>,
     /// What travels; several, separated by commas, are measured one after another.
-    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', default_value = "large,small,latency,all-to-all")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "large,small,fetch,latency,latency-under-load,all-to-all"
+    )]
     case: Vec<Case>,
     /// Runs of each case, of which the median counts.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

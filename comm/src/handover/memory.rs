@@ -1,6 +1,6 @@
 //! Memory that two processes share: sealed so that neither can change it, and mapped so that the receiver uses it in place.
 //!
-//! The only file of this crate with unsafe code. A mapping is made only after its file was found to be sealed against writing
+//! With `reading.rs` the only file of this crate with unsafe code. A mapping is made only after its file was found to be sealed against writing
 //! and shrinking: then nobody, whoever made it, can change or take away what the mapping shows.
 
 #![expect(unsafe_code, reason = "a mapping is a pointer until it has been given a length and a lifetime")]

@@ -2,20 +2,22 @@
 //!
 //! Two workers of one user on one host agree on it over their authenticated QUIC connection: the one asks with what identifies
 //! its host, the other answers with the name of a Unix socket and a secret that is good for one use, soon, and for that
-//! connection only. Requests then go over the socket (`socket`). Small results come back on it; big ones in sealed memory,
-//! whose descriptor is passed along and which the receiver maps and uses in place (`memory`): one copy, or none when the
-//! result came to its sender that way.
+//! connection only. Requests then go over the socket (`socket`). Small results come back on it. Of others the answer says where
+//! they are in the sender's memory, and the receiver copies them from there (`reading`) while the sender holds them for it. Where
+//! the system does not allow that, big results come in sealed memory, whose descriptor is passed along and which the receiver maps
+//! and uses in place (`memory`). Either way that is one copy; none for what came to its sender in sealed memory.
 //!
 //! Whatever fails here is no failure of a fetch: what did not come this way is fetched over QUIC. Nothing that was handed over
 //! has a checksum. The bytes never leave this host's memory, where nothing else is checked either; what can go wrong is taking
 //! one thing for another, and against that each answer names its result and its lengths, and the kernel vouches for the
 //! length of memory and for nobody changing it.
 //!
-//! All of it runs on one thread of its own, and on a few more that copy, because copying 64 MiB would keep the network's thread
+//! All of it runs on one thread of its own, and on a few more that copy big results, because copying 64 MiB would keep the network's thread
 //! from its peers for 20 ms. Results are decoded and reported on the handover's thread.
 
 mod link;
 mod memory;
+mod reading;
 mod serve;
 mod socket;
 
@@ -44,6 +46,7 @@ use crate::host::host_identity;
 
 pub use link::Link;
 use memory::{KeptFiles, Range};
+use reading::{Readable, Specimen, SpecimenPlace};
 
 /// How long each step of an agreement may take.
 const STEP_LIMIT: Duration = Duration::from_secs(2);
@@ -56,6 +59,12 @@ const MAX_COPIERS: usize = 4;
 
 /// Results from this size on go in memory of their own: what a descriptor and a mapping cost is what copying this much does.
 const MEMORY_FROM_NBYTES: u64 = 128 << 10;
+
+/// Results from this size on are read where they are.
+const READ_FROM_NBYTES: u64 = 16 << 10;
+
+/// Results that are held for a receiver that reads them, at most.
+const MAX_LENT: usize = 64;
 
 type Secret = [u8; 32];
 
@@ -70,7 +79,20 @@ pub(crate) enum Answer {
         name: Vec<u8>,
         /// Good once.
         secret: Secret,
+        /// Where to try whether this process can be read; `None` when it had better not be.
+        specimen: Option<Specimen>,
     },
+}
+
+/// What a receiver says after the secret.
+#[derive(Debug, Serialize, Deserialize)]
+enum Wish<'a> {
+    /// The first: whether it reads results where they are.
+    Reads(bool),
+    /// Give these.
+    Parts(Cow<'a, [PartRequest]>),
+    /// The oldest of the results that were to be read has been, or will not be.
+    Taken,
 }
 
 /// What comes before a handed result, or instead of it.
@@ -96,6 +118,8 @@ enum Place {
     Here(Vec<u64>),
     /// They are in a file that comes with this frame and has this length.
     Memory { nbytes: u64, buffers: Vec<Range> },
+    /// They are at these addresses of the sender, until the receiver says that it has taken them.
+    There(Vec<Range>),
 }
 
 /// This process's part in handing results over. Clones share it; the last one to go ends its thread.
@@ -109,6 +133,7 @@ struct Inner {
     name: Vec<u8>,
     runtime: Handle,
     kept: Arc<KeptFiles>,
+    specimen: Option<SpecimenPlace>,
     pending: Arc<Mutex<HashMap<Secret, Pending>>>,
     /// Dropped, it ends the thread.
     _alive: oneshot::Sender<()>,
@@ -127,6 +152,10 @@ impl Handover {
     /// # Errors
     /// When the system refuses the thread or the socket.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(Some(SpecimenPlace::new()?))
+    }
+
+    fn start_with(specimen: Option<SpecimenPlace>) -> io::Result<Self> {
         let name = format!("rask-{}-{}", std::process::id(), data_encoding::HEXLOWER.encode(&random::<16>()?)).into_bytes();
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
@@ -146,7 +175,7 @@ impl Handover {
                 }
             });
         })?;
-        let inner = Inner { host: host_identity(), name, runtime: handle, kept, pending, _alive: alive };
+        let inner = Inner { host: host_identity(), name, runtime: handle, kept, specimen, pending, _alive: alive };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -160,36 +189,70 @@ impl Handover {
         }
         let (connection, source) = (connection.clone(), Arc::clone(source));
         pending.insert(secret, Pending { connection, source, offered: Instant::now() });
-        Answer::Offer { name: self.inner.name.clone(), secret }
+        Answer::Offer {
+            name: self.inner.name.clone(),
+            secret,
+            specimen: self.inner.specimen.as_ref().map(SpecimenPlace::specimen),
+        }
     }
 
-    /// Agree with the peer of `connection` on handing over. `None` when it is elsewhere, does not want to, or when it fails.
-    pub async fn connect(&self, connection: &Connection) -> Option<Link> {
+    /// Agree with the peer of `connection` on handing over.
+    pub async fn connect(&self, connection: &Connection) -> Linked {
         let offer = match timeout(STEP_LIMIT, ask(connection, &self.inner.host)).await {
-            Ok(Ok(offer)) => offer?,
+            Ok(Ok(Some(offer))) => offer,
+            Ok(Ok(None)) => return Linked::Unwanted,
             Ok(Err(reason)) => {
                 tracing::debug!(peer = %connection.peer(), reason, "no handover");
-                return None;
+                return Linked::Failed;
             }
-            Err(_elapsed) => return None,
+            Err(_elapsed) => return Linked::Failed,
         };
         let (connection, kept) = (connection.clone(), Arc::clone(&self.inner.kept));
         let linked = self.inner.runtime.spawn(async move {
-            let connected = timeout(STEP_LIMIT, enter(&offer.0, &offer.1)).await;
+            let connected = timeout(STEP_LIMIT, enter(&offer.name, &offer.secret)).await;
             match connected.map_err(io::Error::from).and_then(|stream| stream) {
-                Ok(stream) => Some(Link::start(stream, connection, kept)),
+                Ok(stream) => Linked::Link(Link::start(stream, connection, kept, offer.specimen.and_then(Readable::find))),
                 Err(error) => {
                     tracing::warn!(peer = %connection.peer(), %error, "cannot take results over; they come by the network");
-                    None
+                    Linked::Failed
                 }
             }
         });
-        linked.await.ok()?
+        linked.await.unwrap_or(Linked::Failed)
     }
 }
 
+/// What came of agreeing on a link.
+#[derive(Clone)]
+pub enum Linked {
+    /// There is one.
+    Link(Link),
+    /// The peer is elsewhere, or does not want to: asking again is of no use.
+    Unwanted,
+    /// It did not work this time.
+    Failed,
+}
+
+impl Linked {
+    /// The link, while it works.
+    #[must_use]
+    pub fn usable(self) -> Option<Link> {
+        match self {
+            Linked::Link(link) => Some(link).filter(|link| !link.is_broken()),
+            Linked::Unwanted | Linked::Failed => None,
+        }
+    }
+}
+
+/// What a peer has answered.
+struct Offer {
+    name: Vec<u8>,
+    secret: Secret,
+    specimen: Option<Specimen>,
+}
+
 /// Ask over QUIC. `None` when the answer is no.
-async fn ask(connection: &Connection, host: &str) -> Result<Option<(Vec<u8>, Secret)>, String> {
+async fn ask(connection: &Connection, host: &str) -> Result<Option<Offer>, String> {
     let (mut send, receive) = connection.inner.open_bi().await.map_err(|error| error.to_string())?;
     let mut frame = Vec::new();
     let request = [Request::Handover { host: Cow::Borrowed(host) }];
@@ -200,7 +263,7 @@ async fn ask(connection: &Connection, host: &str) -> Result<Option<(Vec<u8>, Sec
     let answer = codec::decode_frame::<Answer>(&frame).map_err(|error| error.to_string())?.pop();
     match answer.ok_or_else(|| "an empty answer".to_owned())? {
         Answer::No => Ok(None),
-        Answer::Offer { name, secret } => Ok(Some((name, secret))),
+        Answer::Offer { name, secret, specimen } => Ok(Some(Offer { name, secret, specimen })),
     }
 }
 

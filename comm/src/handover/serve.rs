@@ -1,11 +1,13 @@
 //! The giving end of a link: requests in, results out, in the order asked for.
 //!
-//! Big results are copied by other threads, a few ahead of what is being written: while the peer takes one in, the next is made
-//! ready. Everything else is done on the handover's own thread.
+//! To a peer that reads this process's memory, an answer is word of where a result is; it is held until the peer has read it. For
+//! others big results are copied by other threads, a few ahead of what is being written: while the peer takes one in, the next is
+//! made ready. Everything else is done on the handover's own thread.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rask_graphs::{Encoded, Value};
@@ -15,11 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::memory::{KeptFiles, Range, lay_out, seal_copy};
+use super::reading::places;
 use super::socket::{self, Reader, Writer};
-use super::{Handed, MEMORY_FROM_NBYTES, Place};
+use super::{Handed, MAX_LENT, MEMORY_FROM_NBYTES, Place, READ_FROM_NBYTES, Wish};
 use crate::codec::{self, FRAME_LIMIT};
 use crate::data::{Finding, Found, PartRequest, PartSource};
 
+/// Requests of one peer that wait; a worker has two.
+const MAX_REQUESTS: usize = 64;
 /// Answers that are ready before they can be written.
 const MAX_ANSWERS: usize = 64;
 /// Big ones among them, those being copied included.
@@ -28,6 +33,7 @@ const MAX_BIG_ANSWERS: usize = 2;
 /// An answer, or the promise of one.
 enum Answer {
     Short { frame: Bytes, buffers: Vec<Bytes> },
+    There { frame: Bytes, loan: Loan },
     Big { copying: JoinHandle<io::Result<InMemory>>, item: PartRequest, encoded: Encoded, _room: OwnedSemaphorePermit },
     Kept { item: PartRequest, encoded: Encoded, memory: InMemory },
 }
@@ -39,13 +45,56 @@ struct InMemory {
     buffers: Vec<Range>,
 }
 
+/// What the peer reads where it is, the oldest first.
+struct Lent {
+    results: Mutex<VecDeque<Loan>>,
+    room: Arc<Semaphore>,
+}
+
+/// Buffers that have to stay where they are.
+struct Loan {
+    _buffers: Vec<Bytes>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Lent {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Loan>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What answers are made from.
+struct Giving<'a> {
+    kept: &'a KeptFiles,
+    /// For copies.
+    room: Arc<Semaphore>,
+    /// When the peer reads results where they are.
+    lent: Option<&'a Lent>,
+}
+
 /// Answer requests until the peer ends it.
 pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &KeptFiles) -> io::Result<()> {
     let (mut reader, mut writer) = socket::split(stream);
+    let lent = Lent { results: Mutex::default(), room: Arc::new(Semaphore::new(MAX_LENT)) };
+    let Some(Wish::Reads(reads)) = read_wish(&mut reader).await? else {
+        return Err(socket::garbage("whether it reads has to be said first"));
+    };
+    let giving = Giving { kept, room: Arc::new(Semaphore::new(MAX_BIG_ANSWERS)), lent: reads.then_some(&lent) };
+    let (requests_in, mut requests) = mpsc::channel::<Vec<PartRequest>>(MAX_REQUESTS);
     let (answers_in, mut answers) = mpsc::channel(MAX_ANSWERS);
+    // Not held up by answers: some of them wait for the word that others have been taken.
+    let listen = async {
+        while let Some(wish) = read_wish(&mut reader).await? {
+            match wish {
+                Wish::Parts(items) => requests_in.try_send(items.into_owned()).map_err(socket::garbage)?,
+                Wish::Taken => drop(lent.lock().pop_front().ok_or_else(|| socket::garbage("it takes what it was not given"))?),
+                Wish::Reads(_) => return Err(socket::garbage("whether it reads was said before")),
+            }
+        }
+        Ok(())
+    };
     let prepare = async move {
-        let room = Arc::new(Semaphore::new(MAX_BIG_ANSWERS));
-        while let Some(items) = read_request(&mut reader).await? {
+        while let Some(items) = requests.recv().await {
             for item in items {
                 let mut finding = Finding::new(source, &item);
                 let value = loop {
@@ -59,7 +108,7 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
                         }
                     }
                 };
-                if answers_in.send(answer(item, value, kept, &room).await?).await.is_err() {
+                if answers_in.send(giving.answer(item, value).await?).await.is_err() {
                     return Ok(());
                 }
             }
@@ -68,52 +117,69 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
     };
     let write = async {
         while let Some(answer) = answers.recv().await {
-            write_answer(answer, &mut writer).await?;
+            write_answer(answer, &mut writer, &lent).await?;
             if answers.is_empty() {
                 writer.flush().await?;
             }
         }
         Ok(())
     };
-    tokio::try_join!(prepare, write).map(|((), ())| ())
+    tokio::select! {
+        heard = listen => heard,
+        answered = async { tokio::try_join!(prepare, write) } => answered.map(|((), ())| ()),
+    }
 }
 
-async fn read_request(reader: &mut Reader) -> io::Result<Option<Vec<PartRequest>>> {
+async fn read_wish(reader: &mut Reader) -> io::Result<Option<Wish<'static>>> {
     let Some(frame) = reader.frame().await? else { return Ok(None) };
-    codec::decode_frame(&frame).map(Some).map_err(socket::garbage)
+    let mut wishes = codec::decode_frame(&frame).map_err(socket::garbage)?;
+    let wish = wishes.pop().filter(|_| wishes.is_empty());
+    wish.map(Some).ok_or_else(|| socket::garbage("one wish a frame expected"))
 }
 
-async fn answer(item: PartRequest, value: Option<Value>, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
-    let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
-    let Some(value) = value else { return short(&Handed::NotThere) };
-    let encoded = match value.encode() {
-        Ok(encoded) => encoded,
-        Err(error) => return short(&Handed::NotSendable(error.to_string())),
-    };
-    drop(value);
-    let lengths: Vec<u64> = encoded.buffers.iter().map(|buffer| buffer.len() as u64).collect();
-    if lengths.iter().sum::<u64>() < MEMORY_FROM_NBYTES {
-        return match frame(&found(&item, &encoded, Place::Here(lengths))) {
-            Ok(frame) => Ok(Answer::Short { frame, buffers: encoded.buffers }),
-            // QUIC, which has to be asked then, says why not.
-            Err(_too_long) => short(&Handed::NotThisWay),
+impl Giving<'_> {
+    async fn answer(&self, item: PartRequest, value: Option<Value>) -> io::Result<Answer> {
+        let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
+        // Its description does not fit a frame: QUIC, which is asked then, says so.
+        let elsewhere = || short(&Handed::NotThisWay);
+        let Some(value) = value else { return short(&Handed::NotThere) };
+        let encoded = match value.encode() {
+            Ok(encoded) => encoded,
+            Err(error) => return short(&Handed::NotSendable(error.to_string())),
         };
+        drop(value);
+        let lengths: Vec<u64> = encoded.buffers.iter().map(|buffer| buffer.len() as u64).collect();
+        let nbytes = lengths.iter().sum::<u64>();
+        if let Some(lent) = self.lent.filter(|_| nbytes >= READ_FROM_NBYTES) {
+            let Ok(frame) = frame(&found(&item, &encoded, Place::There(places(&encoded.buffers)))) else { return elsewhere() };
+            let room = Arc::clone(&lent.room).acquire_owned().await.map_err(io::Error::other)?;
+            return Ok(Answer::There { frame, loan: Loan { _buffers: encoded.buffers, _room: room } });
+        }
+        if nbytes < MEMORY_FROM_NBYTES {
+            let Ok(frame) = frame(&found(&item, &encoded, Place::Here(lengths))) else { return elsewhere() };
+            return Ok(Answer::Short { frame, buffers: encoded.buffers });
+        }
+        if let Some((file, nbytes, buffers)) = self.kept.find(&encoded.buffers) {
+            return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers } });
+        }
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
+        let copied = encoded.buffers.clone();
+        let copying = spawn_blocking(move || {
+            let (buffers, nbytes) = lay_out(lengths);
+            let file = Arc::new(seal_copy(&copied, &buffers, nbytes)?);
+            Ok(InMemory { file, nbytes, buffers })
+        });
+        Ok(Answer::Big { copying, item, encoded, _room: room })
     }
-    if let Some((file, nbytes, buffers)) = kept.find(&encoded.buffers) {
-        return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers } });
-    }
-    let room = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let copied = encoded.buffers.clone();
-    let copying = spawn_blocking(move || {
-        let (buffers, nbytes) = lay_out(lengths);
-        let file = Arc::new(seal_copy(&copied, &buffers, nbytes)?);
-        Ok(InMemory { file, nbytes, buffers })
-    });
-    Ok(Answer::Big { copying, item, encoded, _room: room })
 }
 
-async fn write_answer(answer: Answer, writer: &mut Writer) -> io::Result<()> {
+async fn write_answer(answer: Answer, writer: &mut Writer, lent: &Lent) -> io::Result<()> {
     match answer {
+        Answer::There { frame, loan } => {
+            // First: the peer may say that it has taken it before this thread gets on.
+            lent.lock().push_back(loan);
+            writer.add(frame).await
+        }
         Answer::Short { frame, buffers } => {
             writer.add(frame).await?;
             for buffer in buffers {

@@ -91,10 +91,22 @@ fn n_open_files() -> usize {
 
 #[tokio::test]
 async fn results_are_handed_over_whole_and_in_order() {
+    for giver in [Handover::start().unwrap(), sealing()] {
+        hand_over_in_order(giver).await;
+    }
+}
+
+/// A giver that nobody reads from.
+fn sealing() -> Handover {
+    Handover::start_with(None).unwrap()
+}
+
+async fn hand_over_in_order(giver: Handover) {
+    let is_sealing = giver.inner.specimen.is_none();
     let pair = data_pair().await;
-    tokio::spawn(serve_data(pair.server.clone(), source(6, Some(Handover::start().unwrap()))));
+    tokio::spawn(serve_data(pair.server.clone(), source(6, Some(giver))));
     let handover = Handover::start().unwrap();
-    let link = handover.connect(&pair.client).await.expect("both are on this host");
+    let link = handover.connect(&pair.client).await.usable().expect("both are on this host");
     let sent_before = pair.server.inner.stats().udp_tx.bytes;
     let items: Vec<PartRequest> = (0..7).map(item).collect();
     let (outcomes, rest) = fetch_over(&link, &items).await;
@@ -107,6 +119,7 @@ async fn results_are_handed_over_whole_and_in_order() {
         assert_eq!(outcome.as_ref().unwrap().nbytes, bytes.len() as u64);
     }
     assert!(matches!(outcomes[6].1, Err(FetchError::NotThere)));
+    assert_eq!(handover.inner.kept.len(), if is_sealing { 3 } else { 0 }, "the large ones come in files, or need none");
     assert!(pair.server.inner.stats().udp_tx.bytes - sent_before < SMALL as u64, "nothing went over the network");
 }
 
@@ -135,7 +148,7 @@ async fn a_result_that_is_long_in_being_read_is_waited_for() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), Arc::new(SlowDisk(source(2, Some(Handover::start().unwrap()))))));
     let handover = Handover::start().unwrap();
-    let link = handover.connect(&pair.client).await.expect("both are on this host");
+    let link = handover.connect(&pair.client).await.usable().expect("both are on this host");
     let (outcomes, rest) = fetch_over(&link, &[item(1)]).await;
     assert_eq!(rest, [] as [usize; 0]);
     assert_eq!(bytes_of(&outcomes[0].1), content(1));
@@ -145,9 +158,9 @@ async fn a_result_that_is_long_in_being_read_is_waited_for() {
 #[tokio::test]
 async fn what_was_handed_over_is_passed_on_without_a_copy() {
     let (first, second) = (data_pair().await, data_pair().await);
-    tokio::spawn(serve_data(first.server.clone(), source(2, Some(Handover::start().unwrap()))));
-    let middle = Handover::start().unwrap();
-    let link = middle.connect(&first.client).await.unwrap();
+    tokio::spawn(serve_data(first.server.clone(), source(2, Some(sealing()))));
+    let middle = sealing();
+    let link = middle.connect(&first.client).await.usable().unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     let value = outcomes[0].1.as_ref().unwrap().value.clone();
     drop(outcomes);
@@ -155,7 +168,7 @@ async fn what_was_handed_over_is_passed_on_without_a_copy() {
     let results = HashMap::from([(item(1), value)]);
     tokio::spawn(serve_data(second.server.clone(), Arc::new(Source { results, handover: Some(middle.clone()) })));
     let last = Handover::start().unwrap();
-    let link = last.connect(&second.client).await.unwrap();
+    let link = last.connect(&second.client).await.usable().unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     assert_eq!(bytes_of(&outcomes[0].1), content(1));
     let file_of = |handover: &Handover, bytes: &Bytes| {
@@ -171,7 +184,7 @@ async fn strangers_and_the_unwilling_get_no_link() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(1, None)));
     let handover = Handover::start().unwrap();
-    assert!(handover.connect(&pair.client).await.is_none(), "the peer does not want to");
+    assert!(matches!(handover.connect(&pair.client).await, Linked::Unwanted), "the peer does not want to");
 
     let pair = data_pair().await;
     let server = Handover::start().unwrap();
@@ -179,7 +192,7 @@ async fn strangers_and_the_unwilling_get_no_link() {
     tokio::spawn(serve_data(pair.server.clone(), Arc::clone(&results)));
     assert!(matches!(server.answer("elsewhere", &pair.server, &results), Answer::No));
     // A wrong secret, half a secret, a secret used twice, and one that is too old.
-    let Answer::Offer { name, secret } = server.answer(&host_identity(), &pair.server, &results) else { panic!("no offer") };
+    let Answer::Offer { name, secret, .. } = server.answer(&host_identity(), &pair.server, &results) else { panic!("no offer") };
     let mut wrong = secret;
     wrong[0] ^= 1;
     assert!(is_refused(&name, &wrong).await);
@@ -199,7 +212,8 @@ async fn is_refused(name: &[u8], words: &[u8]) -> bool {
     let (mut reader, mut writer) = socket::split(UnixStream::from_std(stream).unwrap());
     writer.add(Bytes::copy_from_slice(words)).await.unwrap();
     let mut request = Vec::new();
-    codec::encode_frame(&[item(0)], FRAME_LIMIT, &mut request).unwrap();
+    let wishes = [Wish::Reads(false), Wish::Parts(Cow::Owned(vec![item(0)]))];
+    wishes.iter().for_each(|wish| codec::encode_frame(std::slice::from_ref(wish), FRAME_LIMIT, &mut request).unwrap());
     if words.len() == 32 {
         writer.add(Bytes::from(request)).await.unwrap();
     }
@@ -212,7 +226,7 @@ async fn a_link_ends_with_its_connection() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(2, Some(Handover::start().unwrap()))));
     let handover = Handover::start().unwrap();
-    let link = handover.connect(&pair.client).await.unwrap();
+    let link = handover.connect(&pair.client).await.usable().unwrap();
     assert_eq!(fetch_over(&link, &[item(0)]).await.1.len(), 0);
     pair.server.close("over");
     pair.client.closed().await;
@@ -244,6 +258,56 @@ async fn callers_share_a_link_and_a_broken_one_is_not_used() {
     assert!(peers.link(address, "server").await.is_some(), "another connection, another link");
 }
 
+/// A source that never finds one of its results.
+struct Stuck(Handover);
+
+impl PartSource for Stuck {
+    fn get(&self, wanted: &PartRequest) -> Option<Value> {
+        (*wanted != item(9)).then(|| Value::new(Opaque(content(wanted.task.idx.0))))
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        Some(&self.0)
+    }
+
+    fn read_back<'a>(&'a self, _item: &'a PartRequest) -> crate::data::BoxFuture<'a, Option<Value>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_broken_link_is_mended_on_the_same_connection() {
+    let pair = data_pair().await;
+    let address = pair.server_endpoint.local_addr().unwrap();
+    let endpoint = pair.server_endpoint.clone();
+    tokio::spawn(async move {
+        let source: Arc<dyn PartSource> = Arc::new(Stuck(Handover::start().unwrap()));
+        while let Some(crate::Incoming::Peer { connection, .. }) = endpoint.accept().await {
+            tokio::spawn(serve_data(connection, Arc::clone(&source)));
+        }
+    });
+    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(Handover::start().unwrap()));
+    let link = peers.link(address, "server").await.unwrap();
+    let connection = peers.get(address, "server").await.unwrap();
+    // More requests at once than anybody makes who means well.
+    for _ in 0..100 {
+        link.fetch(vec![item(9)], Arc::new(Registry::new()), |_, _| {}, |_| {});
+    }
+    until(|| link.is_broken()).await;
+    assert!(peers.link(address, "server").await.is_none(), "not at once");
+    let deadline = Instant::now() + LONG;
+    let mended = loop {
+        assert!(Instant::now() < deadline, "the link is not mended");
+        match peers.link(address, "server").await {
+            Some(link) => break link,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let (outcomes, rest) = fetch_over(&mended, &[item(0), item(1)]).await;
+    assert_eq!((outcomes.len(), rest.len()), (2, 0));
+    assert!(!connection.is_closed(), "it was the same connection all along");
+}
+
 /// What a peer does instead of answering.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -257,6 +321,7 @@ enum Fault {
     ManyDescriptors,
     HangUp,
     PastTheEnd,
+    Hole,
 }
 
 async fn misbehave(fault: Fault, wanted: &PartRequest, writer: &mut Writer) -> io::Result<()> {
@@ -315,26 +380,38 @@ async fn misbehave(fault: Fault, wanted: &PartRequest, writer: &mut Writer) -> i
             }
             Ok(())
         }
+        Fault::Hole => {
+            let places = vec![Range { offset: 8, nbytes: whole }];
+            let handed = Handed::Found { item: *wanted, kind: "bytes".into(), header: Bytes::new(), place: Place::There(places) };
+            let mut frame = Vec::new();
+            codec::encode_frame(&[handed], FRAME_LIMIT, &mut frame).unwrap();
+            writer.add(Bytes::from(frame)).await?;
+            writer.flush().await
+        }
         Fault::HangUp => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
 /// A link whose other end answers the first request with `fault`.
-async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault) -> Link {
+async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault, peer: Option<Readable>) -> Link {
     let (ours, theirs) = StdStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     ours.set_nonblocking(true).unwrap();
     tokio::spawn(async move {
         let (mut reader, mut writer) = socket::split(UnixStream::from_std(theirs).unwrap());
-        let frame = reader.frame().await.unwrap().unwrap();
-        let wanted = codec::decode_frame::<PartRequest>(&frame).unwrap();
+        let mut wishes = Vec::new();
+        while wishes.len() < 2 {
+            wishes.extend(codec::decode_frame::<Wish<'static>>(&reader.frame().await.unwrap().unwrap()).unwrap());
+        }
+        let Some(Wish::Parts(wanted)) = wishes.pop() else { panic!("no request: {wishes:?}") };
         if misbehave(fault, &wanted[0], &mut writer).await.is_ok() {
             // Until the other side has had enough.
             let _ = reader.frame().await;
         }
     });
     let (connection, kept) = (pair.client.clone(), Arc::clone(&handover.inner.kept));
-    let linked = handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept) });
+    let linked =
+        handover.inner.runtime.spawn(async move { Link::start(UnixStream::from_std(ours).unwrap(), connection, kept, peer) });
     linked.await.unwrap()
 }
 
@@ -355,9 +432,13 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
         Fault::TooMuchOnTheSocket,
         Fault::ManyDescriptors,
         Fault::HangUp,
+        Fault::Hole,
     ];
-    for fault in faults {
-        let link = faulty_link(&pair, &handover, fault).await;
+    let place = SpecimenPlace::new().unwrap();
+    let readable = Readable::find(place.specimen());
+    assert!(readable.is_some());
+    for (fault, peer) in faults.into_iter().flat_map(|fault| [(fault, None), (fault, readable)]) {
+        let link = faulty_link(&pair, &handover, fault, peer).await;
         let (all, n_by_network) = fetch_all(&pair, &link, &items).await;
         // One descriptor too many is noticed when its frame, the first, has been answered rightly.
         let n_right = usize::from(matches!(fault, Fault::ManyDescriptors));
@@ -371,7 +452,7 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
     // Nothing is leaked: as many descriptors as at the start of a second round of the same.
     let before = n_open_files();
     for fault in faults {
-        let link = faulty_link(&pair, &handover, fault).await;
+        let link = faulty_link(&pair, &handover, fault, readable).await;
         fetch_all(&pair, &link, &items).await;
     }
     // Other tests of this process open and close files too.
@@ -398,9 +479,9 @@ fn few_descriptors_are_enough() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let pair = data_pair().await;
-        tokio::spawn(serve_data(pair.server.clone(), source(200, Some(Handover::start().unwrap()))));
+        tokio::spawn(serve_data(pair.server.clone(), source(200, Some(sealing()))));
         let handover = Handover::start().unwrap();
-        let link = handover.connect(&pair.client).await.unwrap();
+        let link = handover.connect(&pair.client).await.usable().unwrap();
         let items: Vec<PartRequest> = (0..200).map(item).collect();
         let (all, _) = fetch_all(&pair, &link, &items).await;
         assert!((0..200).all(|idx| all[&(idx as usize)] == content(idx)));

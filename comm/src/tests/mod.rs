@@ -4,6 +4,7 @@ mod control;
 mod data;
 mod faults;
 mod membership;
+mod paths;
 mod watch;
 
 use std::net::SocketAddr;

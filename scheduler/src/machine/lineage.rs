@@ -240,7 +240,7 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         }
         FromWorker::Status(status) => {
             let now = core.now_ns();
-            core.workers.update(worker, |worker| worker.note_status(now, status));
+            core.workers.update(worker, |worker| worker.note_status(now, *status));
         }
         FromWorker::Retiring => retirement::begin(core, worker, out),
     }

@@ -1,9 +1,17 @@
 //! How the cluster is, for people.
 
-use rask_comm::message::{GraphReport, StatusReport, WorkerReport};
+use std::cmp::Reverse;
+
+use rask_comm::message::{GraphReport, HotLink, StatusReport, WorkerReport};
+
+use rask_graphs::WorkerId;
 
 use super::core::Core;
 use super::graph_run::TaskState;
+use super::workers::Worker;
+
+/// Links that a report names.
+const N_HOT_LINKS: usize = 10;
 
 pub(super) fn status(core: &Core) -> StatusReport {
     let workers = core.workers.iter().map(|(id, worker)| WorkerReport {
@@ -34,5 +42,19 @@ pub(super) fn status(core: &Core) -> StatusReport {
         unmet: core.constraints.unmet(&core.workers, |task| {
             core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
         }),
+        hot_links: hot_links(core),
     }
+}
+
+/// Each worker names the few peers from which most comes to it, so a busy link of a worker with busier ones is not among these.
+fn hot_links(core: &Core) -> Vec<HotLink> {
+    let of_worker = |(to, worker): (WorkerId, &Worker)| {
+        worker.status.traffic.busiest.into_iter().flatten().map(move |traffic| HotLink { to, traffic })
+    };
+    let mut links: Vec<HotLink> = core.workers.iter().flat_map(of_worker).collect();
+    // Peers that have left are known to nobody who reads this.
+    links.retain(|link| core.workers.get(link.traffic.from).is_some());
+    links.sort_unstable_by_key(|link| (Reverse(link.traffic.nbytes_per_second), link.to, link.traffic.from));
+    links.truncate(N_HOT_LINKS);
+    links
 }

@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     pub(crate) fn set_paused(&mut self, worker: WorkerId, is_paused: bool) {
-        self.say(worker, FromWorker::Status(WorkerStatus { is_paused, ..WorkerStatus::default() }));
+        self.say(worker, FromWorker::Status(Box::new(WorkerStatus { is_paused, ..WorkerStatus::default() })));
     }
 
     /// Workers finish whatever they have, first given first, until nothing is given any more.

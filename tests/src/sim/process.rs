@@ -237,7 +237,7 @@ impl World {
         if process.machine.as_ref().is_some_and(|machine| machine.worker().is_some()) {
             let at = self.conns[conn].process;
             self.processes[at].is_told_short = is_short;
-            self.tell_worker(conn, Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
+            self.tell_worker(conn, Event::Measured(Box::new(WorkerStatus { rss_nbytes, ..WorkerStatus::default() })));
         }
     }
 

@@ -34,7 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rask_comm::message::{FromWorker, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, ToWorker, Traffic, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
@@ -249,17 +249,18 @@ impl WorkerCore {
         }
     }
 
-    /// One item of a [`FetchOrder`] has arrived.
-    pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, duration: Duration) {
+    /// One item of a [`FetchOrder`] that `begun` then has arrived. Returns how long that took until it was stored.
+    pub fn fetch_arrived(&self, fetch: FetchId, item: FetchItem, value: Value, begun: Instant) -> Duration {
         let nbytes = value.nbytes();
-        let duration_us = micros(duration);
         let mut state = self.shared.state.lock();
         // In one turn with the news: what is put here must not be dropped by the turn of a push that it has overtaken.
         let replaced = self.shared.store.put(item, value);
-        self.handle(&mut state, Event::FetchArrived { fetch, item, nbytes, duration_us });
+        let took = begun.elapsed();
+        self.handle(&mut state, Event::FetchArrived { fetch, item, nbytes, duration_us: micros(took) });
         self.drain(&mut state);
         drop(state);
         drop(replaced);
+        took
     }
 
     /// One item of a [`FetchOrder`] will not come.
@@ -309,14 +310,14 @@ impl WorkerCore {
         self.turn(Event::PeerGone { peer });
     }
 
-    /// Measure memory and tell the scheduler the state of this worker. To be called on a thread that brings results here, if there is
+    /// Measure memory and tell the scheduler the state of this worker, `traffic` included. To be called on a thread that brings results here, if there is
     /// one: while memory is short it returns what that thread keeps.
-    pub fn measure(&self) {
+    pub fn measure(&self, traffic: Traffic) {
         if self.shared.spilling.is_tense() {
             give_back();
         }
         let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
-        self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
+        self.turn(Event::Measured(Box::new(WorkerStatus { rss_nbytes, traffic, ..WorkerStatus::default() })));
     }
 
     /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.

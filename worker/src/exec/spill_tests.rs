@@ -154,7 +154,7 @@ fn a_full_disk_keeps_results_in_memory_says_so_and_recovers() {
     let is_full = |is_full: bool| {
         let is_it = |message: &FromWorker| matches!(message, FromWorker::Status(status) if status.is_spill_full == is_full);
         wait_until("the state of the disk is told", || {
-            spiller.bench.core.measure();
+            spiller.bench.core.measure(Traffic::default());
             spiller.bench.ear.take(1).iter().any(is_it)
         });
     };
@@ -168,7 +168,7 @@ fn a_full_disk_keeps_results_in_memory_says_so_and_recovers() {
     spiller.bench.core.deliver([ToWorker::Free { tasks: vec![id(0)] }]);
     let is_made = || spiller.bench.core.inspect(|machine| machine.held(id(2)).is_some());
     wait_until("the third is made", || {
-        spiller.bench.core.measure();
+        spiller.bench.core.measure(Traffic::default());
         is_made() && store.nbytes() == 200_000
     });
     assert_eq!((spiller.bytes(1), spiller.bytes(2).len()), (spiller.bytes(2), 200_000));

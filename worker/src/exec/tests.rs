@@ -53,7 +53,7 @@ impl Fetcher for Neighbour {
         self.n_orders.fetch_add(1, Ordering::Relaxed);
         for item in order.items {
             match self.store.get(&item) {
-                Some(value) => core.fetch_arrived(order.fetch, item, value, Duration::from_micros(5)),
+                Some(value) => drop(core.fetch_arrived(order.fetch, item, value, Instant::now())),
                 None => core.fetch_failed(order.fetch, item, FetchFailure::NotThere),
             }
         }
@@ -278,7 +278,7 @@ fn status_retirement_and_leaving_are_told_once() {
     let bench = bench(1);
     bench.core.deliver([run(0, NOOP, Vec::new())]);
     bench.ear.take(1);
-    bench.core.measure();
+    bench.core.measure(Traffic::default());
     let told = bench.ear.take(1);
     assert!(matches!(&told[..], [FromWorker::Status(status)] if status.rss_nbytes > 0 && !status.is_paused), "{told:?}");
     bench.core.retire();

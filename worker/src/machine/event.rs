@@ -129,7 +129,7 @@ pub enum Event {
         reason: SpillFailure,
     },
     /// The shell measured the process, and it is time to tell the scheduler. What the machine knows better is ignored.
-    Measured(WorkerStatus),
+    Measured(Box<WorkerStatus>),
     /// The shell measured the process because its memory changes fast.
     MemoryMeasured {
         /// Resident memory, in bytes.

@@ -160,6 +160,11 @@ impl Fetching {
         self.nbytes_here
     }
 
+    /// Bytes queued at a peer and in the air from it.
+    pub(super) fn nbytes_assigned(&self, worker: WorkerId) -> u64 {
+        self.peers.get(&worker).map_or(0, |peer| peer.nbytes_assigned)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }

@@ -164,7 +164,7 @@ impl Machine {
             Event::ResultLost { task, attempt } => self.lose_result(now, task, attempt, out),
             Event::Spilled { task, attempt } => self.spilled(task, attempt, out),
             Event::NotSpilled { task, attempt, reason } => self.not_spilled(task, attempt, reason),
-            Event::Measured(status) => self.measured(now, status, out),
+            Event::Measured(status) => self.measured(now, &status, out),
             Event::MemoryMeasured { rss_nbytes } => self.memory_measured(now, rss_nbytes, out),
             Event::RetireRequested => {
                 if !self.is_retiring {

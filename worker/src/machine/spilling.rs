@@ -203,8 +203,8 @@ impl Machine {
     }
 
     /// The shell has measured, and wants the scheduler to know.
-    pub(super) fn measured(&mut self, now: Time, status: WorkerStatus, out: &mut Vec<Action>) {
-        self.pressure.last_status = status;
+    pub(super) fn measured(&mut self, now: Time, status: &WorkerStatus, out: &mut Vec<Action>) {
+        self.pressure.last_status = *status;
         self.pressure.may_retry = true;
         self.memory_measured(now, status.rss_nbytes, out);
         self.tell_status(out);
@@ -248,7 +248,11 @@ impl Machine {
 
     fn tell_status(&mut self, out: &mut Vec<Action>) {
         self.pressure.is_told_paused = self.shows_pause();
-        out.push(Action::Tell(FromWorker::Status(WorkerStatus {
+        let mut traffic = self.pressure.last_status.traffic;
+        for peer in traffic.busiest.iter_mut().flatten() {
+            peer.nbytes_in_flight = self.fetching.nbytes_assigned(peer.from);
+        }
+        out.push(Action::Tell(FromWorker::Status(Box::new(WorkerStatus {
             nbytes_results: self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(),
             nbytes_in_flight: self.fetching.nbytes_in_flight(),
             nbytes_reserved: self.ledger.nbytes_reserved(),
@@ -259,7 +263,8 @@ impl Machine {
             n_waiting: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
             is_paused: self.pressure.is_told_paused,
             is_spill_full: self.pressure.is_disk_full,
-        })));
+            traffic,
+        }))));
     }
 
     /// Why a run with these inputs cannot be done here at all, if so: they have to be in memory all at once. Sizes of inputs that

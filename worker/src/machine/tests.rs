@@ -195,7 +195,7 @@ impl Script {
             "pause" | "resume" => {
                 let limit = self.machine.config.memory.limit;
                 let rss_nbytes = if word == "pause" { limit / 100 * PAUSE.begins } else { 0 };
-                self.handle(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }))
+                self.handle(Event::Measured(Box::new(WorkerStatus { rss_nbytes, ..WorkerStatus::default() })))
             }
             "retire" => self.handle(Event::RetireRequested),
             "leave" => self.say(ToWorker::Leave),

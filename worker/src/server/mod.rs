@@ -9,6 +9,7 @@ mod network;
 mod registration;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod watching;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
+use traffic::Meters;
 
 use crate::exec::CoreConfig;
 use crate::store::spill::{SpillArea, SpillConfig};
@@ -148,7 +150,8 @@ pub async fn run(
     let data_address = advertised_address(&config, &endpoint)?;
     let handover = start_handover(&config);
     let spill = config.spill.as_ref().map(|spill| spill_area(spill, &registry)).transpose()?;
-    let current = Arc::new(CurrentRegistration::new(handover.clone()));
+    let meters = Arc::new(Meters::new(endpoint.socket_buffers()));
+    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(&meters)));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {
@@ -159,6 +162,7 @@ pub async fn run(
         spill: spill.clone(),
         peers: Peers::new(endpoint.clone()).with_handover(handover),
         current,
+        meters,
     };
     let ended = work(&registration, &endpoint, shutdown).await;
     endpoint.shut_down("the worker ends").await;

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
+use super::traffic::Meters;
 use super::watching::{Identity, Watching, fetch_item, request};
 use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use crate::machine::{FetchFailure, FetchId, FetchItem};
@@ -29,11 +30,12 @@ pub(super) struct Current {
 pub(super) struct CurrentRegistration {
     current: watch::Sender<Option<Arc<Current>>>,
     handover: Option<Handover>,
+    meters: Arc<Meters>,
 }
 
 impl CurrentRegistration {
-    pub(super) fn new(handover: Option<Handover>) -> Self {
-        Self { current: watch::Sender::default(), handover }
+    pub(super) fn new(handover: Option<Handover>, meters: Arc<Meters>) -> Self {
+        Self { current: watch::Sender::default(), handover, meters }
     }
 
     pub(super) fn set(&self, current: Option<Current>) {
@@ -44,7 +46,9 @@ impl CurrentRegistration {
 impl PartSource for CurrentRegistration {
     fn get(&self, item: &PartRequest) -> Option<Value> {
         let current = self.current.borrow().clone()?;
-        current.core.store().get(&fetch_item(item))
+        let value = current.core.store().get(&fetch_item(item))?;
+        self.meters.goes(value.nbytes());
+        Some(value)
     }
 
     fn handover(&self) -> Option<&Handover> {
@@ -57,7 +61,9 @@ impl PartSource for CurrentRegistration {
             let (give, given) = oneshot::channel();
             // Whoever asked may have gone meanwhile.
             current.core.read_later(fetch_item(item), move |value| drop(give.send(value)));
-            given.await.ok().flatten()
+            let value = given.await.ok().flatten()?;
+            self.meters.goes(value.nbytes());
+            Some(value)
         })
     }
 
@@ -137,6 +143,7 @@ pub(super) struct FromPeers {
     pub(super) peers: Peers,
     pub(super) registry: Arc<Registry>,
     pub(super) watching: Arc<Watching>,
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Fetcher for FromPeers {
@@ -170,6 +177,7 @@ struct Fetching {
     runtime: Handle,
     peers: Peers,
     registry: Arc<Registry>,
+    meters: Arc<Meters>,
     begun: Instant,
     fetch: FetchId,
     from: WorkerId,
@@ -181,8 +189,9 @@ struct Fetching {
 impl Fetching {
     fn new(core: WorkerCore, ways: &FromPeers, order: FetchOrder) -> Self {
         let FetchOrder { fetch, from, address, name, items } = order;
-        let (runtime, peers, registry) = (ways.runtime.clone(), ways.peers.clone(), Arc::clone(&ways.registry));
-        Self { core, runtime, peers, registry, begun: Instant::now(), fetch, from, address, name, items }
+        let (runtime, peers) = (ways.runtime.clone(), ways.peers.clone());
+        let (registry, meters) = (Arc::clone(&ways.registry), Arc::clone(&ways.meters));
+        Self { core, runtime, peers, registry, meters, begun: Instant::now(), fetch, from, address, name, items }
     }
 
     /// Fetch by the link to the peer, if there is to be one, and over QUIC otherwise.
@@ -215,6 +224,7 @@ impl Fetching {
             runtime: self.runtime.clone(),
             peers: self.peers.clone(),
             registry: Arc::clone(&self.registry),
+            meters: Arc::clone(&self.meters),
             name: self.name.clone(),
             items: idxs.iter().map(|idx| self.items[*idx]).collect(),
             ..*self
@@ -240,7 +250,13 @@ impl Fetching {
 
     fn report(&self, idx: usize, outcome: Result<data::Fetched, FetchError>) {
         match outcome {
-            Ok(fetched) => self.core.fetch_arrived(self.fetch, self.items[idx], fetched.value, self.begun.elapsed()),
+            Ok(fetched) => {
+                self.meters.came(self.from, fetched.nbytes);
+                let took = self.core.fetch_arrived(self.fetch, self.items[idx], fetched.value, self.begun);
+                if idx == 0 {
+                    self.meters.fetched(took);
+                }
+            }
             Err(error) => {
                 tracing::warn!(peer = %self.from, task = %self.items[idx].task, %error, "a result did not come");
                 self.core.fetch_failed(self.fetch, self.items[idx], failure_of(&error));

@@ -4,7 +4,7 @@ use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rask_comm::message::{FromWorker, PROTOCOL_VERSION, ToWorker, WorkerHello};
 use rask_comm::peers::Peers;
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::network::{Current, CurrentRegistration, FromPeers, ToScheduler};
+use super::traffic::Meters;
 use super::watching::{Identity, Watching};
 use super::{WorkerConfig, WorkerError, termination};
 use crate::exec::{CoreConfig, Ending, Fetcher, Uplink, WorkerCore};
@@ -54,6 +55,7 @@ pub(super) struct Registration<'a> {
     pub(super) spill: Option<Arc<SpillArea>>,
     pub(super) peers: Peers,
     pub(super) current: Arc<CurrentRegistration>,
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Registration<'_> {
@@ -67,7 +69,8 @@ impl Registration<'_> {
             Err(outcome) => return Ok(outcome),
         };
         let uplink = Arc::new(ToScheduler::default());
-        let watching = Arc::new(Watching::new(Handle::current(), self.peers.clone(), Arc::clone(&self.registry)));
+        let watching =
+            Arc::new(Watching::new(Handle::current(), self.peers.clone(), Arc::clone(&self.registry), Arc::clone(&self.meters)));
         let core = self.start_core(&uplink, &watching)?;
         let outcome = self.converse(&core, &uplink, &watching, connection, (sender, receiver), shutdown).await;
         core.shutdown();
@@ -98,8 +101,9 @@ impl Registration<'_> {
         config.memory_limit = self.config.memory_limit;
         config.spill = self.spill.clone();
         config.data_roots = self.config.data_roots.clone().map(Arc::from);
-        let (peers, registry, watching) = (self.peers.clone(), Arc::clone(&self.registry), Arc::clone(watching));
-        let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching });
+        let (peers, registry) = (self.peers.clone(), Arc::clone(&self.registry));
+        let (watching, meters) = (Arc::clone(watching), Arc::clone(&self.meters));
+        let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching, meters });
         let uplink: Arc<dyn Uplink> = Arc::clone(uplink) as _;
         Ok(WorkerCore::start(&config, Arc::clone(&self.registry), uplink, fetcher)?)
     }
@@ -154,7 +158,7 @@ impl Registration<'_> {
                         return Outcome::Exhausted { reason };
                     }
                 },
-                _ = status.tick(), if is_welcome => core.measure(),
+                _ = status.tick(), if is_welcome => core.measure(self.meters.read(Instant::now())),
                 () = shutdown.as_mut(), if !is_retiring => {
                     tracing::info!("asked to stop: waiting for the scheduler to let this worker go");
                     is_retiring = true;

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::network::CONNECT_LIMIT;
+use super::traffic::Meters;
 use crate::exec::{WatchOrder, WorkerCore};
 use crate::machine::FetchItem;
 
@@ -44,6 +45,7 @@ pub(super) struct Watching {
     runtime: Handle,
     peers: Peers,
     registry: Arc<Registry>,
+    meters: Arc<Meters>,
     me: OnceLock<Identity>,
     makers: Mutex<FxHashMap<WorkerId, Watch>>,
     visitors: Mutex<FxHashMap<WorkerId, Visitor>>,
@@ -52,12 +54,13 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn new(runtime: Handle, peers: Peers, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(runtime: Handle, peers: Peers, registry: Arc<Registry>, meters: Arc<Meters>) -> Self {
         let conversations = Mutex::new(Some(JoinSet::new()));
         Self {
             runtime,
             peers,
             registry,
+            meters,
             me: OnceLock::new(),
             makers: Mutex::default(),
             visitors: Mutex::default(),
@@ -113,7 +116,10 @@ impl Watching {
             (Some(me), Ok(Ok(connection))) => {
                 let hello = WatchHello { epoch: me.epoch, watcher: me.worker, maker: from };
                 let on_news = |item: PartRequest, news| match news {
-                    News::Pushed(fetched) => core.pushed(from, fetch_item(&item), fetched.value),
+                    News::Pushed(fetched) => {
+                        self.meters.came(from, fetched.nbytes);
+                        core.pushed(from, fetch_item(&item), fetched.value);
+                    }
                     News::Made { nbytes } => core.made(from, fetch_item(&item), nbytes),
                 };
                 watch.run(&connection, hello, &self.registry, on_news).await.to_string()
@@ -165,6 +171,7 @@ impl Watching {
 
     /// Send a result to a peer that watches for it; see [`crate::exec::Fetcher::push`].
     pub(super) fn push(&self, to: WorkerId, item: &FetchItem, value: &Value) {
+        self.meters.goes(value.nbytes());
         self.tell(to, |pusher| pusher.push(request(item), value));
     }
 

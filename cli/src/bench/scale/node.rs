@@ -132,7 +132,7 @@ impl World<'_> {
 
     pub(super) fn tell_status(&mut self, worker: WorkerId) -> Result<()> {
         let status = WorkerStatus { nbytes_results: self.node(worker).nbytes, ..WorkerStatus::default() };
-        self.tell_worker(worker, [Event::Measured(status)])
+        self.tell_worker(worker, [Event::Measured(Box::new(status))])
     }
 
     fn carry_out(&mut self, worker: WorkerId, mut actions: Vec<Action>) -> Result<()> {
