@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares how Rask and Dask move chunks, and how they hold more of them than memory holds: turn and turn about, in one run.
 
-The cases are those of `rask bench transfer` and `rask bench memory`; README.md beside it says what is measured and how. Needs what
-compare.py needs.
+The cases are those of `rask bench transfer` and `rask bench memory`; README.md beside it says what is measured and how. Needs
+Python 3.11 or later with `venv`.
 """
 
 import argparse
@@ -61,18 +61,21 @@ class Runner:
         lines = self.dask(f"print_transfers({chosen}, {SIZES}, {repetitions})", self.args.time_limit * 5)
         return {line["case"]: line for line in lines}
 
-    def memory(self, name, case):
-        """The line of a case; the name of the system is part of Dask's cases."""
+    def memory(self, case):
+        """What runs a case of Rask's, or the like of it, and gives its line: of `rask`, or of a case of Dask's by name."""
         args = self.args
-        data = args.data if case.endswith("sum") else args.memory * 3 // 2
-        n_chunks = -(-data // args.chunk)
-        with tempfile.TemporaryDirectory(prefix="rask-peers-", dir=os.environ.get("TMPDIR", "/var/tmp")) as directory:
-            if name == "rask":
-                sizes = (("memory", args.memory), ("data", args.data), ("chunk", args.chunk), ("workers", N_WORKERS))
-                options = [text for option, value in sizes for text in (f"--{option}", str(value))]
-                return self.rask("memory", "--case", case, *options, "--spill-dir", directory)[0]
-            call = f"print_memory({case!r}, {n_chunks}, {args.chunk}, {args.memory}, {args.time_limit}, {directory!r})"
-            return self.dask(call, args.time_limit + 120)[0]
+        n_chunks = -(-(args.memory * 3 // 2 if case == "rechunk" else args.data) // args.chunk)
+
+        def run(name):
+            with tempfile.TemporaryDirectory(prefix="rask-peers-", dir=os.environ.get("TMPDIR", "/var/tmp")) as directory:
+                if name == "rask":
+                    sizes = (("memory", args.memory), ("data", args.data), ("chunk", args.chunk), ("workers", N_WORKERS))
+                    options = [text for option, value in sizes for text in (f"--{option}", str(value))]
+                    return self.rask("memory", "--case", case, *options, "--spill-dir", directory)[0]
+                call = f"print_memory({name!r}, {n_chunks}, {args.chunk}, {args.memory}, {args.time_limit}, {directory!r})"
+                return self.dask(call, args.time_limit + 120)[0]
+
+        return run
 
 
 def in_turn(n_rounds, names, run, what):
@@ -227,8 +230,7 @@ def main():
     rows = []
     for case, of_dask in MEMORY:
         if case in args.cases:
-            run = lambda name, case=case: runner.memory(name, case if name == "rask" else name)
-            rounds = in_turn(args.rounds, ["rask", *of_dask], run, case)
+            rounds = in_turn(args.rounds, ["rask", *of_dask], runner.memory(case), case)
             report["rounds"][case] = rounds
             rows += rows_of_memory(case, of_dask, rounds)
     if rows:
