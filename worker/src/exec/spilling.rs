@@ -21,6 +21,11 @@ use crate::store::spill::{SpillArea, SpillError};
 const TICK: Duration = Duration::from_millis(100);
 const TENSE_TICK: Duration = Duration::from_millis(20);
 
+/// An idle worker returns what its allocator keeps, after so many ticks, for so many more, when that is more than this share of
+/// the limit: others on this machine have better use for it. (What is left after that is not the allocator's.)
+const IDLE_TICKS: std::ops::Range<u32> = 5..25;
+const IDLE_SHARE: u64 = 16;
+
 /// Whom to give a result, or word that it is not here.
 type Then = Box<dyn FnOnce(Option<Value>) + Send>;
 
@@ -118,11 +123,9 @@ impl Spilling {
         }
     }
 
-    /// The state of memory, when the machine should know it.
-    fn measure(&self, was_tense: bool) -> Option<u64> {
-        let rss_nbytes = self.resident_nbytes()?;
-        let is_tense = self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends;
-        (is_tense || was_tense).then_some(rss_nbytes)
+    /// Whether so much is near a threshold.
+    fn is_near(&self, rss_nbytes: u64) -> bool {
+        self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends
     }
 }
 
@@ -157,10 +160,11 @@ impl WorkerCore {
     /// The life of the spill thread.
     pub(super) fn tend_files(&self) {
         let spilling = &self.shared.spilling;
-        let (mut last_measured, mut is_tense) = (Instant::now(), false);
+        let (mut last_measured, mut is_tense, mut was_near) = (Instant::now(), false, false);
+        let mut n_idle_ticks = 0;
         let mut trouble = Trouble::default();
         loop {
-            let tick = if is_tense { TENSE_TICK } else { TICK };
+            let tick = if was_near { TENSE_TICK } else { TICK };
             match spilling.next(tick) {
                 None => return,
                 Some(Errand::Read(item, then)) => then(self.read_for_peer(&item)),
@@ -177,14 +181,24 @@ impl WorkerCore {
                     self.shared.work.notify_all();
                 }
                 last_measured = Instant::now();
-                let measured = spilling.measure(is_tense);
-                is_tense = measured.is_some_and(|nbytes| nbytes >= spilling.memory_limit / 100 * SPILL.ends);
+                let Some(rss_nbytes) = spilling.resident_nbytes() else { continue };
+                let is_near = spilling.is_near(rss_nbytes);
+                n_idle_ticks = if self.is_idle() { n_idle_ticks + 1 } else { 0 };
+                let unmanaged = rss_nbytes.saturating_sub(self.shared.store.nbytes());
+                let keeps_much = spilling.memory_limit > 0 && unmanaged > spilling.memory_limit / IDLE_SHARE;
+                is_tense = is_near || (keeps_much && IDLE_TICKS.contains(&n_idle_ticks));
                 spilling.is_tense.store(is_tense, Ordering::Relaxed);
-                if let Some(rss_nbytes) = measured {
+                if is_near || was_near {
                     self.turn(Event::MemoryMeasured { rss_nbytes });
                 }
+                was_near = is_near;
             }
         }
+    }
+
+    /// Whether there is nothing to run.
+    fn is_idle(&self) -> bool {
+        self.inspect(|machine| machine.n_executing() == 0 && machine.n_waiting() == 0)
     }
 
     fn read_for_peer(&self, item: &FetchItem) -> Option<Value> {
