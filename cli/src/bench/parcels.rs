@@ -28,7 +28,8 @@ fn word(seed: u64, idx: usize) -> u64 {
     seed ^ (idx as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn parcel(_ctx: &TaskContext, args: &ParcelArgs, _inputs: &[Value]) -> Result<Value, KernelError> {
+fn parcel(ctx: &TaskContext, args: &ParcelArgs, _inputs: &[Value]) -> Result<Value, KernelError> {
+    ctx.check_memory(args.nbytes as u64)?;
     let mut bytes = Vec::with_capacity(args.nbytes);
     for idx in 0..args.nbytes / WORD_NBYTES {
         bytes.extend_from_slice(&word(args.seed, idx).to_le_bytes());

@@ -298,6 +298,46 @@ fn only_what_is_needed_is_lowered_and_trees_are_one_task_a_chunk() {
 }
 
 #[test]
+fn what_cannot_be_held_is_refused_before_it_is_made() {
+    let mut registry = rask_graphs::Registry::new();
+    crate::register(&mut registry);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.npy");
+    std::fs::write(&path, npy_of_zeros(2_000)).unwrap();
+    let ctx = rask_graphs::TaskContext { memory_limit: Some(10_000), ..rask_graphs::TaskContext::detached("it") };
+    let row = || rask_graphs::Value::new(Chunk::from_slice(vec![1, 900], &[1.0; 900]).unwrap());
+    let column = || rask_graphs::Value::new(Chunk::from_slice(vec![900, 1], &[1.0; 900]).unwrap());
+    let line = || rask_graphs::Value::new(Chunk::from_slice(vec![900], &[1.0; 900]).unwrap());
+    let cases = [
+        ("array.random", r#"{"distribution": "normal", "shape": [2000], "seed": 1}"#.to_owned(), vec![]),
+        ("array.create", r#"{"fill": {"full": 1.0}, "shape": [2000]}"#.to_owned(), vec![]),
+        ("array.load", format!("{{\"path\": {:?}}}", path.display().to_string()), vec![]),
+        ("array.add", "{}".to_owned(), vec![row(), column()]),
+        ("array.matmul", "{}".to_owned(), vec![column(), row()]),
+        ("array.diag", "{}".to_owned(), vec![line()]),
+        ("array.concatenate", "{}".to_owned(), vec![line(), line()]),
+        ("array.assemble", r#"{"counts": [2]}"#.to_owned(), vec![line(), line()]),
+    ];
+    for (operator, args, inputs) in cases {
+        let kernel = registry.prepare(operator, 1, &args).unwrap();
+        let error = kernel.run(&ctx, &inputs).map(|value| value.nbytes()).unwrap_err();
+        assert!(error.0.contains("the worker has 10000"), "{operator}: {error}");
+        let made = kernel.run(&rask_graphs::TaskContext::detached("it"), &inputs).unwrap();
+        assert!(made.nbytes() > 10_000, "{operator}: {} bytes", made.nbytes());
+    }
+}
+
+/// An npy file of `n` zeros.
+fn npy_of_zeros(n: usize) -> Vec<u8> {
+    let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({n},), }}");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend_from_slice(&u16::try_from(header.len()).unwrap().to_le_bytes());
+    file.extend_from_slice(header.as_bytes());
+    file.resize(file.len() + n * 8, 0);
+    file
+}
+
+#[test]
 fn files_come_back_as_they_went() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.npy");

@@ -53,13 +53,15 @@ pub struct TaskContext {
     pub cancelled: Arc<AtomicBool>,
     /// Directories that file operators may touch; `None` means all that the process's user may touch.
     pub data_roots: Option<Arc<[PathBuf]>>,
+    /// Memory that the worker may take in all, in bytes; `None` when nothing limits it.
+    pub memory_limit: Option<u64>,
 }
 
 impl TaskContext {
     /// A context for running a kernel by hand: no roots configured, never cancelled.
     #[must_use]
     pub fn detached(key: &str) -> Self {
-        Self { key: key.into(), attempt: 1, cancelled: Arc::default(), data_roots: None }
+        Self { key: key.into(), attempt: 1, cancelled: Arc::default(), data_roots: None, memory_limit: None }
     }
 
     /// Fails once the task has been cancelled.
@@ -68,6 +70,20 @@ impl TaskContext {
     /// When nobody wants the result any more.
     pub fn check_cancelled(&self) -> Result<(), KernelError> {
         if self.cancelled.load(Ordering::Relaxed) { Err(KernelError("cancelled".to_owned())) } else { Ok(()) }
+    }
+
+    /// Fails when `nbytes` bytes are more than the worker may take in all. Kernels ask before they make what may be large, so
+    /// that a chunk that cannot be held costs its task a message, and not the worker its life.
+    ///
+    /// # Errors
+    /// When they are, with both numbers.
+    pub fn check_memory(&self, nbytes: u64) -> Result<(), KernelError> {
+        match self.memory_limit {
+            Some(limit) if nbytes > limit => Err(KernelError(format!(
+                "its result would take {nbytes} bytes of memory, and the worker has {limit}: use smaller chunks"
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// `path` if this run may touch it: beneath one of the data roots once links are resolved, or anything when there are

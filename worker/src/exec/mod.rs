@@ -187,6 +187,7 @@ struct Shared {
     uplink: Arc<dyn Uplink>,
     fetcher: Arc<dyn Fetcher>,
     data_roots: Option<Arc<[PathBuf]>>,
+    memory_limit: Option<u64>,
     begun: Instant,
 }
 
@@ -282,6 +283,7 @@ impl WorkerCore {
             uplink,
             fetcher,
             data_roots: config.data_roots.clone(),
+            memory_limit: Some(config.memory_limit).filter(|&limit| limit > 0),
             begun: Instant::now(),
         });
         panics::install();

@@ -8,7 +8,7 @@ use rask_comm::message::{FailureKind, RunInput};
 use rask_graphs::Part;
 use rask_graphs::builtin::Opaque;
 
-use super::tests::{BIG, Bench, JOIN, MANY, bench_with, id, input, run};
+use super::tests::{BIG, Bench, HUGE, JOIN, MANY, bench_with, id, input, run};
 use super::*;
 use crate::store::spill::SpillConfig;
 
@@ -186,6 +186,20 @@ fn inputs_larger_than_memory_are_refused_with_a_reason() {
     let [FromWorker::Failed { failure, .. }] = &news[..] else { panic!("{news:?}") };
     assert_eq!(failure.kind, FailureKind::TooLarge);
     assert!(failure.message.contains("2097152") && failure.message.contains("1048576"), "{}", failure.message);
+}
+
+#[test]
+fn a_result_larger_than_memory_is_refused_before_it_is_made() {
+    let spiller = spiller(0);
+    spiller.bench.core.deliver([run(0, HUGE, Vec::new())]);
+    let news = spiller.news(1);
+    let [FromWorker::Failed { failure, .. }] = &news[..] else { panic!("{news:?}") };
+    assert_eq!((failure.kind, failure.operator.as_str()), (FailureKind::Operator, "test.huge"));
+    assert!(failure.message.contains("1073741824") && failure.message.contains("1048576"), "{}", failure.message);
+    // Without a limit it is made.
+    let unlimited = bench_with(&CoreConfig::new("unlimited", 1));
+    unlimited.core.deliver([run(0, HUGE, Vec::new())]);
+    assert!(matches!(unlimited.ear.take(1)[..], [FromWorker::Finished { .. }]));
 }
 
 #[test]

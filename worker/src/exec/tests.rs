@@ -99,6 +99,10 @@ pub(super) fn registry() -> Registry {
     registry.register(spec("test.many", "Three parts of 200,000 bytes."), move |_, _: &serde_json::Value, _| {
         Ok(Value::new(Parts((1..4).map(|seed| Value::new(Opaque(noise(seed).into()))).collect())))
     });
+    registry.register(spec("test.huge", "A gigabyte of nothing."), |ctx, _: &serde_json::Value, _| {
+        ctx.check_memory(1 << 30)?;
+        Ok(Value::new(Opaque(Vec::new().into())))
+    });
     registry.register(spec("test.join", "Concatenate."), |_, _: &serde_json::Value, inputs| {
         let mut all = Vec::new();
         for value in inputs {
@@ -120,6 +124,7 @@ fn bodies() -> Vec<ToWorker> {
         ("core.sleep", r#"{"seconds": 0.15}"#),
         ("test.big", "{}"),
         ("test.many", "{}"),
+        ("test.huge", "{}"),
     ];
     let mut messages = vec![ToWorker::Welcome { worker: WorkerId(0), epoch: Epoch(1) }];
     messages.push(ToWorker::Peer { worker: WorkerId(9), address: ([127, 0, 0, 1], 9).into(), name: "w9".to_owned() });
@@ -140,6 +145,7 @@ const UNKNOWN: u32 = 5;
 const NAP: u32 = 6;
 pub(super) const BIG: u32 = 7;
 pub(super) const MANY: u32 = 8;
+pub(super) const HUGE: u32 = 9;
 
 pub(super) struct Bench {
     pub(super) core: WorkerCore,

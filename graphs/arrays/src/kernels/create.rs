@@ -1,6 +1,6 @@
 //! Chunks from nothing: constants, ranges, the identity, and literal data small enough to travel in the graph.
 
-use rask_graphs::KernelError;
+use rask_graphs::{KernelError, TaskContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,11 +72,13 @@ pub(crate) struct LiteralArgs {
     pub base64: String,
 }
 
-pub(crate) fn create(args: &CreateArgs) -> Result<Chunk, KernelError> {
+pub(crate) fn create(ctx: &TaskContext, args: &CreateArgs) -> Result<Chunk, KernelError> {
     check_size(&args.shape, args.dtype)?;
     let n: usize = args.shape.iter().product();
     let offset = |axis: usize| args.offset.get(axis).copied().unwrap_or(0);
-    let mut buffer = Buffer::zeroed(n * args.dtype.size());
+    let nbytes = n * args.dtype.size();
+    ctx.check_memory(nbytes as u64)?;
+    let mut buffer = Buffer::zeroed(nbytes);
     match args.fill {
         Fill::Full(value) => {
             let element = value.to_bytes(args.dtype);

@@ -42,7 +42,9 @@ pub(crate) fn run(ctx: &TaskContext, program: &Compiled, inputs: &[&Chunk]) -> R
     }
     let shape = output_shape(program, inputs)?;
     let n: usize = shape.iter().product();
-    let mut out = Buffer::zeroed(n * program.dtype.size());
+    let nbytes = n * program.dtype.size();
+    ctx.check_memory(nbytes as u64)?;
+    let mut out = Buffer::zeroed(nbytes);
     if n > 0 {
         let layout = merge_axes(&shape, program, inputs);
         let mut machine = Machine::new(program, inputs, &layout);

@@ -1,7 +1,7 @@
 //! Kernels that move elements without looking at them: slices, permuted axes, splitting and putting together.
 
 use bytemuck::Pod;
-use rask_graphs::{KernelError, Value};
+use rask_graphs::{KernelError, TaskContext, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -335,11 +335,13 @@ pub(crate) fn concatenate(args: &ConcatenateArgs, pieces: &[&Chunk]) -> Result<C
 }
 
 /// The diagonal of a matrix, or the matrix with this diagonal.
-pub(crate) fn diagonal(chunk: &Chunk) -> Result<Chunk, KernelError> {
+pub(crate) fn diagonal(ctx: &TaskContext, chunk: &Chunk) -> Result<Chunk, KernelError> {
     let size = chunk.dtype().size();
     match *chunk.shape() {
         [n] => {
-            let mut buffer = Buffer::zeroed(n * n * size);
+            let nbytes = n.saturating_mul(n).saturating_mul(size);
+            ctx.check_memory(nbytes as u64)?;
+            let mut buffer = Buffer::zeroed(nbytes);
             for (idx, element) in chunk.bytes().chunks_exact(size).enumerate() {
                 let at = ravel(&[idx, idx], &[n, n]) * size;
                 buffer.bytes_mut()[at..at + size].copy_from_slice(element);

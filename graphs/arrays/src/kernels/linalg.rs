@@ -5,7 +5,7 @@
 use faer::linalg::matmul::matmul;
 use faer::linalg::solvers::Solve;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
-use rask_graphs::KernelError;
+use rask_graphs::{KernelError, TaskContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ fn matrix(chunk: &Chunk) -> Result<(usize, usize), KernelError> {
 }
 
 /// The sum of the products of pairs of matrices `a1, b1, a2, b2, ..`.
-pub(crate) fn multiply(inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
+pub(crate) fn multiply(ctx: &TaskContext, inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
     let [first, second, ..] = inputs else { return Err(KernelError("a product needs two matrices".to_owned())) };
     if !inputs.len().is_multiple_of(2) {
         return Err(KernelError(format!("pairs of matrices are needed, got {} inputs", inputs.len())));
@@ -75,7 +75,9 @@ pub(crate) fn multiply(inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
             )));
         }
     }
-    let mut out = Buffer::zeroed(n_rows * n_columns * dtype.size());
+    let nbytes = n_rows.saturating_mul(n_columns).saturating_mul(dtype.size());
+    ctx.check_memory(nbytes as u64)?;
+    let mut out = Buffer::zeroed(nbytes);
     for pair in inputs.chunks_exact(2) {
         let (a, b) = (pair[0], pair[1]);
         let inner = a.shape()[1];

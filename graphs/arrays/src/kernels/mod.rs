@@ -39,6 +39,11 @@ fn chunks(inputs: &[Value]) -> Result<Vec<&Chunk>, KernelError> {
     inputs.iter().map(|input| input.expect::<Chunk>("an array")).collect()
 }
 
+/// Bytes of all elements of the inputs: the size of what is put together from them.
+fn nbytes_of(inputs: &[Value]) -> u64 {
+    inputs.iter().fold(0, |sum: u64, input| sum.saturating_add(input.nbytes()))
+}
+
 struct ProgramKernel(Compiled);
 
 impl Kernel for ProgramKernel {
@@ -102,7 +107,7 @@ fn register_sources(registry: &mut Registry) {
             Arity::exactly(0),
             "A constant, a range, evenly spaced numbers or an identity matrix.",
         ),
-        |_ctx, args: &CreateArgs, _inputs| Ok(Value::new(create::create(args)?)),
+        |ctx, args: &CreateArgs, _inputs| Ok(Value::new(create::create(ctx, args)?)),
     );
     registry.register(
         spec::<LiteralArgs>("array.literal", Arity::exactly(0), "Data that travels in the graph itself; for small arrays."),
@@ -169,15 +174,21 @@ fn register_layout(registry: &mut Registry) {
     );
     registry.register(
         spec::<AssembleArgs>("array.assemble", Arity::at_least(1), "One array of a grid of pieces."),
-        |_ctx, args: &AssembleArgs, inputs| Ok(Value::new(layout::assemble(&args.counts, &chunks(inputs)?)?)),
+        |ctx, args: &AssembleArgs, inputs| {
+            ctx.check_memory(nbytes_of(inputs))?;
+            Ok(Value::new(layout::assemble(&args.counts, &chunks(inputs)?)?))
+        },
     );
     registry.register(
         spec::<ConcatenateArgs>("array.concatenate", Arity::at_least(1), "Arrays one after another along an axis."),
-        |_ctx, args: &ConcatenateArgs, inputs| Ok(Value::new(layout::concatenate(args, &chunks(inputs)?)?)),
+        |ctx, args: &ConcatenateArgs, inputs| {
+            ctx.check_memory(nbytes_of(inputs))?;
+            Ok(Value::new(layout::concatenate(args, &chunks(inputs)?)?))
+        },
     );
     registry.register(
         spec::<NoArgs>("array.diag", Arity::exactly(1), "The diagonal of a matrix, or the matrix with this diagonal."),
-        |_ctx, _args: &NoArgs, inputs| Ok(Value::new(layout::diagonal(chunks(inputs)?[0])?)),
+        |ctx, _args: &NoArgs, inputs| Ok(Value::new(layout::diagonal(ctx, chunks(inputs)?[0])?)),
     );
 }
 
@@ -188,7 +199,7 @@ fn register_linalg(registry: &mut Registry) {
             Arity::at_least(2),
             "The product of two matrices, or the sum of the products of pairs a1, b1, a2, b2, ...",
         ),
-        |_ctx, _args: &NoArgs, inputs| Ok(Value::new(linalg::multiply(&chunks(inputs)?)?)),
+        |ctx, _args: &NoArgs, inputs| Ok(Value::new(linalg::multiply(ctx, &chunks(inputs)?)?)),
     );
     registry.register(
         spec::<NoArgs>("array.norm", Arity::at_least(1), "Euclidean norm of all elements of all inputs."),

@@ -138,7 +138,9 @@ pub(crate) fn load(ctx: &TaskContext, args: &LoadArgs) -> Result<Chunk, KernelEr
     }
     let shape: Vec<usize> = (0..n_axes).map(|axis| stops[axis] - starts[axis]).collect();
     let size = header.dtype.size();
-    let mut buffer = Buffer::zeroed(shape.iter().product::<usize>() * size);
+    let nbytes = shape.iter().fold(size, |product, &size| product.saturating_mul(size));
+    ctx.check_memory(nbytes as u64)?;
+    let mut buffer = Buffer::zeroed(nbytes);
     if buffer.bytes().is_empty() {
         return Ok(Chunk::from_buffer(header.dtype, shape, buffer));
     }

@@ -155,7 +155,9 @@ pub(crate) fn random(ctx: &TaskContext, args: &RandomArgs) -> Result<Chunk, Kern
     let dtype = args.dtype.unwrap_or(args.distribution.default_dtype());
     check_size(&args.shape, dtype)?;
     let n: usize = args.shape.iter().product();
-    let mut buffer = Buffer::zeroed(n * dtype.size());
+    let nbytes = n * dtype.size();
+    ctx.check_memory(nbytes as u64)?;
+    let mut buffer = Buffer::zeroed(nbytes);
     match args.distribution {
         Distributed::Normal => draw(ctx, args, dtype, &mut buffer, |rng| {
             let standard: f64 = StandardNormal.sample(rng);
