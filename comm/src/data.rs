@@ -7,6 +7,7 @@
 //! that both sides make it piece by piece, while the piece is in the processor's cache anyway. Which results exist, and what a
 //! failure leads to, is decided elsewhere.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,10 +106,26 @@ pub trait PartSource: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Room for sending the result or part, when that is so big that not everybody may be sent theirs at once: to be waited for
+    /// before the result is looked for, and kept until it is sent.
+    fn room_to_send<'a>(&'a self, item: &'a PartRequest) -> Option<BoxFuture<'a, Room>> {
+        let _ = item;
+        None
+    }
+
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
     fn watched_by(&self, watcher: Watcher) {
         drop(watcher);
     }
+}
+
+/// Room that something takes while it is being sent; given back when dropped.
+pub type Room = Box<dyn Any + Send + Sync>;
+
+/// A result or part that is to be sent.
+pub(crate) struct Found {
+    pub(crate) value: Option<Value>,
+    pub(crate) room: Option<Room>,
 }
 
 /// Why an item did not come.
@@ -314,23 +331,32 @@ async fn agree(
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
-        let (header, buffers) = answer(item, find(source, item).await);
+        let Found { value, room } = find(source, item).await;
+        let (header, buffers) = answer(item, value);
         let mut frame = Vec::new();
         codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
         reply.add(Bytes::from(frame)).await?;
         for buffer in buffers {
             if buffer.len() as u64 >= LATE_CHECKSUM_NBYTES { reply.add_long(buffer).await? } else { reply.add(buffer).await? }
         }
+        if room.is_some() {
+            reply.flush().await?;
+        }
     }
     Ok(reply.finish().await?)
 }
 
 /// A result or part from wherever `source` has it.
-pub(crate) async fn find(source: &dyn PartSource, item: &PartRequest) -> Option<Value> {
-    match source.get(item) {
+pub(crate) async fn find(source: &dyn PartSource, item: &PartRequest) -> Found {
+    let room = match source.room_to_send(item) {
+        Some(room) => Some(room.await),
+        None => None,
+    };
+    let value = match source.get(item) {
         Some(value) => Some(value),
         None => source.read_back(item).await,
-    }
+    };
+    Found { value, room }
 }
 
 fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::report::{GraphReport, GraphStats, StatusReport, TaskCounts, UnmetReport, WorkerReport};
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -105,6 +105,13 @@ pub enum ToWorker {
     Free {
         /// The results.
         tasks: Vec<TaskId>,
+    },
+    /// A replica that [`FromWorker::Burdened`] asked about has to stay.
+    Keep {
+        /// The result.
+        task: TaskId,
+        /// The run that made it, as asked.
+        attempt: Attempt,
     },
     /// Forget the bodies of a graph.
     ForgetGraph {
@@ -249,6 +256,21 @@ pub enum FromWorker {
         /// Whose results.
         graph: GraphId,
         /// Bytes moved.
+        nbytes: u64,
+    },
+    /// A replica that was fetched for runs here takes memory that is short: may it go? The answer is a [`ToWorker::Free`] of it,
+    /// or [`ToWorker::Keep`].
+    Burdened {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+    },
+    /// A result was written to a spill file.
+    Spilled {
+        /// Whose result.
+        graph: GraphId,
+        /// Its size in memory.
         nbytes: u64,
     },
     /// The answer to [`ToWorker::Revoke`].

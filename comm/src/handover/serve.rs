@@ -18,7 +18,7 @@ use super::memory::{KeptFiles, Range, lay_out, seal_copy};
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MEMORY_FROM_NBYTES, Place};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{PartRequest, PartSource, find};
+use crate::data::{Found, PartRequest, PartSource, Room, find};
 
 /// Answers that are ready before they can be written.
 const MAX_ANSWERS: usize = 64;
@@ -27,9 +27,23 @@ const MAX_BIG_ANSWERS: usize = 2;
 
 /// An answer, or the promise of one.
 enum Answer {
-    Short { frame: Bytes, buffers: Vec<Bytes> },
-    Big { copying: JoinHandle<io::Result<InMemory>>, item: PartRequest, encoded: Encoded, _room: OwnedSemaphorePermit },
-    Kept { item: PartRequest, encoded: Encoded, memory: InMemory },
+    Short {
+        frame: Bytes,
+        buffers: Vec<Bytes>,
+    },
+    Big {
+        copying: JoinHandle<io::Result<InMemory>>,
+        item: PartRequest,
+        encoded: Encoded,
+        _turn: OwnedSemaphorePermit,
+        _room: Option<Room>,
+    },
+    Kept {
+        item: PartRequest,
+        encoded: Encoded,
+        memory: InMemory,
+        _room: Option<Room>,
+    },
 }
 
 /// A file, its length, and where the buffers of a result are in it.
@@ -44,10 +58,10 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
     let (mut reader, mut writer) = socket::split(stream);
     let (answers_in, mut answers) = mpsc::channel(MAX_ANSWERS);
     let prepare = async move {
-        let room = Arc::new(Semaphore::new(MAX_BIG_ANSWERS));
+        let turns = Arc::new(Semaphore::new(MAX_BIG_ANSWERS));
         while let Some(items) = read_request(&mut reader).await? {
             for item in items {
-                if answers_in.send(answer(item, source, kept, &room).await?).await.is_err() {
+                if answers_in.send(answer(item, source, kept, &turns).await?).await.is_err() {
                     return Ok(());
                 }
             }
@@ -71,9 +85,9 @@ async fn read_request(reader: &mut Reader) -> io::Result<Option<Vec<PartRequest>
     codec::decode_frame(&frame).map(Some).map_err(socket::garbage)
 }
 
-async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, room: &Arc<Semaphore>) -> io::Result<Answer> {
+async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, turns: &Arc<Semaphore>) -> io::Result<Answer> {
     let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
-    let Some(value) = find(source, &item).await else { return short(&Handed::NotThere) };
+    let Found { value: Some(value), room } = find(source, &item).await else { return short(&Handed::NotThere) };
     let encoded = match value.encode() {
         Ok(encoded) => encoded,
         Err(error) => return short(&Handed::NotSendable(error.to_string())),
@@ -85,16 +99,16 @@ async fn answer(item: PartRequest, source: &dyn PartSource, kept: &KeptFiles, ro
         return Ok(Answer::Short { frame, buffers: encoded.buffers });
     }
     if let Some((file, nbytes, buffers)) = kept.find(&encoded.buffers) {
-        return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers } });
+        return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers }, _room: room });
     }
-    let room = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(io::Error::other)?;
     let copied = encoded.buffers.clone();
     let copying = spawn_blocking(move || {
         let (buffers, nbytes) = lay_out(lengths);
         let file = Arc::new(seal_copy(&copied, &buffers, nbytes)?);
         Ok(InMemory { file, nbytes, buffers })
     });
-    Ok(Answer::Big { copying, item, encoded, _room: room })
+    Ok(Answer::Big { copying, item, encoded, _turn: turn, _room: room })
 }
 
 async fn write_answer(answer: Answer, writer: &mut Writer) -> io::Result<()> {
@@ -106,8 +120,8 @@ async fn write_answer(answer: Answer, writer: &mut Writer) -> io::Result<()> {
             }
             Ok(())
         }
-        Answer::Kept { item, encoded, memory } => hand(&item, &encoded, memory, writer).await,
-        Answer::Big { copying, item, encoded, _room } => match copying.await.map_err(io::Error::other).flatten() {
+        Answer::Kept { item, encoded, memory, _room } => hand(&item, &encoded, memory, writer).await,
+        Answer::Big { copying, item, encoded, _turn, _room } => match copying.await.map_err(io::Error::other).flatten() {
             Ok(memory) => hand(&item, &encoded, memory, writer).await,
             // No descriptors or no memory left, both of which QUIC can do without.
             Err(error) => {

@@ -277,6 +277,7 @@ impl Cluster {
                 self.log.push(format!("{name}: free {}", names.join(" ")));
             }
             ToWorker::Replicate { input } => self.log.push(format!("{name}: replicate {}", self.name_of(input.task))),
+            ToWorker::Keep { task, .. } => self.log.push(format!("{name}: keep {}", self.name_of(task))),
             ToWorker::Leave => self.log.push(format!("{name}: leave")),
             ToWorker::Close { reason } => self.log.push(format!("{name}: close {reason}")),
             ToWorker::Welcome { .. } | ToWorker::Body { .. } | ToWorker::Peer { .. } | ToWorker::ForgetGraph { .. } => {}

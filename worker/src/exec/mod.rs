@@ -16,6 +16,7 @@
 mod bodies;
 pub(crate) mod lending;
 mod panics;
+mod sending;
 mod slot;
 #[cfg(test)]
 mod spill_tests;
@@ -34,15 +35,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rask_comm::message::{FromWorker, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, ToWorker};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
 use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
 use crate::store::Store;
-use crate::store::memory::give_back;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
+use sending::Sending;
 use slot::{IS_BETWEEN_RUNS, Job};
 use spilling::Spilling;
 
@@ -183,6 +184,7 @@ struct Shared {
     timer: Condvar,
     store: Arc<Store>,
     spilling: Spilling,
+    sending: Sending,
     registry: Arc<Registry>,
     uplink: Arc<dyn Uplink>,
     fetcher: Arc<dyn Fetcher>,
@@ -279,6 +281,7 @@ impl WorkerCore {
             timer: Condvar::new(),
             store: Arc::new(Store::new()),
             spilling: Spilling::new(config),
+            sending: Sending::new(config.memory_limit),
             registry,
             uplink,
             fetcher,
@@ -373,16 +376,6 @@ impl WorkerCore {
     /// A peer that watched for results of this worker is gone, or its connection is.
     pub fn peer_gone(&self, peer: WorkerId) {
         self.turn(Event::PeerGone { peer });
-    }
-
-    /// Measure memory and tell the scheduler the state of this worker. To be called on a thread that brings results here, if there is
-    /// one: while memory is short it returns what that thread keeps.
-    pub fn measure(&self) {
-        if self.shared.spilling.is_tense() {
-            give_back();
-        }
-        let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
-        self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
     }
 
     /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.

@@ -15,7 +15,7 @@ use super::bodies::BodyCell;
 use super::lending::SHORT_US;
 use super::{State, WorkerCore, micros, panics};
 use crate::machine::{Event, FetchItem};
-use crate::store::memory::give_back;
+use crate::store::memory::{give_back, metered};
 
 /// How long a slot looks for work before it sleeps: what a wake-up costs both threads, twice.
 const LOOKING: Duration = Duration::from_micros(100);
@@ -124,7 +124,7 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
         }
     }
     let begun = Instant::now();
-    let result = compute(core, job, values);
+    let (result, nbytes_peak) = metered(|| compute(core, job, values));
     let duration_us = micros(begun.elapsed());
     if let Some(body) = &job.body {
         body.learn(duration_us);
@@ -137,7 +137,7 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
             if !job.cancelled.load(Ordering::Relaxed) {
                 drop(core.shared.store.put(FetchItem::whole(task, attempt), value));
             }
-            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us }
+            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us, nbytes_peak }
         }
         Err(failure) => Event::ExecutionFailed { task, attempt, failure },
     }

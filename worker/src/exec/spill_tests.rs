@@ -41,11 +41,17 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 impl Spiller {
-    /// The next `n` messages that are not about the worker's state.
+    /// The next `n` messages that are not about the worker's state, nor about what was spilled.
     fn news(&self, n: usize) -> Vec<FromWorker> {
         let mut news = Vec::new();
         while news.len() < n {
-            news.extend(self.bench.ear.take(1).into_iter().filter(|message| !matches!(message, FromWorker::Status(_))));
+            news.extend(
+                self.bench
+                    .ear
+                    .take(1)
+                    .into_iter()
+                    .filter(|message| !matches!(message, FromWorker::Status(_) | FromWorker::Spilled { .. })),
+            );
         }
         news
     }

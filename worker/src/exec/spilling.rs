@@ -2,7 +2,7 @@
 //!
 //! What takes as long as a disk takes happens here, or on a slot that needs a spilled input, and never under the core's lock.
 //! Reads go before writes: somebody waits for them. Memory is looked at a few times a second, because it can fill faster than
-//! the scheduler is told of it; the machine hears of that only when it is near a threshold.
+//! the scheduler is told of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rask_comm::message::WorkerStatus;
 use rask_graphs::{Attempt, TaskId, Value};
 
 use super::{CoreConfig, WorkerCore};
@@ -130,6 +131,16 @@ impl Spilling {
 }
 
 impl WorkerCore {
+    /// Measure memory and tell the scheduler the state of this worker. To be called on a thread that brings results here, if there is
+    /// one: while memory is short it returns what that thread keeps.
+    pub fn measure(&self) {
+        if self.shared.spilling.is_tense() {
+            give_back();
+        }
+        let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
+        self.turn(Event::Measured(WorkerStatus { rss_nbytes, ..WorkerStatus::default() }));
+    }
+
     /// Give `then` the result or part, on this thread when it is in memory or not here at all, otherwise once it has been read
     /// back, on the spill thread. One that turns out to be unreadable is lost, and the scheduler is told.
     pub fn read_later(&self, item: FetchItem, then: impl FnOnce(Option<Value>) + Send + 'static) {
@@ -188,7 +199,7 @@ impl WorkerCore {
                 let keeps_much = spilling.memory_limit > 0 && unmanaged > spilling.memory_limit / IDLE_SHARE;
                 is_tense = is_near || (keeps_much && IDLE_TICKS.contains(&n_idle_ticks));
                 spilling.is_tense.store(is_tense, Ordering::Relaxed);
-                if is_near || was_near {
+                if spilling.memory_limit > 0 {
                     self.turn(Event::MemoryMeasured { rss_nbytes });
                 }
                 was_near = is_near;

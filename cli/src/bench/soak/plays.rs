@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::executor::block_on;
-use futures::future::join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use rask::graphs::{Source, TaskIdx, Value};
 use rask::{Client, FailureKind, GatherError, Job, JobError, SubmitOptions, TaskFailure};
 
@@ -114,6 +114,8 @@ impl Play {
     }
 }
 
+/// Results that the client gathers at once.
+const N_AT_ONCE: usize = 16;
 /// Results that are released late: not before so many more graphs have run.
 const N_KEPT: usize = 2;
 
@@ -215,12 +217,12 @@ impl Running {
         }
     }
 
-    /// Gather all outputs, all at once, and compare them.
+    /// Gather all outputs, many at once, and compare them.
     fn check(&self) -> Result<()> {
-        let gathered = block_on(join_all(self.outputs.iter().map(|(task, _)| self.job.gather(*task))));
-        for ((task, expected), found) in self.outputs.iter().zip(gathered) {
-            compare(expected, found).with_context(|| format!("output {task}"))?;
-        }
+        let gathering = self.outputs.iter().map(|(task, expected)| async move {
+            compare(expected, self.job.gather(*task).await).with_context(|| format!("output {task}"))
+        });
+        block_on(stream::iter(gathering).buffered(N_AT_ONCE).try_collect::<()>())?;
         match block_on(self.job.wait()) {
             Ok(_) => Ok(()),
             Err(JobError::Failed(failure)) if self.outputs.iter().any(|(_, expected)| is_failure_of(expected, &failure)) => {
