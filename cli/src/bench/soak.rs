@@ -38,6 +38,8 @@ const GLANCE: Duration = Duration::from_millis(250);
 /// How long a graph may take, and how long it may take until nothing is held any more.
 const GRAPH_LIMIT: Duration = Duration::from_secs(240);
 const REST_LIMIT: Duration = Duration::from_secs(20);
+/// How much of its limit a worker may take at any time, in percent: what is begun as the last resort may exceed it.
+const MAX_PERCENT: u64 = 120;
 /// At rest, connections to workers that have been killed still have to be given up.
 const SETTLING: Duration = Duration::from_secs(3);
 
@@ -110,6 +112,10 @@ pub(super) fn run(args: &SoakArgs) -> Result<()> {
     if args.spill_dir.is_none() && std::fs::remove_dir(&spill_dir).is_err() && spill_dir.exists() {
         wrong.push(format!("something is left in {}", spill_dir.display()));
     }
+    let worker_limit = args.memory / u64::from(args.workers);
+    if peak_worker_nbytes > worker_limit / 100 * MAX_PERCENT {
+        wrong.push(format!("a worker took {peak_worker_nbytes} bytes of memory, and its limit is {worker_limit}"));
+    }
     let (memory, growth) = verdict(&rests);
     wrong.extend(growth);
     let line = json!({
@@ -121,7 +127,7 @@ pub(super) fn run(args: &SoakArgs) -> Result<()> {
         "n_graphs": ledger.n_done(),
         "n_graphs_by_kind": ledger.by_kind(),
         "n_faults": n_faults,
-        "worker_limit_nbytes": args.memory / u64::from(args.workers),
+        "worker_limit_nbytes": worker_limit,
         "peak_worker_rss_nbytes": peak_worker_nbytes,
         "at_rest": memory,
     });

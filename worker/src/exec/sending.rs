@@ -17,7 +17,7 @@ use crate::machine::{Event, FetchItem};
 /// The share of the memory limit that may be on its way out: one in so many.
 const SHARE: u64 = 8;
 /// Smaller ones need not wait.
-const MIN_NBYTES: u64 = 256 << 10;
+const MIN_NBYTES: u64 = 128 << 10;
 /// Room is counted in these, since permits are counted in 32 bits.
 const UNIT: u64 = 4 << 10;
 /// Somebody who takes nothing in must not keep others from theirs for longer than this; they give up on this worker later.

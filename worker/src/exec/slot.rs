@@ -20,6 +20,9 @@ use crate::store::memory::{give_back, metered};
 /// How long a slot looks for work before it sleeps: what a wake-up costs both threads, twice.
 const LOOKING: Duration = Duration::from_micros(100);
 
+/// A slot that lets go of so much of inputs returns memory before it goes on when there is little.
+const MUCH: u64 = 1 << 20;
+
 /// How often it looks before it lets others go first.
 const N_GLANCES: u32 = 50;
 
@@ -57,7 +60,11 @@ pub(super) fn run(core: &WorkerCore) {
         IS_BETWEEN_RUNS.set(false);
         news = Some(execute(core, &job, &mut values));
         // Inputs may be the last use of a big result: they are freed here, not under the lock.
+        let nbytes: u64 = values.iter().map(Value::nbytes).sum();
         values.clear();
+        if nbytes >= MUCH && core.shared.spilling.is_short() {
+            give_back();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rask_comm::message::WorkerStatus;
 use rask_graphs::{Attempt, TaskId, Value};
 
 use super::{CoreConfig, WorkerCore};
-use crate::machine::{Event, FetchItem, SPILL, SpillFailure};
+use crate::machine::{Event, FetchItem, PAUSE, SPILL, SpillFailure};
 use crate::store::memory::{give_back, resident_nbytes};
 use crate::store::spill::{SpillArea, SpillError};
 
@@ -48,6 +48,8 @@ pub(super) struct Spilling {
     /// Whether there is little memory left. An allocator keeps what a thread has freed for that thread, and takes back what others
     /// have freed of it only there: so each thread that makes results has to return what it can by itself.
     is_tense: AtomicBool,
+    /// Whether there is so little that threads that are busy should do so too.
+    is_short: AtomicBool,
 }
 
 enum Errand {
@@ -66,12 +68,18 @@ impl Spilling {
             queue: Mutex::default(),
             wake: Condvar::new(),
             is_tense: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
         }
     }
 
     /// Whether threads that have nothing else to do should return memory.
     pub(super) fn is_tense(&self) -> bool {
         self.is_tense.load(Ordering::Relaxed)
+    }
+
+    /// Whether threads that have just let go of much should return memory before they go on.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
     }
 
     /// This worker's share of what the process takes.
@@ -124,9 +132,9 @@ impl Spilling {
         }
     }
 
-    /// Whether so much is near a threshold.
-    fn is_near(&self, rss_nbytes: u64) -> bool {
-        self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends
+    /// Whether so much is `percent` of the limit at least.
+    fn is_above(&self, percent: u64, rss_nbytes: u64) -> bool {
+        self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * percent
     }
 }
 
@@ -193,7 +201,8 @@ impl WorkerCore {
                 }
                 last_measured = Instant::now();
                 let Some(rss_nbytes) = spilling.resident_nbytes() else { continue };
-                let is_near = spilling.is_near(rss_nbytes);
+                let is_near = spilling.is_above(SPILL.ends, rss_nbytes);
+                spilling.is_short.store(spilling.is_above(PAUSE.ends, rss_nbytes), Ordering::Relaxed);
                 n_idle_ticks = if self.is_idle() { n_idle_ticks + 1 } else { 0 };
                 let unmanaged = rss_nbytes.saturating_sub(self.shared.store.nbytes());
                 let keeps_much = spilling.memory_limit > 0 && unmanaged > spilling.memory_limit / IDLE_SHARE;

@@ -266,6 +266,12 @@ impl Machine {
         self.ledger.nbytes_in_files()
     }
 
+    /// Bytes that were read back for peers and clients and have not been sent yet.
+    #[must_use]
+    pub fn nbytes_lent(&self) -> u64 {
+        self.ledger.nbytes_lent()
+    }
+
     /// Results that peers watch for.
     #[must_use]
     pub fn n_watched(&self) -> usize {

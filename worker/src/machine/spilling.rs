@@ -115,10 +115,11 @@ impl Pressure {
         }
     }
 
-    /// Whether memory has been as good as used up for long, or is used up.
-    fn is_exhausted(&self, now: Time, rss_nbytes: u64) -> bool {
-        let is_long = now.since(self.exhausted_since) >= LONG_EXHAUSTED || self.is_beyond(EXCEEDED, false, rss_nbytes);
-        self.n_exhausted >= MANY_EXHAUSTED && is_long
+    /// Whether memory has been as good as used up for long while something may still take more of it, or is used up.
+    fn is_exhausted(&self, now: Time, rss_nbytes: u64, is_still: bool) -> bool {
+        let is_long = self.is_beyond(TERMINATE, false, rss_nbytes) && now.since(self.exhausted_since) >= LONG_EXHAUSTED;
+        let is_over = (is_long && !is_still) || self.is_beyond(EXCEEDED, false, rss_nbytes);
+        self.n_exhausted >= MANY_EXHAUSTED && is_over
     }
 }
 
@@ -282,7 +283,9 @@ impl Machine {
 
     pub(super) fn memory_measured(&mut self, now: Time, rss_nbytes: u64, out: &mut Vec<Action>) {
         self.pressure.measure(now, rss_nbytes, self.nbytes_used());
-        if !self.pressure.is_exhausted(now, rss_nbytes) || std::mem::replace(&mut self.pressure.is_told_exhausted, true) {
+        if !self.pressure.is_exhausted(now, rss_nbytes, self.is_still())
+            || std::mem::replace(&mut self.pressure.is_told_exhausted, true)
+        {
             return;
         }
         let limit = self.config.memory.limit;

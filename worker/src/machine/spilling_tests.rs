@@ -75,7 +75,7 @@ fn runs_wait_for_room_as_their_siblings_sizes_tell_and_one_goes_when_nothing_els
          done 2 x900     | told finished 2, spill 2
          run 4 b=7       |
          full 2          | told status 0 executing 2 waiting 0 flying, paused, disk full
-         free 2          | drop 2, start 3",
+         free 2          | drop 2, start 3, told status 1 executing 1 waiting 0 flying, disk full",
     );
 }
 
@@ -147,15 +147,24 @@ fn the_process_taking_too_much_spills_what_the_ledger_would_keep() {
 #[test]
 fn memory_that_is_used_up_for_long_or_far_ends_the_process_or_the_runs() {
     script(1).play(
-        "rss 960        |
-         rss 960        |
+        "run 1          | start 1
+         rss 960        | told status 1 executing 0 waiting 0 flying, paused
+         wait 999       | told executing 1
          rss 890        |
          rss 960        |
          wait 999       |
-         rss 940        |
+         rss 960        |
          wait 1         |
+         rss 940        |
          rss 960        | abort
          rss 990        |",
+    );
+    // What does nothing takes no more, however much it has.
+    script(1).play(
+        "rss 960        |
+         wait 1000      |
+         rss 960        |
+         rss 1200       | abort",
     );
     script(1).play(
         "run 1          | start 1
