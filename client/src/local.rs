@@ -193,7 +193,11 @@ impl Uplink for Port {
 
     fn end(&self, _ending: Ending) {
         if let Some(hub) = self.hub.upgrade() {
-            hub.post(std::iter::once(Event::WorkerLost { worker: self.worker, was_graceful: true }));
+            hub.post(std::iter::once(Event::WorkerLost {
+                worker: self.worker,
+                was_graceful: true,
+                reason: "it left".to_owned(),
+            }));
         }
     }
 }

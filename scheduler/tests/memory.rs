@@ -79,7 +79,7 @@ impl World {
 
     fn lose(&mut self, worker: WorkerId) {
         self.given.retain(|_, (at, _)| *at != worker);
-        self.event(Event::WorkerLost { worker, was_graceful: true });
+        self.event(Event::WorkerLost { worker, was_graceful: true, reason: String::new() });
     }
 
     fn event(&mut self, event: Event) {

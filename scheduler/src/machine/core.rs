@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     /// Since when no worker has been there, while some graph waits.
     pub(super) no_workers_since: Option<Time>,
+    /// The worker that was lost last, by name, and how it ended; empty when none was.
+    pub(super) last_loss: String,
     /// When clients are told of progress next.
     pub(super) next_progress: Option<Time>,
     /// Room or work has appeared elsewhere than at the worker that spoke: every worker is looked at when the turn ends.
@@ -103,6 +105,7 @@ impl Core {
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,
+            last_loss: String::new(),
             next_progress: None,
             needs_filling: false,
             to_fill: Vec::new(),

@@ -183,15 +183,23 @@ pub(super) fn charge_what_it_took(core: &mut Core, task: TaskId, duration_us: u6
     core.flows.correct(flow_of(core, task), estimate, duration_us.saturating_mul(1000).max(FLOOR_NS));
 }
 
-/// An idle worker takes the first task of the longest backlog when it can start it, transfers included, before the
-/// backlog's owner would.
+/// An idle worker takes the first task of the longest backlog, or of the longest of the workers that are short of memory.
 fn take_from_longest_backlog(core: &mut Core, thief: WorkerId, out: &mut Actions) -> bool {
-    let is_idle = core.workers.get(thief).is_some_and(|worker| worker.n_processing < worker.n_slots());
-    let Some(victim) = core.workers.longest_backlog().filter(|victim| is_idle && *victim != thief) else { return false };
+    if !core.workers.get(thief).is_some_and(|worker| worker.n_processing < worker.n_slots()) {
+        return false;
+    }
+    [true, false].into_iter().any(|is_paused| {
+        let victim = core.workers.longest_backlog(is_paused).filter(|victim| *victim != thief);
+        victim.is_some_and(|victim| take_from_backlog(core, victim, thief, out))
+    })
+}
+
+/// `thief` takes the first task of the backlog of `victim` when it can start it, transfers included, before that would.
+fn take_from_backlog(core: &mut Core, victim: WorkerId, thief: WorkerId, out: &mut Actions) -> bool {
     loop {
         let Some(entry) = core.workers.get(victim) else { return false };
         let Some(((_, flow), (_, task), estimate)) = entry.backlog.first(&core.flows) else { return false };
-        let wait_ns = entry.wait_ns();
+        let wait_ns = entry.wait_ns().saturating_add(entry.pause_ns(core.now_ns()));
         if !core.is_queued_at(task, victim, false) {
             pop_claim(core, victim, &Claim::Backlog, flow);
             continue;

@@ -21,6 +21,8 @@ pub enum Event {
         worker: WorkerId,
         /// Whether it left in agreement (then it cannot be blamed for anything).
         was_graceful: bool,
+        /// How it ended, in its words or the transport's, for the people whose tasks it costs.
+        reason: String,
     },
     /// A message of a worker.
     WorkerSaid {

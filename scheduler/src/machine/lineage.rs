@@ -28,8 +28,9 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
     retirement::advance_all(core, out);
 }
 
-pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, out: &mut Actions) {
+pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, reason: &str, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
+    core.last_loss = format!("worker \"{}\": {reason}", gone.hello.name);
     core.learning.forget_worker(worker);
     quarantine::workers_changed(core);
     replicas::worker_gone(core, worker);
@@ -115,7 +116,7 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, is_s
     }
     transitions::abandon_run(core, task, is_backup, out);
     if is_deadly {
-        let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", gone.hello.name);
+        let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", core.last_loss);
         let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
         transitions::to_erred(core, task, failure, out);
     } else {
@@ -210,7 +211,8 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Status(status) => {
-            core.workers.update(worker, |worker| worker.status = status);
+            let now = core.now_ns();
+            core.workers.update(worker, |worker| worker.note_status(now, status));
         }
         FromWorker::Retiring => retirement::begin(core, worker, out),
     }

@@ -78,7 +78,7 @@ impl Machine {
         core.now = core.now.max(now);
         match event {
             Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
-            Event::WorkerLost { worker, was_graceful } => lineage::worker_lost(core, worker, was_graceful, out),
+            Event::WorkerLost { worker, was_graceful, reason } => lineage::worker_lost(core, worker, was_graceful, &reason, out),
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
             Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello.weight, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
@@ -227,11 +227,13 @@ fn fail_all_queued(core: &mut Core, out: &mut Actions) {
         let ready = run.tasks.iter().enumerate().filter(|(_, entry)| entry.state == TaskState::Queued);
         queued.extend(ready.map(|(idx, _)| run.task_id(TaskIdx(idx as u32))));
     }
-    let grace = core.config.no_worker_grace.as_secs_f64();
+    let mut message = format!("no worker was connected for {} s", core.config.no_worker_grace.as_secs_f64());
+    if !core.last_loss.is_empty() {
+        message.push_str(&format!("; the last one was {}", core.last_loss));
+    }
     for task in queued {
         if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued) {
-            let message = format!("no worker was connected for {grace} s");
-            let failure = transitions::failure_of(core, task, FailureKind::NoWorkers, "", None, message);
+            let failure = transitions::failure_of(core, task, FailureKind::NoWorkers, "", None, message.clone());
             transitions::to_erred(core, task, failure, out);
         }
     }

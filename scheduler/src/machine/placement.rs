@@ -32,8 +32,6 @@ const MAX_PUSHED_NBYTES: u64 = 64 << 10;
 /// How many times its time a transfer counts at least, and at most.
 const MIN_RELUCTANCE: u64 = 2;
 const MAX_RELUCTANCE: u64 = 64;
-/// What a worker that is short of memory counts for, in nanoseconds of waiting.
-const PAUSED_NS: u64 = 1_000_000_000;
 
 /// All inputs of a task are in memory: send it, or keep it where the worker that suits it will find it.
 pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions) {
@@ -277,7 +275,6 @@ pub(super) fn choose_worker(core: &Core, task: TaskId) -> Option<Choice> {
         }
         let missing = inputs.nbytes.saturating_sub(share.nbytes);
         let transfer = if missing == 0 { 0 } else { transfer_ns(core, largest, worker, missing, estimate, is_early) };
-        let paused = if entry.status.is_paused { PAUSED_NS } else { 0 };
         let mut follows = None;
         let start = if is_early {
             let begins = if missing == 0 { 0 } else { now };
@@ -289,7 +286,7 @@ pub(super) fn choose_worker(core: &Core, task: TaskId) -> Option<Choice> {
         } else {
             entry.wait_ns().saturating_add(transfer)
         };
-        Some((start.saturating_add(paused), entry.status.nbytes_results, worker, follows))
+        Some((start.saturating_add(entry.pause_ns(now)), entry.status.nbytes_results, worker, follows))
     };
     let best = inputs.shares.iter().filter_map(start).min_by_key(|(start, nbytes, worker, _)| (*start, *nbytes, *worker));
     best.map(|(_, _, worker, follows)| Choice { worker, follows })

@@ -20,7 +20,7 @@ use super::graph_run::{EXECUTING, MOVING, TaskState};
 use super::learning::Learning;
 use super::{dispatch, placement, replicas, speculation, transitions};
 
-/// How many of the most loaded workers, and how many of the latest runs of each, are looked at.
+/// How many of the most loaded workers, and of those that are short of memory, and how many of the latest runs of each, are looked at.
 const N_VICTIMS: usize = 4;
 const N_RUNS: usize = 32;
 /// Runs expected to be shorter than this are not worth a word, in nanoseconds.
@@ -46,7 +46,8 @@ pub(super) fn steal_for(core: &mut Core, thief: WorkerId, out: &mut Actions) {
     if !core.workers.get(thief).is_some_and(|entry| entry.is_idle()) {
         return;
     }
-    let victims: Vec<WorkerId> = core.workers.most_loaded().take(N_VICTIMS).filter(|victim| *victim != thief).collect();
+    let most_loaded = |is_paused| core.workers.most_loaded(is_paused).take(N_VICTIMS);
+    let victims: Vec<WorkerId> = most_loaded(true).chain(most_loaded(false)).filter(|victim| *victim != thief).collect();
     for victim in &victims {
         forget_latest_ended(core, *victim);
     }
@@ -94,6 +95,7 @@ fn candidate_of(core: &Core, victim: WorkerId, thief: WorkerId) -> Option<TaskId
         let before = u64::from(run.estimate_ns.max(1));
         let wait = ready_ns.saturating_sub(before) / u64::from(entry.n_slots());
         let wait = (wait as f64 * (f64::from(estimate) / before as f64)) as u64;
+        let wait = wait.saturating_add(entry.pause_ns(core.now_ns()));
         let missing = dispatch::missing_nbytes(core, task, thief);
         let transfer = if missing == 0 { 0 } else { placement::transfer_ns(core, victim, thief, missing, estimate, false) };
         let is_worth_it = (is_stuck || transfer < wait) && !replicas::has_to_wait(core, task, thief);

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use rask_comm::message::{WorkerHello, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
@@ -24,6 +25,10 @@ const MAX_SLOTS_PLANNED: u32 = 64;
 const N_GIVEN: usize = 32;
 /// How long a plan may expect slots to wait for inputs, beyond as long as they work.
 const MAX_GAP_NS: u64 = 1_000_000;
+/// What a worker that is short of memory counts for, in nanoseconds of waiting: that much, and so much more for each nanosecond
+/// that it has been. What waits for it stays there for a moment, for moving data is dear, but not for ever.
+const PAUSED_NS: u64 = 1_000_000_000;
+const PAUSED_GROWTH: u64 = 16;
 
 /// One worker.
 pub(super) struct Worker {
@@ -57,6 +62,8 @@ pub(super) struct Worker {
     /// While retiring: results it alone holds, on their way to others.
     pub(super) moving: BTreeSet<TaskId>,
     pub(super) status: WorkerStatus,
+    /// Since when it has been short of memory, in nanoseconds of the machine's time.
+    paused_since: Option<u64>,
     pub(super) known_bodies: FxHashSet<BodyId>,
     /// The gather groups it has been told of, and in which version.
     pub(super) known_groups: FxHashMap<(GraphId, u32), u32>,
@@ -92,6 +99,7 @@ impl Worker {
             is_dismissed: false,
             moving: BTreeSet::new(),
             status: WorkerStatus::default(),
+            paused_since: None,
             known_bodies: FxHashSet::default(),
             known_groups: FxHashMap::default(),
             known_peers: FxHashSet::default(),
@@ -112,6 +120,17 @@ impl Worker {
             return 0;
         }
         (self.occupancy_ns + self.backlog.cost_ns() + self.parked_ns) / u64::from(self.n_slots())
+    }
+
+    /// It has told its state.
+    pub(super) fn note_status(&mut self, now: u64, status: WorkerStatus) {
+        self.paused_since = status.is_paused.then(|| self.paused_since.unwrap_or(now));
+        self.status = status;
+    }
+
+    /// What being short of memory counts for, in nanoseconds of waiting.
+    pub(super) fn pause_ns(&self, now: u64) -> u64 {
+        self.paused_since.map_or(0, |since| PAUSED_NS.saturating_add(now.saturating_sub(since).saturating_mul(PAUSED_GROWTH)))
     }
 
     /// Runs that it has been given and can start, or has started.
@@ -268,14 +287,17 @@ impl Worker {
     }
 }
 
+/// Whether a worker is short of memory, nanoseconds of work (a slot, in the index by load), and the worker.
+type Place = (bool, u64, WorkerId);
+
 /// All workers by id, and the schedulable ones by load.
 #[derive(Default)]
 pub(super) struct Workers {
     table: Vec<Option<Box<Worker>>>,
-    /// (occupancy per slot in nanoseconds, worker), of workers that may be given work.
-    by_load: BTreeSet<(u64, WorkerId)>,
-    /// Workers whose backlog is not empty, longest last.
-    by_backlog: BTreeSet<(u64, WorkerId)>,
+    /// Workers that do not retire, the least loaded first; and those whose backlog is not empty, longest last. Those that are
+    /// short of memory come after the others in both.
+    by_load: BTreeSet<Place>,
+    by_backlog: BTreeSet<Place>,
     /// Workers by the name that restrictions use.
     by_name: FxHashMap<String, SmallVec<[WorkerId; 1]>>,
     n_connected: u32,
@@ -288,7 +310,7 @@ impl Workers {
         }
         self.by_name.entry(hello.name.clone()).or_default().push(id);
         self.table[id.index()] = Some(Box::new(Worker::new(hello)));
-        self.by_load.insert((0, id));
+        self.by_load.insert((false, 0, id));
         self.n_connected += 1;
     }
 
@@ -300,8 +322,8 @@ impl Workers {
                 self.by_name.remove(&worker.hello.name);
             }
         }
-        self.by_load.remove(&(load(&worker), id));
-        self.by_backlog.remove(&(worker.backlog.cost_ns(), id));
+        self.by_load.remove(&load_place(id, &worker));
+        self.by_backlog.remove(&backlog_place(id, &worker));
         self.n_connected -= 1;
         Some(worker)
     }
@@ -326,46 +348,46 @@ impl Workers {
     /// Change a worker and keep the indexes true.
     pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         let worker = self.table.get_mut(id.index())?.as_deref_mut()?;
-        let (old_load, old_backlog, was_retiring) = (load(worker), worker.backlog.cost_ns(), worker.is_retiring);
+        let (old_load, old_backlog, was_retiring) = (load_place(id, worker), backlog_place(id, worker), worker.is_retiring);
         let result = change(worker);
-        let (new_load, new_backlog) = (load(worker), worker.backlog.cost_ns());
+        let (new_load, new_backlog) = (load_place(id, worker), backlog_place(id, worker));
         if old_load != new_load || was_retiring != worker.is_retiring {
-            self.by_load.remove(&(old_load, id));
+            self.by_load.remove(&old_load);
             if !worker.is_retiring {
-                self.by_load.insert((new_load, id));
+                self.by_load.insert(new_load);
             }
         }
         if old_backlog != new_backlog {
-            self.by_backlog.remove(&(old_backlog, id));
-            if new_backlog > 0 {
-                self.by_backlog.insert((new_backlog, id));
+            self.by_backlog.remove(&old_backlog);
+            if new_backlog.1 > 0 {
+                self.by_backlog.insert(new_backlog);
             }
         }
         Some(result)
     }
 
-    /// Schedulable workers, least loaded first.
+    /// Schedulable workers, least loaded first; those that are short of memory last.
     pub(super) fn least_loaded(&self) -> impl Iterator<Item = WorkerId> {
-        self.by_load.iter().map(|(_, id)| *id)
+        self.by_load.iter().map(|(_, _, id)| *id)
     }
 
-    /// Schedulable workers, most loaded first.
-    pub(super) fn most_loaded(&self) -> impl Iterator<Item = WorkerId> {
-        self.by_load.iter().rev().map(|(_, id)| *id)
+    /// Schedulable workers that are (or are not) short of memory, most loaded first.
+    pub(super) fn most_loaded(&self, is_paused: bool) -> impl Iterator<Item = WorkerId> {
+        self.by_load.range(those_that_are(is_paused)).rev().map(|(_, _, id)| *id)
     }
 
-    /// The worker with the longest backlog.
-    pub(super) fn longest_backlog(&self) -> Option<WorkerId> {
-        self.by_backlog.last().map(|(_, id)| *id)
+    /// The worker with the longest backlog of those that are (or are not) short of memory.
+    pub(super) fn longest_backlog(&self, is_paused: bool) -> Option<WorkerId> {
+        self.by_backlog.range(those_that_are(is_paused)).next_back().map(|(_, _, id)| *id)
     }
 
     /// Panics when an index does not match the table.
     pub(super) fn validate(&self) {
         for (id, worker) in self.iter() {
-            assert_eq!(self.by_load.contains(&(load(worker), id)), !worker.is_retiring, "{id}: load index");
+            assert_eq!(self.by_load.contains(&load_place(id, worker)), !worker.is_retiring, "{id}: load index");
             worker.backlog.validate();
-            let backlog_ns = worker.backlog.cost_ns();
-            assert_eq!(self.by_backlog.contains(&(backlog_ns, id)), backlog_ns > 0, "{id}: backlog index");
+            let place = backlog_place(id, worker);
+            assert_eq!(self.by_backlog.contains(&place), place.1 > 0, "{id}: backlog index");
             for (at, (name, total)) in worker.hello.resources.iter().enumerate() {
                 let free = worker.free_resources[at];
                 assert!(free >= -1e-9 && free <= total + 1e-9, "{id}: {free} of {total} {name} free");
@@ -376,6 +398,14 @@ impl Workers {
     }
 }
 
-fn load(worker: &Worker) -> u64 {
-    (worker.occupancy_ns + worker.parked_ns) / u64::from(worker.n_slots())
+fn load_place(id: WorkerId, worker: &Worker) -> Place {
+    (worker.status.is_paused, (worker.occupancy_ns + worker.parked_ns) / u64::from(worker.n_slots()), id)
+}
+
+fn backlog_place(id: WorkerId, worker: &Worker) -> Place {
+    (worker.status.is_paused, worker.backlog.cost_ns(), id)
+}
+
+fn those_that_are(is_paused: bool) -> RangeInclusive<Place> {
+    (is_paused, 0, WorkerId(0))..=(is_paused, u64::MAX, WorkerId(u32::MAX))
 }

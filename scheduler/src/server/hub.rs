@@ -21,7 +21,7 @@ const VALIDATE_LIMIT: usize = 2_000;
 /// What the readers tell the hub.
 pub(super) enum News {
     WorkerJoined { worker: WorkerId, hello: WorkerHello, outbox: Outbox<ToWorker>, connection: Connection },
-    WorkerGone { worker: WorkerId },
+    WorkerGone { worker: WorkerId, reason: String },
     ClientJoined { client: ClientId, hello: ClientHello, outbox: Outbox<ToClient>, connection: Connection },
     ClientGone { client: ClientId },
     Events(Vec<Event>),
@@ -106,10 +106,10 @@ impl Hub {
                 self.workers.insert(worker, Peer { outbox, connection });
                 self.machine.handle(now, Event::WorkerJoined { worker, hello }, &mut self.out);
             }
-            News::WorkerGone { worker } => {
+            News::WorkerGone { worker, reason } => {
                 self.workers.remove(&worker);
                 let was_graceful = self.leaving.remove(&worker);
-                self.machine.handle(now, Event::WorkerLost { worker, was_graceful }, &mut self.out);
+                self.machine.handle(now, Event::WorkerLost { worker, was_graceful, reason }, &mut self.out);
             }
             News::ClientJoined { client, hello, outbox, connection } => {
                 self.clients.insert(client, Peer { outbox, connection });

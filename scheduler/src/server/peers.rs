@@ -60,8 +60,8 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
     };
-    finish(&connection, reason, &format!("worker {worker}")).await;
-    let _ = news.send(News::WorkerGone { worker }).await;
+    let reason = finish(&connection, reason, &format!("worker {worker}")).await;
+    let _ = news.send(News::WorkerGone { worker, reason }).await;
 }
 
 /// Another version means other messages, so nothing after the hello could be understood.
@@ -151,13 +151,14 @@ where
     }
 }
 
-async fn finish(connection: &Connection, reason: Option<String>, who: &str) {
+/// End the connection if it has not ended; why it did.
+async fn finish(connection: &Connection, reason: Option<String>, who: &str) -> String {
     if let (Some(reason), false) = (&reason, connection.is_closed()) {
         connection.close_misbehaved(reason);
     } else {
         connection.close("done");
     }
     let end = connection.closed().await;
-    let reason = reason.unwrap_or_default();
-    tracing::info!(who, %end, reason, "disconnected");
+    tracing::info!(who, %end, reason = reason.as_deref().unwrap_or_default(), "disconnected");
+    reason.unwrap_or_else(|| end.to_string())
 }

@@ -156,7 +156,7 @@ impl Farm {
             self.say(peer, WorkerEvent::WatchLost { from: worker });
             self.say(peer, WorkerEvent::PeerGone { peer: worker });
         }
-        self.tell(Event::WorkerLost { worker, was_graceful: false });
+        self.tell(Event::WorkerLost { worker, was_graceful: false, reason: "it was killed".to_owned() });
     }
 
     /// The client submits a graph.

@@ -109,7 +109,7 @@ impl Cluster {
                 }
             }
         }
-        self.event(Event::WorkerLost { worker, was_graceful });
+        self.event(Event::WorkerLost { worker, was_graceful, reason: "it was lost".to_owned() });
     }
 
     pub(crate) fn client(&mut self, name: &str) -> ClientId {

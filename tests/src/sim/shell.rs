@@ -88,7 +88,7 @@ impl World {
         for task in &suspects {
             *self.n_suspect_deaths.entry(*task).or_default() += 1;
         }
-        self.tell_scheduler(Event::WorkerLost { worker, was_graceful });
+        self.tell_scheduler(Event::WorkerLost { worker, was_graceful, reason: "cut".to_owned() });
         // What only a task needed that has failed for this death has been let go before it was its turn to be blamed.
         for task in suspects.iter().filter(|task| self.scheduler.task_state(**task) == Some(TaskState::Released)) {
             self.n_suspect_deaths.entry(*task).and_modify(|n_deaths| *n_deaths -= 1);

@@ -222,8 +222,9 @@ async fn work(
                 return Err(WorkerError::Refused { address: config.scheduler, reason });
             }
             Outcome::Exhausted { reason } => {
-                connection.close(&reason);
-                return Err(WorkerError::Exhausted { reason });
+                let error = WorkerError::Exhausted { reason };
+                connection.close(&error.to_string());
+                return Err(error);
             }
             Outcome::Lost { reason } => (None, reason),
         };
