@@ -312,7 +312,8 @@ pub struct WorkerStatus {
     pub nbytes_results: u64,
     /// Bytes reserved for fetches in flight.
     pub nbytes_in_flight: u64,
-    /// Bytes that tasks on slots are expected to need for their results and for what is read back for them.
+    /// Bytes that tasks on slots are expected to need beside their inputs and for what is read back for them, and bytes that were
+    /// read back for others and are being sent.
     pub nbytes_reserved: u64,
     /// Bytes of results that are in spill files only.
     pub nbytes_spilled: u64,
