@@ -6,14 +6,17 @@
 //!
 //! Large allocations are chunks and partitions, which are written as a whole. The kernel is asked to back them with huge pages:
 //! a page of 4 KiB costs more to be found, cleared and mapped than to be filled.
+//!
+//! It also counts what each thread allocates in big pieces, so that a worker can tell how much memory a run takes.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 
 use mimalloc::MiMalloc;
 use rustix::mm::{Advice, madvise};
 
 #[global_allocator]
-static ALLOCATOR: HugePages = HugePages;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A huge page, on the machines where this matters.
 const HUGE_PAGE_NBYTES: usize = 2 << 20;
@@ -21,35 +24,85 @@ const HUGE_PAGE_NBYTES: usize = 2 << 20;
 /// Allocations from this size on get huge pages: at least one lies within, and at most half is in pages that are shared or small.
 const LARGE_NBYTES: usize = 4 << 20;
 
-/// mimalloc, with huge pages for large allocations.
-struct HugePages;
+/// Smaller pieces are not counted: they are many, and add up to little.
+const COUNTED_NBYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Bytes that this thread has allocated and not freed since it began to count, and the most that they were.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
+}
+
+/// mimalloc, with huge pages for large allocations and a count of what each thread has.
+struct Allocator;
 
 #[expect(unsafe_code, reason = "an allocator is unsafe to be and to call")]
-// SAFETY: every call goes to mimalloc, which keeps the contract. Advice changes how memory is backed and nothing about what is in it.
-unsafe impl GlobalAlloc for HugePages {
+// SAFETY: every call goes to mimalloc, which keeps the contract. Advice changes how memory is backed and nothing about what is in
+// it. Counting touches thread-local integers without destructors only: it neither allocates nor panics.
+unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count_new(layout.size());
         // SAFETY: the caller's promise is the one that mimalloc asks for; here and below.
         advised(unsafe { MiMalloc.alloc(layout) }, layout.size())
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count_new(layout.size());
         // SAFETY: as above.
         advised(unsafe { MiMalloc.alloc_zeroed(layout) }, layout.size())
     }
 
     #[inline]
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        count_gone(layout.size());
         // SAFETY: as above; what was given out came from there.
         unsafe { MiMalloc.dealloc(start, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, new_nbytes: usize) -> *mut u8 {
+        // Both are there while one is copied to the other.
+        count_new(new_nbytes);
+        count_gone(layout.size());
         // SAFETY: as above.
         advised(unsafe { MiMalloc.realloc(start, layout, new_nbytes) }, new_nbytes)
     }
+}
+
+#[inline]
+fn count_new(nbytes: usize) {
+    if nbytes >= COUNTED_NBYTES {
+        count(nbytes as i64);
+    }
+}
+
+#[inline]
+fn count_gone(nbytes: usize) {
+    if nbytes >= COUNTED_NBYTES {
+        count(-(nbytes as i64));
+    }
+}
+
+fn count(nbytes: i64) {
+    // A thread that is ending counts nothing any more.
+    let _ = LIVE.try_with(|live| {
+        let now = live.get() + nbytes;
+        live.set(now);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now)));
+    });
+}
+
+/// Begin to count what this thread allocates.
+pub(crate) fn begin_count() {
+    LIVE.set(0);
+    PEAK.set(0);
+}
+
+/// The most that this thread had allocated at once since it began to count.
+pub(crate) fn peak() -> u64 {
+    u64::try_from(PEAK.get()).unwrap_or(0)
 }
 
 /// `start` itself, after asking for huge pages if that is the start of something large. Refusal is no failure: pages are small then.
@@ -88,6 +141,22 @@ mod tests {
     use rask_worker::store::memory::resident_nbytes;
 
     use super::*;
+
+    #[test]
+    fn the_most_that_a_thread_had_at_once_is_known() {
+        let other = vec![1_u8; 3 << 20];
+        begin_count();
+        let kept = vec![1_u8; 1 << 20];
+        drop(vec![1_u8; 4 << 20]);
+        std::thread::spawn(|| drop(vec![1_u8; 64 << 20])).join().unwrap();
+        drop(other);
+        drop(vec![1_u8; 2 << 20]);
+        let mut growing = Vec::with_capacity(8);
+        growing.extend(kept.iter().take(100));
+        assert!((5 << 20..(5 << 20) + (1 << 16)).contains(&peak()), "{}", peak());
+        begin_count();
+        assert_eq!(peak(), 0);
+    }
 
     #[test]
     fn what_is_free_is_returned() {

@@ -53,6 +53,10 @@ fn main() -> ExitCode {
 
 fn execute(arguments: Arguments) -> anyhow::Result<Exit> {
     rask_worker::store::memory::when_short(allocator::give_back);
+    rask_worker::store::memory::meter_with(rask_worker::store::memory::Meter {
+        begin: allocator::begin_count,
+        peak: allocator::peak,
+    });
     let settings = Settings::load(&arguments.global)?;
     logging::start(&settings)?;
     match arguments.command {

@@ -112,6 +112,8 @@ pub struct LocalCluster {
     scheduler: Process,
     address: SocketAddr,
     state_dir: tempfile::TempDir,
+    options: ClusterOptions,
+    n_started: u32,
 }
 
 impl LocalCluster {
@@ -140,14 +142,27 @@ impl LocalCluster {
         // What it prints later must not fill the pipe.
         stderr.map(|mut stderr| std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink())));
         let _spill_dir = options.spill_dir.clone().map(SpillDir);
-        let mut cluster = Self { workers: Vec::new(), _spill_dir, scheduler, address, state_dir };
-        for idx in 0..options.n_workers {
-            cluster.add_worker(&options, &format!("worker-{idx}")).map_err(spawn_error)?;
+        let n_workers = options.n_workers;
+        let mut cluster = Self { workers: Vec::new(), _spill_dir, scheduler, address, state_dir, options, n_started: 0 };
+        for _ in 0..n_workers {
+            cluster.start_worker()?;
         }
         Ok(cluster)
     }
 
-    fn add_worker(&mut self, options: &ClusterOptions, name: &str) -> std::io::Result<()> {
+    /// Start one more worker, without waiting until it has joined; its process id.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start_worker(&mut self) -> Result<u32, ClusterError> {
+        let name = format!("worker-{}", self.n_started);
+        self.n_started += 1;
+        let program = self.options.binary.display().to_string();
+        self.spawn_worker(&name).map_err(|source| ClusterError::Spawn { program, source })
+    }
+
+    fn spawn_worker(&mut self, name: &str) -> std::io::Result<u32> {
+        let options = &self.options;
         let mut command = command(options, &self.state_dir);
         command.args(["worker", "--scheduler", &self.address.to_string(), "--name", name]);
         command.args(["--threads", &options.n_slots.to_string()]).stdout(Stdio::null());
@@ -160,8 +175,29 @@ impl LocalCluster {
         }
         let mut child = command.spawn()?;
         let leash = child.stdin.take();
+        let id = child.id();
         self.workers.push(Process { child, _leash: leash });
-        Ok(())
+        Ok(id)
+    }
+
+    /// Kill a worker as the system does that runs out of memory: it can do nothing before it ends. Whether there was one with
+    /// this process id.
+    pub fn kill_worker(&mut self, process: u32) -> bool {
+        let before = self.workers.len();
+        // Dropping it kills it and waits until it has ended.
+        self.workers.retain(|worker| worker.child.id() != process);
+        self.workers.len() < before
+    }
+
+    /// Workers that have ended by themselves since this was last asked, and whether they said that all was well.
+    pub fn take_ended_workers(&mut self) -> Vec<(u32, bool)> {
+        let mut ended = Vec::new();
+        self.workers.retain_mut(|worker| {
+            let status = worker.child.try_wait().ok().flatten();
+            ended.extend(status.map(|status| (worker.child.id(), status.success())));
+            status.is_none()
+        });
+        ended
     }
 
     /// The scheduler's address.

@@ -7,6 +7,7 @@
 //! that both sides make it piece by piece, while the piece is in the processor's cache anyway. Which results exist, and what a
 //! failure leads to, is decided elsewhere.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -111,10 +112,26 @@ pub trait PartSource: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Room for sending the result or part, when that is so big that not everybody may be sent theirs at once: to be waited for
+    /// before the result is looked for, and kept until it is sent.
+    fn room_to_send<'a>(&'a self, item: &'a PartRequest) -> Option<BoxFuture<'a, Room>> {
+        let _ = item;
+        None
+    }
+
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
     fn watched_by(&self, watcher: Watcher) {
         drop(watcher);
     }
+}
+
+/// Room that something takes while it is being sent; given back when dropped.
+pub type Room = Box<dyn Any + Send + Sync>;
+
+/// A result or part that is to be sent.
+pub(crate) struct Found {
+    pub(crate) value: Option<Value>,
+    pub(crate) room: Option<Room>,
 }
 
 /// Why an item did not come.
@@ -329,10 +346,10 @@ async fn agree(
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
         let mut finding = Finding::new(source, item);
-        let value = loop {
+        let Found { value, room } = loop {
             match finding.wait().await {
-                Found::Value(value) => break value,
-                Found::NotYet => {
+                Sought::Found(found) => break found,
+                Sought::NotYet => {
                     reply.add(frame_of(&ItemHeader::Reading).map_err(ServeError::Garbage)?).await?;
                     reply.flush().await?;
                 }
@@ -348,6 +365,9 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
         for buffer in buffers {
             if buffer.len() as u64 >= LATE_CHECKSUM_NBYTES { reply.add_long(buffer).await? } else { reply.add(buffer).await? }
         }
+        if room.is_some() {
+            reply.flush().await?;
+        }
     }
     Ok(reply.finish().await?)
 }
@@ -361,35 +381,48 @@ fn frame_of(header: &ItemHeader) -> Result<Bytes, CodecError> {
 /// A result or part on its way from wherever a source has it, which may be a slow disk or a long line before one.
 pub(crate) enum Finding<'a> {
     AtHand(Option<Value>),
-    Reading { reading: BoxFuture<'a, Option<Value>>, n_signs: u32 },
+    Later { found: BoxFuture<'a, Found>, n_signs: u32 },
 }
 
 /// What [`Finding::wait`] comes to.
-pub(crate) enum Found {
-    /// The result, or that there is none.
-    Value(Option<Value>),
+pub(crate) enum Sought {
+    Found(Found),
     /// It is time for a sign of life.
     NotYet,
 }
 
 impl<'a> Finding<'a> {
     pub(crate) fn new(source: &'a dyn PartSource, item: &'a PartRequest) -> Self {
-        match source.get(item) {
-            Some(value) => Finding::AtHand(Some(value)),
-            None => Finding::Reading { reading: source.read_back(item), n_signs: 0 },
+        let room = source.room_to_send(item);
+        if room.is_none()
+            && let Some(value) = source.get(item)
+        {
+            return Finding::AtHand(Some(value));
         }
+        let found = Box::pin(async move {
+            let room = match room {
+                Some(room) => Some(room.await),
+                None => None,
+            };
+            let value = match source.get(item) {
+                Some(value) => Some(value),
+                None => source.read_back(item).await,
+            };
+            Found { value, room }
+        });
+        Finding::Later { found, n_signs: 0 }
     }
 
     /// Wait for it, or until whoever asked should hear that it is still being looked for.
-    pub(crate) async fn wait(&mut self) -> Found {
+    pub(crate) async fn wait(&mut self) -> Sought {
         match self {
-            Finding::AtHand(value) => Found::Value(value.take()),
-            Finding::Reading { reading, n_signs } => match tokio::time::timeout(SIGN_OF_LIFE_INTERVAL, reading).await {
-                Ok(value) => Found::Value(value),
-                Err(_elapsed) if *n_signs >= MAX_SIGNS_OF_LIFE => Found::Value(None),
+            Finding::AtHand(value) => Sought::Found(Found { value: value.take(), room: None }),
+            Finding::Later { found, n_signs } => match tokio::time::timeout(SIGN_OF_LIFE_INTERVAL, found).await {
+                Ok(found) => Sought::Found(found),
+                Err(_elapsed) if *n_signs >= MAX_SIGNS_OF_LIFE => Sought::Found(Found { value: None, room: None }),
                 Err(_elapsed) => {
                     *n_signs += 1;
-                    Found::NotYet
+                    Sought::NotYet
                 }
             },
         }

@@ -13,7 +13,7 @@ pub use crate::report::{
 };
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -107,6 +107,13 @@ pub enum ToWorker {
     Free {
         /// The results.
         tasks: Vec<TaskId>,
+    },
+    /// A replica that [`FromWorker::Burdened`] asked about has to stay.
+    Keep {
+        /// The result.
+        task: TaskId,
+        /// The run that made it, as asked.
+        attempt: Attempt,
     },
     /// Forget the bodies of a graph.
     ForgetGraph {
@@ -253,6 +260,21 @@ pub enum FromWorker {
         /// Bytes moved.
         nbytes: u64,
     },
+    /// A replica that was fetched for runs here takes memory that is short: may it go? The answer is a [`ToWorker::Free`] of it,
+    /// or [`ToWorker::Keep`].
+    Burdened {
+        /// The result.
+        task: TaskId,
+        /// The run that made it.
+        attempt: Attempt,
+    },
+    /// A result was written to a spill file.
+    Spilled {
+        /// Whose result.
+        graph: GraphId,
+        /// Its size in memory.
+        nbytes: u64,
+    },
     /// The answer to [`ToWorker::Revoke`].
     Revoked {
         /// The task.
@@ -292,7 +314,8 @@ pub struct WorkerStatus {
     pub nbytes_results: u64,
     /// Bytes reserved for fetches in flight.
     pub nbytes_in_flight: u64,
-    /// Bytes that tasks on slots are expected to need for their results and for what is read back for them.
+    /// Bytes that tasks on slots are expected to need beside their inputs and for what is read back for them, and bytes that were
+    /// read back for others and are being sent.
     pub nbytes_reserved: u64,
     /// Bytes of results that are in spill files only.
     pub nbytes_spilled: u64,

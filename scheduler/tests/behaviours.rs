@@ -191,6 +191,7 @@ fn a_worker_that_speaks_for_another_changes_nothing() {
             FromWorker::Failed { task, attempt, failure: no_luck() },
             FromWorker::Revoked { task, attempt, given_up: true },
             FromWorker::Executing { task, attempt },
+            FromWorker::Burdened { task, attempt },
             FromWorker::Lost { task },
             FromWorker::NotReplicated { task },
             FromWorker::InputLost { task: y, attempt, input: other, holders: vec![honest] },
@@ -221,6 +222,19 @@ fn a_worker_that_speaks_for_another_changes_nothing() {
 }
 
 #[test]
+fn what_workers_write_to_spill_files_is_in_the_graphs_statistics() {
+    let mut cluster = Cluster::with_workers(held_back(1.0), &[1, 1]);
+    cluster.submit("client", "g", graph("x; y* <- x"), 0);
+    cluster.submit("client", "h", graph("z*"), 0);
+    let (g, h) = (cluster.graphs["g"], cluster.graphs["h"]);
+    for (worker, graph, nbytes) in [("w0", g, 70), ("w1", g, 7), ("w1", h, 500)] {
+        cluster.say(cluster.worker(worker), FromWorker::Spilled { graph, nbytes });
+    }
+    cluster.run_to_end();
+    assert_eq!((cluster.stats[&g].nbytes_spilled, cluster.stats[&h].nbytes_spilled), (77, 500));
+}
+
+#[test]
 fn what_nobody_offers_is_told_in_the_status_until_somebody_comes_who_does() {
     let mut cluster = Cluster::with_workers(Config { no_worker_grace: Duration::MAX, ..held_back(1.0) }, &[1]);
     cluster.submit("client", "g", graph("x[3]* gpu=2; y* on=elsewhere; z*"), 0);
@@ -248,6 +262,9 @@ fn a_worker_that_says_what_cannot_be_is_closed_and_believed_nothing_more() {
         finished(task(0, 0), 1, u64::MAX),
         FromWorker::Executing { task: task(0, 0), attempt: Attempt(5) },
         FromWorker::FetchedParts { graph: GraphId(3), nbytes: 1 },
+        FromWorker::Spilled { graph: GraphId(3), nbytes: 1 },
+        FromWorker::Spilled { graph: GraphId(0), nbytes: u64::MAX },
+        FromWorker::Burdened { task: task(0, 0), attempt: Attempt(2) },
         FromWorker::Fetched { task: task(0, 0), attempt: Attempt(2), nbytes: 8, from: WorkerId(1), duration_us: 1 },
         FromWorker::Failed { task: task(0, 5), attempt: Attempt(1), failure: no_luck() },
         FromWorker::Revoked { task: task(0, 1), attempt: Attempt(9), given_up: true },

@@ -150,6 +150,12 @@ fn command(cluster: &mut Cluster, line: &str) {
             let (worker, attempt) = cluster.take_run(task);
             cluster.say(worker, FromWorker::InputLost { task, attempt, input, holders: vec![holder] });
         }
+        // burdened TASK WORKER: WORKER asks whether its replica of TASK may go
+        "burdened" => {
+            let (task, worker) = (cluster.task(words[1]), cluster.worker(words[2]));
+            let attempt = cluster.machine.attempt(task);
+            cluster.say(worker, FromWorker::Burdened { task, attempt });
+        }
         "lost" => {
             let (task, worker) = (cluster.task(words[1]), cluster.worker(words[2]));
             cluster.say(worker, FromWorker::Lost { task });

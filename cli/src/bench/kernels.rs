@@ -152,6 +152,27 @@ struct FillArgs {
     n_parts: usize,
 }
 
+/// Arguments of `bench.blend`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BlendArgs {
+    seed: u64,
+    nbytes: usize,
+}
+
+/// The seed of what a `bench.blend` with this seed of its own makes of inputs whose numbers have these sums.
+pub(super) fn blended_seed(seed: u64, sums: impl IntoIterator<Item = u64>) -> u64 {
+    let mix = |number: u64| (number ^ (number >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let all = sums.into_iter().fold(mix(seed), |all, sum| mix(all.rotate_left(7) ^ sum));
+    (all ^ (all >> 32)) & 0x3fff_ffff
+}
+
+fn blend(_ctx: &TaskContext, args: &BlendArgs, inputs: &[Value]) -> Result<Value, KernelError> {
+    let sums = inputs.iter().map(sum_of).collect::<Result<Vec<u64>, KernelError>>()?;
+    let bytes = bytes_of_chunk(blended_seed(args.seed, sums), args.nbytes);
+    Ok(Value::new(Opaque(bytes.into())))
+}
+
 /// The numbers of a chunk: without a pattern that a compressor would find, and cheap.
 fn numbers(seed: u64) -> impl Iterator<Item = u64> {
     let first = (seed + 1) << 32;
@@ -161,12 +182,16 @@ fn numbers(seed: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-fn fill(_ctx: &TaskContext, args: &FillArgs, _inputs: &[Value]) -> Result<Value, KernelError> {
-    let mut bytes = Vec::with_capacity(args.nbytes);
-    for number in numbers(args.seed).take(args.nbytes / 8) {
+fn bytes_of_chunk(seed: u64, nbytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(nbytes);
+    for number in numbers(seed).take(nbytes / 8) {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    let bytes = Bytes::from(bytes);
+    bytes
+}
+
+fn fill(_ctx: &TaskContext, args: &FillArgs, _inputs: &[Value]) -> Result<Value, KernelError> {
+    let bytes = Bytes::from(bytes_of_chunk(args.seed, args.nbytes));
     if args.n_parts == 0 {
         return Ok(Value::new(Opaque(bytes)));
     }
@@ -191,15 +216,32 @@ fn join(_ctx: &TaskContext, _args: &NoArgs, inputs: &[Value]) -> Result<Value, K
 }
 
 fn total(_ctx: &TaskContext, _args: &NoArgs, inputs: &[Value]) -> Result<Value, KernelError> {
-    let sums = inputs.iter().map(|input| {
-        let (numbers, rest) = input.expect::<Opaque>("a chunk or a sum")?.0.as_chunks::<8>();
-        if !rest.is_empty() {
-            return Err(KernelError("a chunk has eight bytes a number".to_owned()));
-        }
-        Ok(numbers.iter().fold(0, |sum: u64, number| sum.wrapping_add(u64::from_le_bytes(*number))))
-    });
+    let sums = inputs.iter().map(sum_of);
     let sum = sums.collect::<Result<Vec<u64>, KernelError>>()?.into_iter().fold(0, u64::wrapping_add);
     Ok(Value::new(Opaque(sum.to_le_bytes().to_vec().into())))
+}
+
+/// The sum of the numbers of a result.
+fn sum_of(value: &Value) -> Result<u64, KernelError> {
+    let (numbers, rest) = value.expect::<Opaque>("a chunk or a sum")?.0.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(KernelError("a chunk has eight bytes a number".to_owned()));
+    }
+    Ok(numbers.iter().fold(0, |sum: u64, number| sum.wrapping_add(u64::from_le_bytes(*number))))
+}
+
+/// Whether `value` is the chunk of `nbytes` that `seed` makes, number by number.
+pub(super) fn is_chunk(value: &Value, seed: u64, nbytes: u64) -> bool {
+    let Ok(Opaque(bytes)) = value.expect::<Opaque>("a chunk") else { return false };
+    let (found, rest) = bytes.as_chunks::<8>();
+    let expected = numbers(seed).map(u64::to_le_bytes);
+    rest.is_empty() && bytes.len() as u64 == nbytes && found.iter().zip(expected).all(|(found, expected)| *found == expected)
+}
+
+/// The sum of the numbers of part `part` of a chunk of `n_parts`.
+pub(super) fn sum_of_part(seed: u64, nbytes: u64, part: u64, n_parts: u64) -> u64 {
+    let bound = |part: u64| usize::try_from(nbytes / 8 * part / n_parts).unwrap_or(usize::MAX);
+    numbers(seed).skip(bound(part)).take(bound(part + 1) - bound(part)).fold(0, u64::wrapping_add)
 }
 
 /// The sum of the numbers of a chunk.
@@ -265,8 +307,19 @@ fn register_chunks(registry: &mut Registry) {
             "n_parts": { "type": "integer", "minimum": 0, "description": "Parts of the result; 0 for a whole." },
         },
     });
+    let blend_schema = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["seed", "nbytes"],
+        "properties": {
+            "seed": { "type": "integer", "minimum": 0, "description": "Which numbers, together with the inputs." },
+            "nbytes": { "type": "integer", "minimum": 0, "description": "Size of the result, a multiple of 8." },
+        },
+    });
     let spec = |name, output, doc, args_schema| OperatorSpec { name, version: 1, inputs: Arity::any(), output, doc, args_schema };
     registry.register(spec("bench.fill", "bytes", "Make a chunk of numbers, or several parts of one.", fill_schema), fill);
+    let doc = "Make a chunk of numbers that depend on every number of the inputs and on the inputs' order.";
+    registry.register(spec("bench.blend", "bytes", doc, blend_schema), blend);
     registry.register(spec("bench.join", "bytes", "Put parts together.", no_args.clone()), join);
     registry.register(spec("bench.total", "bytes", "Add up the numbers of all inputs.", no_args), total);
 }

@@ -139,7 +139,7 @@ fn fill(graph: &mut GraphBuilder, seed: u32, nbytes: u64, n_parts: u32) -> TaskI
 }
 
 /// Tasks that add up `sources`, as a tree; its root.
-fn add_up(graph: &mut GraphBuilder, sources: Vec<Source>) -> TaskIdx {
+pub(super) fn add_up(graph: &mut GraphBuilder, sources: Vec<Source>) -> TaskIdx {
     let (family, body) = (graph.family("total"), graph.body(Body::single("bench.total", 1, "{}")));
     let mut member = 0;
     let mut add = |graph: &mut GraphBuilder, sources: &[Source]| {

@@ -9,6 +9,7 @@ mod overhead;
 mod parcels;
 mod patterns;
 mod scale;
+mod soak;
 mod taskbench;
 mod transfer;
 
@@ -41,6 +42,9 @@ enum Bench {
     Scale(scale::ScaleArgs),
     /// Run workloads of several times the workers' memory, and see what memory they take. Prints a JSON object a workload.
     Memory(memory::MemoryArgs),
+    /// Run mixed graphs above the workers' memory for a long time, while workers come, go and are killed. Ends with an error
+    /// when an answer was wrong or anything has leaked.
+    Soak(soak::SoakArgs),
     /// Find the smallest tasks that still use half of the machine: METG(50 %) of the patterns of Task Bench.
     ///
     /// The granularity of tasks is wall time x slots / tasks. Efficiency is the share of the peak, which is what the same
@@ -142,6 +146,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         Bench::Overhead(args) => overhead::run(&args),
         Bench::Memory(args) => memory::run(&args),
         Bench::Scale(args) => scale::run(&args),
+        Bench::Soak(args) => soak::run(&args),
         Bench::Taskbench(args) => taskbench::run(&args),
         Bench::Transfer(args) => transfer::run(&args),
         Bench::Machine(args) => {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rask_graphs::{Encoded, Value};
+use rask_graphs::Encoded;
 use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -21,7 +21,7 @@ use super::reading::places;
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MAX_LENT, MEMORY_FROM_NBYTES, Place, READ_FROM_NBYTES, Wish};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{Finding, Found, PartRequest, PartSource};
+use crate::data::{Finding, Found, PartRequest, PartSource, Room, Sought};
 
 /// Requests of one peer that wait; a worker has two.
 const MAX_REQUESTS: usize = 64;
@@ -32,10 +32,27 @@ const MAX_BIG_ANSWERS: usize = 2;
 
 /// An answer, or the promise of one.
 enum Answer {
-    Short { frame: Bytes, buffers: Vec<Bytes> },
-    There { frame: Bytes, loan: Loan },
-    Big { copying: JoinHandle<io::Result<InMemory>>, item: PartRequest, encoded: Encoded, _room: OwnedSemaphorePermit },
-    Kept { item: PartRequest, encoded: Encoded, memory: InMemory },
+    Short {
+        frame: Bytes,
+        buffers: Vec<Bytes>,
+    },
+    There {
+        frame: Bytes,
+        loan: Loan,
+    },
+    Big {
+        copying: JoinHandle<io::Result<InMemory>>,
+        item: PartRequest,
+        encoded: Encoded,
+        _turn: OwnedSemaphorePermit,
+        _room: Option<Room>,
+    },
+    Kept {
+        item: PartRequest,
+        encoded: Encoded,
+        memory: InMemory,
+        _room: Option<Room>,
+    },
 }
 
 /// A file, its length, and where the buffers of a result are in it.
@@ -48,13 +65,14 @@ struct InMemory {
 /// What the peer reads where it is, the oldest first.
 struct Lent {
     results: Mutex<VecDeque<Loan>>,
-    room: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 /// Buffers that have to stay where they are.
 struct Loan {
     _buffers: Vec<Bytes>,
-    _room: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+    _room: Option<Room>,
 }
 
 impl Lent {
@@ -67,7 +85,7 @@ impl Lent {
 struct Giving<'a> {
     kept: &'a KeptFiles,
     /// For copies.
-    room: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     /// When the peer reads results where they are.
     lent: Option<&'a Lent>,
 }
@@ -75,11 +93,11 @@ struct Giving<'a> {
 /// Answer requests until the peer ends it.
 pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &KeptFiles) -> io::Result<()> {
     let (mut reader, mut writer) = socket::split(stream);
-    let lent = Lent { results: Mutex::default(), room: Arc::new(Semaphore::new(MAX_LENT)) };
+    let lent = Lent { results: Mutex::default(), turns: Arc::new(Semaphore::new(MAX_LENT)) };
     let Some(Wish::Reads(reads)) = read_wish(&mut reader).await? else {
         return Err(socket::garbage("whether it reads has to be said first"));
     };
-    let giving = Giving { kept, room: Arc::new(Semaphore::new(MAX_BIG_ANSWERS)), lent: reads.then_some(&lent) };
+    let giving = Giving { kept, turns: Arc::new(Semaphore::new(MAX_BIG_ANSWERS)), lent: reads.then_some(&lent) };
     let (requests_in, mut requests) = mpsc::channel::<Vec<PartRequest>>(MAX_REQUESTS);
     let (answers_in, mut answers) = mpsc::channel(MAX_ANSWERS);
     // Not held up by answers: some of them wait for the word that others have been taken.
@@ -97,10 +115,10 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
         while let Some(items) = requests.recv().await {
             for item in items {
                 let mut finding = Finding::new(source, &item);
-                let value = loop {
+                let found = loop {
                     match finding.wait().await {
-                        Found::Value(value) => break value,
-                        Found::NotYet => {
+                        Sought::Found(found) => break found,
+                        Sought::NotYet => {
                             let sign = Answer::Short { frame: frame(&Handed::Reading)?, buffers: Vec::new() };
                             if answers_in.send(sign).await.is_err() {
                                 return Ok(());
@@ -108,7 +126,7 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
                         }
                     }
                 };
-                if answers_in.send(giving.answer(item, value).await?).await.is_err() {
+                if answers_in.send(giving.answer(item, found).await?).await.is_err() {
                     return Ok(());
                 }
             }
@@ -138,11 +156,11 @@ async fn read_wish(reader: &mut Reader) -> io::Result<Option<Wish<'static>>> {
 }
 
 impl Giving<'_> {
-    async fn answer(&self, item: PartRequest, value: Option<Value>) -> io::Result<Answer> {
+    async fn answer(&self, item: PartRequest, found: Found) -> io::Result<Answer> {
         let short = |message: &Handed<'_>| Ok(Answer::Short { frame: frame(message)?, buffers: Vec::new() });
         // Its description does not fit a frame: QUIC, which is asked then, says so.
         let elsewhere = || short(&Handed::NotThisWay);
-        let Some(value) = value else { return short(&Handed::NotThere) };
+        let Found { value: Some(value), room } = found else { return short(&Handed::NotThere) };
         let encoded = match value.encode() {
             Ok(encoded) => encoded,
             Err(error) => return short(&Handed::NotSendable(error.to_string())),
@@ -151,25 +169,27 @@ impl Giving<'_> {
         let lengths: Vec<u64> = encoded.buffers.iter().map(|buffer| buffer.len() as u64).collect();
         let nbytes = lengths.iter().sum::<u64>();
         if let Some(lent) = self.lent.filter(|_| nbytes >= READ_FROM_NBYTES) {
-            let Ok(frame) = frame(&found(&item, &encoded, Place::There(places(&encoded.buffers)))) else { return elsewhere() };
-            let room = Arc::clone(&lent.room).acquire_owned().await.map_err(io::Error::other)?;
-            return Ok(Answer::There { frame, loan: Loan { _buffers: encoded.buffers, _room: room } });
+            let Ok(frame) = frame(&described(&item, &encoded, Place::There(places(&encoded.buffers)))) else {
+                return elsewhere();
+            };
+            let turn = Arc::clone(&lent.turns).acquire_owned().await.map_err(io::Error::other)?;
+            return Ok(Answer::There { frame, loan: Loan { _buffers: encoded.buffers, _turn: turn, _room: room } });
         }
         if nbytes < MEMORY_FROM_NBYTES {
-            let Ok(frame) = frame(&found(&item, &encoded, Place::Here(lengths))) else { return elsewhere() };
+            let Ok(frame) = frame(&described(&item, &encoded, Place::Here(lengths))) else { return elsewhere() };
             return Ok(Answer::Short { frame, buffers: encoded.buffers });
         }
         if let Some((file, nbytes, buffers)) = self.kept.find(&encoded.buffers) {
-            return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers } });
+            return Ok(Answer::Kept { item, encoded, memory: InMemory { file, nbytes, buffers }, _room: room });
         }
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
         let copied = encoded.buffers.clone();
         let copying = spawn_blocking(move || {
             let (buffers, nbytes) = lay_out(lengths);
             let file = Arc::new(seal_copy(&copied, &buffers, nbytes)?);
             Ok(InMemory { file, nbytes, buffers })
         });
-        Ok(Answer::Big { copying, item, encoded, _room: room })
+        Ok(Answer::Big { copying, item, encoded, _turn: turn, _room: room })
     }
 }
 
@@ -187,8 +207,8 @@ async fn write_answer(answer: Answer, writer: &mut Writer, lent: &Lent) -> io::R
             }
             Ok(())
         }
-        Answer::Kept { item, encoded, memory } => hand(&item, &encoded, memory, writer).await,
-        Answer::Big { copying, item, encoded, _room } => match copying.await.map_err(io::Error::other).flatten() {
+        Answer::Kept { item, encoded, memory, _room } => hand(&item, &encoded, memory, writer).await,
+        Answer::Big { copying, item, encoded, _turn, _room } => match copying.await.map_err(io::Error::other).flatten() {
             Ok(memory) => hand(&item, &encoded, memory, writer).await,
             // No descriptors or no memory left, both of which QUIC can do without.
             Err(error) => {
@@ -201,7 +221,7 @@ async fn write_answer(answer: Answer, writer: &mut Writer, lent: &Lent) -> io::R
 
 async fn hand(item: &PartRequest, encoded: &Encoded, memory: InMemory, writer: &mut Writer) -> io::Result<()> {
     let InMemory { file, nbytes, buffers } = memory;
-    let Ok(message) = frame(&found(item, encoded, Place::Memory { nbytes, buffers })) else {
+    let Ok(message) = frame(&described(item, encoded, Place::Memory { nbytes, buffers })) else {
         return writer.add(frame(&Handed::NotThisWay)?).await;
     };
     match writer.write_with_file(message, file.as_fd()).await {
@@ -213,7 +233,7 @@ async fn hand(item: &PartRequest, encoded: &Encoded, memory: InMemory, writer: &
     }
 }
 
-fn found<'a>(item: &PartRequest, encoded: &'a Encoded, place: Place) -> Handed<'a> {
+fn described<'a>(item: &PartRequest, encoded: &'a Encoded, place: Place) -> Handed<'a> {
     Handed::Found { item: *item, kind: encoded.kind.into(), header: encoded.header.clone(), place }
 }
 

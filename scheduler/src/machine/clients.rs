@@ -381,7 +381,7 @@ fn stats(core: &Core, graph: GraphId) -> GraphStats {
         n_executions: run.n_executions,
         seconds: run.ended_at.unwrap_or(core.now).since(run.accepted_at).as_secs_f64(),
         nbytes_transferred: run.nbytes_transferred,
-        nbytes_spilled: 0,
+        nbytes_spilled: run.nbytes_spilled,
         n_workers: core.workers.len(),
     }
 }

@@ -24,12 +24,13 @@ pub(super) fn breach(core: &Core, message: &FromWorker) -> Option<String> {
         FromWorker::Fetched { task, attempt, nbytes, duration_us, .. } => {
             never_given(core, *task, *attempt).or_else(|| absurd(*nbytes, *duration_us))
         }
-        FromWorker::FetchedParts { graph, nbytes } => {
+        FromWorker::FetchedParts { graph, nbytes } | FromWorker::Spilled { graph, nbytes } => {
             let is_unheard_of = (*graph >= GraphId(core.next_graph)).then(|| format!("there has never been a graph {graph}"));
             is_unheard_of.or_else(|| absurd(*nbytes, 0))
         }
         FromWorker::Failed { task, attempt, .. }
         | FromWorker::Revoked { task, attempt, .. }
+        | FromWorker::Burdened { task, attempt }
         | FromWorker::Executing { task, attempt } => never_given(core, *task, *attempt),
         FromWorker::InputLost { task, attempt, input, .. } => {
             never_given(core, *task, *attempt).or_else(|| never_was(core, *input)).or_else(|| no_input_of(core, *task, *input))

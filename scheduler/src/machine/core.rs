@@ -195,6 +195,13 @@ impl Core {
         }
     }
 
+    /// A result of `graph` was written to a spill file.
+    pub(super) fn count_spilled(&mut self, graph: GraphId, nbytes: u64) {
+        if let Some(run) = self.graphs.get_mut(&graph) {
+            run.nbytes_spilled += nbytes;
+        }
+    }
+
     /// Have `graph` looked at when the turn ends.
     pub(super) fn note_maybe_over(&mut self, graph: GraphId) {
         if let Some(run) = self.graphs.get(&graph) {

@@ -196,6 +196,8 @@ pub(super) struct GraphRun {
     pub(super) has_news: bool,
     pub(super) n_executions: u32,
     pub(super) nbytes_transferred: u64,
+    /// Bytes of its results that were written to spill files.
+    pub(super) nbytes_spilled: u64,
     pub(super) failures: Vec<Arc<TaskFailure>>,
     pub(super) cause_of: FxHashMap<TaskIdx, u32>,
     /// Clients to tell when a result is in memory.
@@ -249,6 +251,7 @@ impl GraphRun {
             has_news: false,
             n_executions: 0,
             nbytes_transferred: 0,
+            nbytes_spilled: 0,
             failures: Vec::new(),
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),

@@ -215,6 +215,8 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             add_holder(core, worker, task, attempt, out);
         }
         FromWorker::FetchedParts { graph, nbytes } => core.count_transferred(graph, nbytes),
+        FromWorker::Burdened { task, attempt } => replicas::let_go_if_possible(core, task, attempt, worker, out),
+        FromWorker::Spilled { graph, nbytes } => core.count_spilled(graph, nbytes),
         FromWorker::Revoked { task, attempt, given_up } => {
             if transitions::is_current(core, task, attempt, worker) {
                 stealing::answered(core, task, given_up, out);

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use rask_graphs::{Part, Source, TaskId, WorkerId};
+use rask_comm::message::ToWorker;
+use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, WorkerId};
 use smallvec::SmallVec;
 
 use super::config::Fault;
@@ -272,6 +273,50 @@ fn shrink(core: &mut Core, task: TaskId, out: &mut Actions) {
         core.counters.n_replicas_dropped += 1;
         holders::drop_replica(core, task, holder, out);
     }
+}
+
+/// `worker` asks whether its replica of `task` may go. It may when others have it who stay, and nothing that was given to
+/// anybody counts on this one.
+pub(super) fn let_go_if_possible(core: &mut Core, task: TaskId, attempt: Attempt, worker: WorkerId, out: &mut Actions) {
+    let may_go = core.task(task).is_some_and(|entry| {
+        let is_retiring = |holder: &WorkerId| core.workers.get(*holder).is_none_or(|worker| worker.is_retiring);
+        let stays = entry.holders.iter().any(|holder| *holder != worker && !is_retiring(holder));
+        let is_current = entry.state == TaskState::Memory && entry.attempt == attempt && entry.holders.contains(&worker);
+        is_current && stays && !entry.holders.iter().any(is_retiring)
+    });
+    if may_go && !is_counted_on(core, task, worker) {
+        core.counters.n_replicas_dropped += 1;
+        holders::drop_replica(core, task, worker, out);
+    } else {
+        out.tell_worker(worker, ToWorker::Keep { task, attempt });
+    }
+}
+
+/// Whether a run that was given to `worker` has `task` as an input, or one that may be fetching it, or a group that it is in.
+fn is_counted_on(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    let holders = &core.entry(task).holders;
+    let counts_on_it = |consumer: TaskId| {
+        let entry = core.entry(consumer);
+        let backup = core.speculation.backups.get(&consumer).map(|backup| backup.worker);
+        let mut runs_at = std::iter::once(entry.worker).chain(backup);
+        entry.state == TaskState::Processing && runs_at.any(|at| at == worker || !holders.contains(&at))
+    };
+    let run = core.run(task.graph);
+    let by_own_graph = run.dependents(Node::Task(task.idx)).any(|at| match run.dependent(at) {
+        Node::Task(idx) => counts_on_it(run.task_id(idx)),
+        Node::Group(_) | Node::External(_) => true,
+    });
+    let users = run.external_users.get(&task.idx).map(Vec::as_slice).unwrap_or_default();
+    by_own_graph || users.iter().any(|&(graph, external)| is_counted_on_by(core, graph, external, counts_on_it))
+}
+
+/// Whether `counts_on_it` says so of a task of `graph` that has the external result of this number as an input.
+fn is_counted_on_by(core: &Core, graph: GraphId, external: u32, counts_on_it: impl Fn(TaskId) -> bool) -> bool {
+    let Some(run) = core.graphs.get(&graph) else { return false };
+    run.dependents(Node::External(external)).any(|at| match run.dependent(at) {
+        Node::Task(idx) => counts_on_it(run.task_id(idx)),
+        Node::Group(_) | Node::External(_) => true,
+    })
 }
 
 /// The hot table names only what is in memory and being fetched, and what is parked is counted.

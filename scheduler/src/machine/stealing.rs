@@ -4,7 +4,8 @@
 //! asked, gives up only what it has not started, and names the attempt. Only an idle worker steals, one run at a time, from the
 //! end of a busy worker's list, and only what it would finish earlier, transfers and moves under way included. So a run that
 //! has been moved starts at once, and nothing goes back and forth. Runs shorter than a message's way are left where they are, as far
-//! as is known: what an operator takes is learned while its runs go on, and counts for those that were given before.
+//! as is known: what an operator takes is learned while its runs go on, and counts for those that were given before. What a worker
+//! cannot start for want of memory is taken from it in any case.
 //!
 //! Dask keeps candidates in levels of transfer over compute; here a bounded look at the latest runs of the most loaded workers
 //! takes the one of the lowest level, without an index to keep for every task.
@@ -75,15 +76,19 @@ fn forget_latest_ended(core: &mut Core, worker: WorkerId) {
 /// The run of `victim` that costs least to move in proportion to what it takes, if `thief` would finish one earlier.
 fn candidate_of(core: &Core, victim: WorkerId, thief: WorkerId) -> Option<TaskId> {
     let entry = core.workers.get(victim)?;
+    // One that is short of memory may not be able to start what it has, however little that is.
+    let is_stuck = entry.status.is_paused && entry.status.n_executing == 0;
     // As many as it has slots are executing, whether or not it has said so.
-    if entry.n_ready().saturating_sub(entry.n_outgoing) <= entry.n_slots() {
+    let n_executing = if is_stuck { 0 } else { entry.n_slots() };
+    if entry.n_ready().saturating_sub(entry.n_outgoing) <= n_executing {
         return None;
     }
     let ready_ns = entry.occupancy_ns - entry.early_ns;
     let levels = entry.given.iter().rev().take(N_RUNS).filter_map(|&(task, attempt)| {
         let run = core.task(task).filter(|_| is_given(core, task, attempt, victim))?;
         let estimate = placement::estimate_ns(core, task);
-        if run.is_early() || run.has(MOVING) || estimate < MIN_STEALABLE_NS || !placement::may_run(core, task, thief, true) {
+        let is_long = is_stuck || estimate >= MIN_STEALABLE_NS;
+        if run.is_early() || run.has(MOVING) || !is_long || !placement::may_run(core, task, thief, true) {
             return None;
         }
         // What it takes may have been learned since it was given; then the others have been misjudged likewise.
@@ -93,7 +98,7 @@ fn candidate_of(core: &Core, victim: WorkerId, thief: WorkerId) -> Option<TaskId
         let wait = wait.saturating_add(entry.pause_ns(core.now_ns()));
         let missing = dispatch::missing_nbytes(core, task, thief);
         let transfer = if missing == 0 { 0 } else { placement::transfer_ns(core, victim, thief, missing, estimate, false) };
-        let is_worth_it = transfer < wait && !replicas::has_to_wait(core, task, thief);
+        let is_worth_it = (is_stuck || transfer < wait) && !replicas::has_to_wait(core, task, thief);
         is_worth_it.then(|| (level(transfer, u64::from(estimate)), task))
     });
     levels.min_by_key(|(level, _)| *level).map(|(_, task)| task)

@@ -405,7 +405,7 @@ impl Farm {
         self.ran.push(Ran { worker, family, name, ended: self.now });
         self.put(worker, FetchItem::whole(task, attempt));
         let duration_us = (self.now - begun).as_micros() as u64;
-        let finished = WorkerEvent::ExecutionFinished { task, attempt, nbytes, n_parts: 0, duration_us };
+        let finished = WorkerEvent::ExecutionFinished { task, attempt, nbytes, n_parts: 0, duration_us, nbytes_peak: 0 };
         self.tell_worker(worker, vec![finished]);
     }
 

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rask_comm::message::{
-    ClientHello, FailureKind, FromClient, FromWorker, GroupMember, RunFailure, SubmitOptions, ToClient, ToWorker, WorkerHello,
-    WorkerStatus,
+    ClientHello, FailureKind, FromClient, FromWorker, GraphStats, GroupMember, RunFailure, SubmitOptions, ToClient, ToWorker,
+    WorkerHello, WorkerStatus,
 };
 use rask_comm::time::Time;
 use rask_graphs::graph::Input;
@@ -38,6 +38,8 @@ pub(crate) struct Cluster {
     /// Actions in words since the log was last taken.
     pub(crate) log: Vec<String>,
     pub(crate) n_messages: usize,
+    /// Of graphs that have ended.
+    pub(crate) stats: BTreeMap<GraphId, GraphStats>,
     n_workers: u32,
 }
 
@@ -54,6 +56,7 @@ impl Cluster {
             groups_told: BTreeMap::new(),
             first: BTreeMap::new(),
             log: Vec::new(),
+            stats: BTreeMap::new(),
             n_messages: 0,
             n_workers: 0,
         }
@@ -277,6 +280,7 @@ impl Cluster {
                 self.log.push(format!("{name}: free {}", names.join(" ")));
             }
             ToWorker::Replicate { input } => self.log.push(format!("{name}: replicate {}", self.name_of(input.task))),
+            ToWorker::Keep { task, .. } => self.log.push(format!("{name}: keep {}", self.name_of(task))),
             ToWorker::Leave => self.log.push(format!("{name}: leave")),
             ToWorker::Close { reason } => self.log.push(format!("{name}: close {reason}")),
             ToWorker::Welcome { .. } | ToWorker::Body { .. } | ToWorker::Peer { .. } | ToWorker::ForgetGraph { .. } => {}
@@ -294,7 +298,8 @@ impl Cluster {
                 if failure.worker.is_empty() { String::new() } else { format!(" on {}", failure.worker) },
                 failure.message
             )),
-            ToClient::GraphEnded { graph, .. } => {
+            ToClient::GraphEnded { graph, stats } => {
+                self.stats.insert(graph, stats);
                 let of = self.graphs.iter().find(|(_, id)| **id == graph).map_or_else(String::new, |(name, _)| name.clone());
                 self.log.push(format!("{name}: ended {of}"));
             }

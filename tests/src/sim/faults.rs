@@ -183,6 +183,12 @@ pub(super) fn draw_memory(dice: &mut Dice) -> MemoryConfig {
     memory
 }
 
+/// Draw how big the disk is: as big as need be, or about as big as the memory.
+pub(super) fn draw_disk(dice: &mut Dice, memory: &MemoryConfig) -> u64 {
+    let is_small = memory.can_spill && dice.chance(30);
+    if is_small { dice.between(0, memory.limit.saturating_mul(2)) } else { u64::MAX }
+}
+
 impl World {
     /// Put this seed's faults into the future.
     pub(super) fn plan_faults(&mut self) {
@@ -429,6 +435,7 @@ impl World {
                 continue;
             }
             self.processes[process].is_disk_full = false;
+            self.processes[process].disk_limit = u64::MAX;
             // A process that stands still goes on by itself within seconds; waking it now would disorder its messages.
             self.set_memory_short(process, false);
             self.push(self.now, Delivery::Connect { process });

@@ -144,7 +144,9 @@ fn build_workers(world: &mut World, options: Options) -> u64 {
             config.blame_after = Duration::from_micros(world.dice.magnitude(1, 100_000));
         }
         config.fault = options.worker_fault;
-        world.processes.push(Process::new(format!("worker-{at}"), n_slots, resources, config));
+        let mut process = Process::new(format!("worker-{at}"), n_slots, resources, config);
+        process.disk_limit = faults::draw_disk(&mut world.dice, &config.memory);
+        world.processes.push(process);
         let start = world.dice.below(5_000);
         world.push_in(start, Delivery::Connect { process: at });
     }

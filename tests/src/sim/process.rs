@@ -49,6 +49,8 @@ pub(super) struct Process {
     pub(super) timer_at: Option<Time>,
     pub(super) disk: Disk,
     pub(super) is_disk_full: bool,
+    /// Bytes of its spill files at most.
+    pub(super) disk_limit: u64,
     /// Items asked for and not answered.
     pub(super) n_fetching: usize,
     /// Whether the machine has been told that memory is short.
@@ -77,6 +79,7 @@ impl Process {
             timer_at: None,
             disk: Disk::default(),
             is_disk_full: false,
+            disk_limit: u64::MAX,
             n_fetching: 0,
             is_told_short: false,
         }
@@ -457,7 +460,14 @@ impl World {
         *self.n_successes.entry(task).or_default() += 1;
         if run.is_interrupted {
             // As the real slot: nobody wants the result.
-            let event = Event::ExecutionFinished { task, attempt, nbytes: plan.nbytes, n_parts: plan.n_parts, duration_us: 0 };
+            let event = Event::ExecutionFinished {
+                task,
+                attempt,
+                nbytes: plan.nbytes,
+                n_parts: plan.n_parts,
+                duration_us: 0,
+                nbytes_peak: 0,
+            };
             self.tell_worker(conn, event);
             return;
         }
@@ -465,7 +475,8 @@ impl World {
         self.processes[at].put(task, Part::WHOLE, stored);
         self.processes[at].damaged.remove(&task);
         let duration_us = self.now.since(run.began).as_micros() as u64;
-        let event = Event::ExecutionFinished { task, attempt, nbytes: plan.nbytes, n_parts: plan.n_parts, duration_us };
+        let event =
+            Event::ExecutionFinished { task, attempt, nbytes: plan.nbytes, n_parts: plan.n_parts, duration_us, nbytes_peak: 0 };
         self.tell_worker(conn, event);
     }
 

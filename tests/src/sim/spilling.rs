@@ -42,6 +42,11 @@ impl Process {
         self.store.iter().filter(|((task, part), _)| is_there(*task, *part)).map(|(_, stored)| stored.nbytes).sum()
     }
 
+    /// Bytes of results in files, in memory too or not.
+    fn nbytes_on_disk(&self) -> u64 {
+        self.disk.files.iter().filter_map(|task| self.store.get(&(*task, Part::WHOLE))).map(|stored| stored.nbytes).sum()
+    }
+
     /// Quiet: the machine's ledger says what is in the store.
     pub(super) fn check_disk(&self, machine: &Machine) {
         let in_files = self.disk.evicted.iter().map(|task| self.store[&(*task, Part::WHOLE)].nbytes).sum::<u64>();
@@ -82,8 +87,10 @@ impl World {
         }
         let process = &mut self.processes[at];
         process.disk.n_writes -= 1;
-        let is_there = process.stored(FetchItem::whole(task, attempt)).is_some();
-        if is_there && process.is_disk_full {
+        let stored = process.stored(FetchItem::whole(task, attempt));
+        let (is_there, nbytes) = (stored.is_some(), stored.map_or(0, |stored| stored.nbytes));
+        let is_full = process.is_disk_full || process.nbytes_on_disk().saturating_add(nbytes) > process.disk_limit;
+        if is_there && is_full {
             self.tell_worker(conn, Event::NotSpilled { task, attempt, reason: SpillFailure::NoSpace });
             return;
         }

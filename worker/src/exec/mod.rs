@@ -17,6 +17,7 @@ mod bodies;
 pub(crate) mod lending;
 mod panics;
 mod ports;
+mod sending;
 mod slot;
 #[cfg(test)]
 mod spill_tests;
@@ -34,16 +35,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rask_comm::message::{FromWorker, ToWorker, Traffic, WorkerStatus};
+use rask_comm::message::{FromWorker, ToWorker};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
 
 use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
 use crate::store::Store;
-use crate::store::memory::give_back;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
 pub use ports::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder};
+use sending::Sending;
 use slot::{IS_BETWEEN_RUNS, Job};
 use spilling::Spilling;
 
@@ -109,6 +110,7 @@ struct Shared {
     timer: Condvar,
     store: Arc<Store>,
     spilling: Spilling,
+    sending: Sending,
     registry: Arc<Registry>,
     uplink: Arc<dyn Uplink>,
     fetcher: Arc<dyn Fetcher>,
@@ -205,6 +207,7 @@ impl WorkerCore {
             timer: Condvar::new(),
             store: Arc::new(Store::new()),
             spilling: Spilling::new(config),
+            sending: Sending::new(config.memory_limit),
             registry,
             uplink,
             fetcher,
@@ -308,16 +311,6 @@ impl WorkerCore {
     /// A peer that watched for results of this worker is gone, or its connection is.
     pub fn peer_gone(&self, peer: WorkerId) {
         self.turn(Event::PeerGone { peer });
-    }
-
-    /// Measure memory and tell the scheduler the state of this worker, `traffic` included. To be called on a thread that brings results here, if there is
-    /// one: while memory is short it returns what that thread keeps.
-    pub fn measure(&self, traffic: Traffic) {
-        if self.shared.spilling.is_tense() {
-            give_back();
-        }
-        let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
-        self.turn(Event::Measured(Box::new(WorkerStatus { rss_nbytes, traffic, ..WorkerStatus::default() })));
     }
 
     /// Ask the scheduler to let this worker go; [`Uplink::end`] follows when it has.

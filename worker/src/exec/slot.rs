@@ -15,10 +15,13 @@ use super::bodies::BodyCell;
 use super::lending::SHORT_US;
 use super::{State, WorkerCore, micros, panics};
 use crate::machine::{Event, FetchItem};
-use crate::store::memory::give_back;
+use crate::store::memory::{give_back, metered};
 
 /// How long a slot looks for work before it sleeps: what a wake-up costs both threads, twice.
 const LOOKING: Duration = Duration::from_micros(100);
+
+/// A slot that lets go of so much of inputs returns memory before it goes on when there is little.
+const MUCH: u64 = 1 << 20;
 
 /// How often it looks before it lets others go first.
 const N_GLANCES: u32 = 50;
@@ -57,7 +60,11 @@ pub(super) fn run(core: &WorkerCore) {
         IS_BETWEEN_RUNS.set(false);
         news = Some(execute(core, &job, &mut values));
         // Inputs may be the last use of a big result: they are freed here, not under the lock.
+        let nbytes: u64 = values.iter().map(Value::nbytes).sum();
         values.clear();
+        if nbytes >= MUCH && core.shared.spilling.is_short() {
+            give_back();
+        }
     }
 }
 
@@ -130,7 +137,7 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
         }
     }
     let begun = Instant::now();
-    let result = compute(core, job, values);
+    let (result, nbytes_peak) = metered(|| compute(core, job, values));
     let duration_us = micros(begun.elapsed());
     if let Some(body) = &job.body {
         body.learn(duration_us);
@@ -143,7 +150,7 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
             if !job.cancelled.load(Ordering::Relaxed) {
                 drop(core.shared.store.put(FetchItem::whole(task, attempt), value));
             }
-            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us }
+            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us, nbytes_peak }
         }
         Err(failure) => Event::ExecutionFailed { task, attempt, failure },
     }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use rask_comm::message::{FailureKind, RunInput};
+use rask_comm::message::{FailureKind, RunInput, Traffic};
 use rask_graphs::Part;
 use rask_graphs::builtin::Opaque;
 
@@ -41,11 +41,17 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 impl Spiller {
-    /// The next `n` messages that are not about the worker's state.
+    /// The next `n` messages that are not about the worker's state, nor about what was spilled.
     fn news(&self, n: usize) -> Vec<FromWorker> {
         let mut news = Vec::new();
         while news.len() < n {
-            news.extend(self.bench.ear.take(1).into_iter().filter(|message| !matches!(message, FromWorker::Status(_))));
+            news.extend(
+                self.bench
+                    .ear
+                    .take(1)
+                    .into_iter()
+                    .filter(|message| !matches!(message, FromWorker::Status(_) | FromWorker::Spilled { .. })),
+            );
         }
         news
     }
@@ -173,8 +179,11 @@ fn a_full_disk_keeps_results_in_memory_says_so_and_recovers() {
     });
     assert_eq!((spiller.bytes(1), spiller.bytes(2).len()), (spiller.bytes(2), 200_000));
     spiller.bench.core.deliver([ToWorker::Free { tasks: vec![id(1)] }]);
+    wait_until("the third is in its file", || {
+        spiller.bench.core.measure(Traffic::default());
+        store.nbytes() == 0
+    });
     is_full(false);
-    assert_eq!(store.nbytes(), 0);
 }
 
 #[test]
@@ -212,4 +221,30 @@ fn freed_results_and_a_worker_that_ends_leave_no_files() {
     spiller.bench.core.shutdown();
     spiller.area.close();
     assert_eq!(fs::read_dir(spiller.base.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn big_results_are_sent_one_after_another_when_memory_is_small_and_count_meanwhile() {
+    let spiller = spiller(0);
+    spiller.spill(0, BIG);
+    spiller.make(1, 0);
+    let core = &spiller.bench.core;
+    assert!(core.needs_room_to_send(&whole(0)) && !core.needs_room_to_send(&whole(1)));
+    let nbytes_lent = || core.inspect(crate::machine::Machine::nbytes_lent);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let first = core.room_to_send(whole(0)).await;
+        assert_eq!(nbytes_lent(), 200_000);
+        let second = tokio::time::timeout(Duration::from_millis(50), core.room_to_send(whole(0)));
+        assert!(second.await.is_err(), "there is room for one");
+        drop(first);
+        assert_eq!(nbytes_lent(), 0);
+        let second = tokio::time::timeout(LONG, core.room_to_send(whole(0))).await.unwrap();
+        // Somebody who takes nothing in does not keep others from theirs for good.
+        let begun = Instant::now();
+        let third = core.room_to_send(whole(0)).await;
+        assert!(begun.elapsed() > Duration::from_secs(1));
+        drop((second, third));
+    });
+    assert_eq!(nbytes_lent(), 0);
 }

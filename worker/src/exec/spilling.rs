@@ -2,7 +2,7 @@
 //!
 //! What takes as long as a disk takes happens here, or on a slot that needs a spilled input, and never under the core's lock.
 //! Reads go before writes: somebody waits for them. Memory is looked at a few times a second, because it can fill faster than
-//! the scheduler is told of it; the machine hears of that only when it is near a threshold.
+//! the scheduler is told of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,16 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rask_comm::message::{Traffic, WorkerStatus};
 use rask_graphs::{Attempt, TaskId, Value};
 
 use super::{CoreConfig, WorkerCore};
-use crate::machine::{Event, FetchItem, SPILL, SpillFailure};
+use crate::machine::{Event, FetchItem, PAUSE, SPILL, SpillFailure};
 use crate::store::memory::{give_back, resident_nbytes};
 use crate::store::spill::{SpillArea, SpillError};
 
 /// How often memory is looked at, and how often while there is little of it.
 const TICK: Duration = Duration::from_millis(100);
 const TENSE_TICK: Duration = Duration::from_millis(20);
+
+/// An idle worker returns what its allocator keeps, after so many ticks, for so many more, when that is more than this share of
+/// the limit: others on this machine have better use for it. (What is left after that is not the allocator's.)
+const IDLE_TICKS: std::ops::Range<u32> = 5..25;
+const IDLE_SHARE: u64 = 16;
 
 /// Whom to give a result, or word that it is not here.
 type Then = Box<dyn FnOnce(Option<Value>) + Send>;
@@ -42,6 +48,8 @@ pub(super) struct Spilling {
     /// Whether there is little memory left. An allocator keeps what a thread has freed for that thread, and takes back what others
     /// have freed of it only there: so each thread that makes results has to return what it can by itself.
     is_tense: AtomicBool,
+    /// Whether there is so little that threads that are busy should do so too.
+    is_short: AtomicBool,
 }
 
 enum Errand {
@@ -60,12 +68,18 @@ impl Spilling {
             queue: Mutex::default(),
             wake: Condvar::new(),
             is_tense: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
         }
     }
 
     /// Whether threads that have nothing else to do should return memory.
     pub(super) fn is_tense(&self) -> bool {
         self.is_tense.load(Ordering::Relaxed)
+    }
+
+    /// Whether threads that have just let go of much should return memory before they go on.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
     }
 
     /// This worker's share of what the process takes.
@@ -118,15 +132,23 @@ impl Spilling {
         }
     }
 
-    /// The state of memory, when the machine should know it.
-    fn measure(&self, was_tense: bool) -> Option<u64> {
-        let rss_nbytes = self.resident_nbytes()?;
-        let is_tense = self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * SPILL.ends;
-        (is_tense || was_tense).then_some(rss_nbytes)
+    /// Whether so much is `percent` of the limit at least.
+    fn is_above(&self, percent: u64, rss_nbytes: u64) -> bool {
+        self.memory_limit > 0 && rss_nbytes >= self.memory_limit / 100 * percent
     }
 }
 
 impl WorkerCore {
+    /// Measure memory and tell the scheduler the state of this worker, `traffic` included. To be called on a thread that brings
+    /// results here, if there is one: while memory is short it returns what that thread keeps.
+    pub fn measure(&self, traffic: Traffic) {
+        if self.shared.spilling.is_tense() {
+            give_back();
+        }
+        let rss_nbytes = self.shared.spilling.resident_nbytes().unwrap_or(0);
+        self.turn(Event::Measured(Box::new(WorkerStatus { rss_nbytes, traffic, ..WorkerStatus::default() })));
+    }
+
     /// Give `then` the result or part, on this thread when it is in memory or not here at all, otherwise once it has been read
     /// back, on the spill thread. One that turns out to be unreadable is lost, and the scheduler is told.
     pub fn read_later(&self, item: FetchItem, then: impl FnOnce(Option<Value>) + Send + 'static) {
@@ -157,10 +179,11 @@ impl WorkerCore {
     /// The life of the spill thread.
     pub(super) fn tend_files(&self) {
         let spilling = &self.shared.spilling;
-        let (mut last_measured, mut is_tense) = (Instant::now(), false);
+        let (mut last_measured, mut is_tense, mut was_near) = (Instant::now(), false, false);
+        let mut n_idle_ticks = 0;
         let mut trouble = Trouble::default();
         loop {
-            let tick = if is_tense { TENSE_TICK } else { TICK };
+            let tick = if was_near { TENSE_TICK } else { TICK };
             match spilling.next(tick) {
                 None => return,
                 Some(Errand::Read(item, then)) => then(self.read_for_peer(&item)),
@@ -177,14 +200,25 @@ impl WorkerCore {
                     self.shared.work.notify_all();
                 }
                 last_measured = Instant::now();
-                let measured = spilling.measure(is_tense);
-                is_tense = measured.is_some_and(|nbytes| nbytes >= spilling.memory_limit / 100 * SPILL.ends);
+                let Some(rss_nbytes) = spilling.resident_nbytes() else { continue };
+                let is_near = spilling.is_above(SPILL.ends, rss_nbytes);
+                spilling.is_short.store(spilling.is_above(PAUSE.ends, rss_nbytes), Ordering::Relaxed);
+                n_idle_ticks = if self.is_idle() { n_idle_ticks + 1 } else { 0 };
+                let unmanaged = rss_nbytes.saturating_sub(self.shared.store.nbytes());
+                let keeps_much = spilling.memory_limit > 0 && unmanaged > spilling.memory_limit / IDLE_SHARE;
+                is_tense = is_near || (keeps_much && IDLE_TICKS.contains(&n_idle_ticks));
                 spilling.is_tense.store(is_tense, Ordering::Relaxed);
-                if let Some(rss_nbytes) = measured {
+                if spilling.memory_limit > 0 {
                     self.turn(Event::MemoryMeasured { rss_nbytes });
                 }
+                was_near = is_near;
             }
         }
+    }
+
+    /// Whether there is nothing to run.
+    fn is_idle(&self) -> bool {
+        self.inspect(|machine| machine.n_executing() == 0 && machine.n_waiting() == 0)
     }
 
     fn read_for_peer(&self, item: &FetchItem) -> Option<Value> {

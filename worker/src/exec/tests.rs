@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
-use rask_comm::message::{FailureKind, Run, RunFailure, RunInput};
+use rask_comm::message::{FailureKind, Run, RunFailure, RunInput, Traffic};
 use rask_graphs::builtin::{Opaque, Parts};
 use rask_graphs::{Arity, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskIdx};
 

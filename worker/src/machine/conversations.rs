@@ -151,12 +151,12 @@ impl World {
                 self.told.insert(FetchItem::whole(task, attempt));
                 return;
             }
-            FromWorker::FetchedParts { .. } => return,
+            FromWorker::FetchedParts { .. } | FromWorker::Spilled { .. } => return,
             FromWorker::Failed { task, attempt, .. }
             | FromWorker::InputLost { task, attempt, .. }
             | FromWorker::Revoked { task, attempt, given_up: true } => (task, attempt),
             FromWorker::Revoked { .. } | FromWorker::Executing { .. } | FromWorker::Status(_) => return,
-            FromWorker::Lost { .. } | FromWorker::NotReplicated { .. } | FromWorker::Retiring => {
+            FromWorker::Burdened { .. } | FromWorker::Lost { .. } | FromWorker::NotReplicated { .. } | FromWorker::Retiring => {
                 panic!("unexpected: {message:?}")
             }
         };

@@ -24,6 +24,8 @@ pub enum Event {
         n_parts: u32,
         /// Time on the slot, in microseconds.
         duration_us: u64,
+        /// The most memory that the run had beside its inputs, result included, as far as that is known; 0 when it is not.
+        nbytes_peak: u64,
     },
     /// A run that [`Action::Execute`] started has failed.
     ExecutionFailed {
@@ -111,6 +113,16 @@ pub enum Event {
         task: TaskId,
         /// The run that made it.
         attempt: Attempt,
+    },
+    /// A result in a file is read back for a peer or a client, and is in memory until [`Event::SentOff`].
+    ReadForOthers {
+        /// Its size.
+        nbytes: u64,
+    },
+    /// What was read back for a peer or a client is sent, or will not be.
+    SentOff {
+        /// Its size, as it was told of.
+        nbytes: u64,
     },
     /// The result of an [`Action::Spill`] is in a file, and in memory still; or it was dropped meanwhile.
     Spilled {

@@ -26,8 +26,10 @@ pub const TARGET: Threshold = Threshold { begins: 60, ends: 55 };
 pub const SPILL: Threshold = Threshold { begins: 70, ends: 65 };
 /// Nothing new is begun, by either.
 pub const PAUSE: Threshold = Threshold { begins: 80, ends: 75 };
-/// The process had better end than go on, by its resident memory.
+/// The process had better end than go on when it stays like this, by its resident memory.
 pub const TERMINATE: Threshold = Threshold { begins: 95, ends: 90 };
+/// It does not have to stay like this for long.
+pub(super) const EXCEEDED: Threshold = Threshold { begins: 120, ends: 120 };
 
 /// What a worker may do with memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +68,8 @@ pub(super) enum Place {
     Memory,
     /// In memory, and it stays there: it cannot be encoded.
     Stuck,
+    /// In memory, a replica, and the scheduler has been asked whether it may go.
+    Offered,
     /// In memory, and being written to a file.
     Writing,
     /// In memory and in a file.
@@ -77,7 +81,7 @@ pub(super) enum Place {
 impl Place {
     fn is_in_memory(self) -> bool {
         match self {
-            Self::Memory | Self::Stuck | Self::Writing | Self::Both => true,
+            Self::Memory | Self::Stuck | Self::Offered | Self::Writing | Self::Both => true,
             Self::File => false,
         }
     }
@@ -91,7 +95,13 @@ pub(super) struct Held {
     pub(super) nbytes: u64,
     /// When it was made, fetched, or last named as an input, in turns of the ledger's clock.
     stamp: u64,
+    /// [`Ledger::inflation`] at that time.
+    age: u32,
+    /// How often it was named as an input, as far as that counts.
+    n_uses: u8,
     pub(super) place: Place,
+    /// Whether it was fetched for runs, and others had it then.
+    pub(super) is_replica: bool,
 }
 
 const _: () = assert!(size_of::<Held>() <= 32);
@@ -113,6 +123,43 @@ pub(super) struct Write {
     nbytes: u64,
 }
 
+/// What it takes to have a result again once it has left memory, and to have it leave, for each byte: read from its file;
+/// asked for again; written and read.
+const COST_IN_FILE: u32 = 16;
+const COST_REPLICA: u32 = 24;
+const COST_WRITE: u32 = 48;
+/// To write and read a file takes as long as so many bytes of it, however short it is.
+const FILE_NBYTES: u64 = 1 << 20;
+/// How often a result was used counts up to here.
+const MAX_USES: u8 = 4;
+
+impl Held {
+    /// What is least worth keeping leaves memory first: Greedy-Dual-Size-Frequency (Cherkasova 1998), where every result is worth
+    /// what it costs for each of its bytes, times its uses, beyond what the last one that left was worth.
+    fn worth(&self) -> u32 {
+        let cost = match (self.place, self.is_replica) {
+            (Place::Both, _) => COST_IN_FILE,
+            (_, true) => COST_REPLICA,
+            (_, false) => COST_WRITE,
+        };
+        let of_file = FILE_NBYTES / self.nbytes.max(1);
+        let cost = u64::from(cost) * (1 + of_file.min(16)) * u64::from(self.n_uses.max(1));
+        self.age.saturating_add(u32::try_from(cost).unwrap_or(u32::MAX))
+    }
+}
+
+/// What may leave memory, in the order in which it is to: the next one last. An entry that was used since is skipped.
+#[derive(Default)]
+struct Victims {
+    /// What is in a file too, or held by others.
+    free: Vec<Victim>,
+    /// What has to be written first.
+    to_write: Vec<Victim>,
+}
+
+/// By what it is worth, then the least recently used.
+type Victim = (u32, u64, TaskId);
+
 pub(super) struct Ledger {
     config: MemoryConfig,
     small: FxHashMap<TaskId, Small>,
@@ -125,19 +172,24 @@ pub(super) struct Ledger {
     nbytes_written: u64,
     /// Expected bytes of the runs on slots.
     nbytes_reserved: u64,
+    /// Bytes that were read back for others and have not been sent yet.
+    nbytes_lent: u64,
+    /// Results that the scheduler has been asked about, and their bytes.
+    n_offered: usize,
+    nbytes_offered: u64,
     n_in_files: usize,
     clock: u64,
-    /// Results that may be spilled or evicted, the next one last. Each was the least recently used when this was made; one
-    /// that was used since is skipped.
-    victims: Vec<(u64, TaskId)>,
+    /// What the last result that left memory was worth.
+    inflation: u32,
+    victims: Victims,
     /// When looking for victims is worth while again.
     next_search: u64,
     writes: SmallVec<[Write; 2]>,
     kinds: Kinds,
 }
 
-/// Sizes of results by the operators that make them: bodies of one graph that differ in their arguments only, a seed or an
-/// offset, make results of much the same size.
+/// What runs need beside their inputs, their results included, by the operators that they apply: bodies of one graph that differ
+/// in their arguments only, a seed or an offset, need much the same.
 #[derive(Default)]
 struct Kinds {
     of_body: FxHashMap<BodyId, u32>,
@@ -188,9 +240,13 @@ impl Ledger {
             nbytes_in_files: 0,
             nbytes_written: 0,
             nbytes_reserved: 0,
+            nbytes_lent: 0,
+            n_offered: 0,
+            nbytes_offered: 0,
             n_in_files: 0,
             clock: 0,
-            victims: Vec::new(),
+            inflation: 0,
+            victims: Victims::default(),
             next_search: 0,
             writes: SmallVec::new(),
             kinds: Kinds::default(),
@@ -228,16 +284,35 @@ impl Ledger {
         self.nbytes_reserved
     }
 
-    /// Bytes of results that will be in files only once what is being written is.
-    pub(super) fn nbytes_being_written(&self) -> u64 {
-        self.writes.iter().map(|write| write.nbytes).sum()
+    /// Bytes that were read back for peers and clients.
+    pub(super) fn nbytes_lent(&self) -> u64 {
+        self.nbytes_lent
+    }
+
+    /// So much is read back for a peer or a client.
+    pub(super) fn lend(&mut self, nbytes: u64) {
+        self.nbytes_lent = self.nbytes_lent.saturating_add(nbytes);
+    }
+
+    pub(super) fn sent_off(&mut self, nbytes: u64) {
+        self.nbytes_lent = self.nbytes_lent.saturating_sub(nbytes);
+    }
+
+    /// Bytes of results that will not be in memory any more once what is being written is, and the scheduler has answered.
+    pub(super) fn nbytes_leaving(&self) -> u64 {
+        self.writes.iter().map(|write| write.nbytes).sum::<u64>() + self.nbytes_offered
+    }
+
+    /// Replicas that the scheduler has been asked about.
+    pub(super) fn n_offered(&self) -> usize {
+        self.n_offered
     }
 
     pub(super) fn n_writes(&self) -> usize {
         self.writes.len()
     }
 
-    /// A whole result is in the store, in memory.
+    /// A whole result is in the store, in memory: made here, or moved here to stay.
     pub(super) fn insert(&mut self, task: TaskId, attempt: Attempt, nbytes: u64, n_parts: u32) {
         self.clock += 1;
         self.nbytes_in_memory += nbytes;
@@ -245,11 +320,19 @@ impl Ledger {
         let (small, held) = match u32::try_from(nbytes) {
             Ok(nbytes) if is_small => (self.small.insert(task, Small { attempt, nbytes }), self.held.remove(&task)),
             Ok(_) | Err(_) => {
-                let held = Held { attempt, n_parts, nbytes, stamp: self.clock, place: Place::Memory };
+                let (stamp, age) = (self.clock, self.inflation);
+                let held = Held { attempt, n_parts, nbytes, stamp, age, n_uses: 0, place: Place::Memory, is_replica: false };
                 (self.small.remove(&task), self.held.insert(task, held))
             }
         };
         self.uncount_both(small, held);
+    }
+
+    /// What was just inserted was fetched for runs: others have it too.
+    pub(super) fn mark_replica(&mut self, task: TaskId) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.is_replica = true;
+        }
     }
 
     /// It is not held any more, wherever it was.
@@ -271,6 +354,10 @@ impl Ledger {
     }
 
     fn uncount(&mut self, held: &Held) {
+        if held.place == Place::Offered {
+            self.n_offered -= 1;
+            self.nbytes_offered -= held.nbytes;
+        }
         if held.place.is_in_memory() {
             self.nbytes_in_memory -= held.nbytes;
         } else {
@@ -288,6 +375,8 @@ impl Ledger {
         let Some(held) = self.held.get_mut(&task).filter(|held| held.attempt == attempt) else { return false };
         self.clock += 1;
         held.stamp = self.clock;
+        held.age = self.inflation;
+        held.n_uses = (held.n_uses + 1).min(MAX_USES);
         true
     }
 
@@ -295,6 +384,10 @@ impl Ledger {
         let Some(mut held) = self.held.get(&task).copied() else { return };
         self.uncount(&held);
         held.place = place;
+        if place == Place::Offered {
+            self.n_offered += 1;
+            self.nbytes_offered += held.nbytes;
+        }
         if place.is_in_memory() {
             self.nbytes_in_memory += held.nbytes;
         } else {
@@ -304,8 +397,13 @@ impl Ledger {
         self.held.insert(task, held);
     }
 
-    /// Bytes that a run of `body` with these inputs is expected to need beyond what is in memory: its result, and what has to
-    /// be read back for it.
+    /// Bytes that the result of `body` is expected to take, and what it works with.
+    pub(super) fn estimate_result(&self, body: BodyId) -> u64 {
+        if self.config.limit == 0 { 0 } else { self.kinds.get(body) }
+    }
+
+    /// Bytes that a run of `body` with these inputs is expected to need beyond what is in memory: its result and what it works
+    /// with, and what has to be read back for it.
     pub(super) fn estimate(&self, body: BodyId, inputs: &[FetchItem]) -> u64 {
         if self.config.limit == 0 {
             return 0;
@@ -360,7 +458,7 @@ impl Ledger {
         }
     }
 
-    /// A result of `body` has turned out to be so big.
+    /// A run of `body` has turned out to need so much, its result included.
     pub(super) fn learn(&mut self, body: BodyId, nbytes: u64) {
         const LEAST: u64 = 64 << 10;
         let is_small = nbytes < LEAST.min(self.config.limit / 1_024);
@@ -379,51 +477,83 @@ impl Ledger {
         self.kinds.forget_graph(graph);
     }
 
-    /// The result that should leave memory next, which is not one of those that `is_pinned` names, and whether it is in a file
-    /// already. Copies of what is in files go first, since that costs nothing; then the least recently used result.
-    pub(super) fn next_victim(&mut self, is_pinned: impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
-        if let Some(found) = self.pop_victim(&is_pinned) {
+    /// The result that should leave memory next, which is not one of those that `is_pinned` names: of what `may_write` allows,
+    /// the one that is least worth keeping.
+    pub(super) fn next_victim(&mut self, may_write: bool, is_pinned: impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
+        if let Some(found) = self.pop_victim(may_write, &is_pinned) {
             return Some(found);
         }
         if self.clock < self.next_search {
             return None;
         }
-        let (min_nbytes, may_write) = (self.config.min_spill_nbytes, self.config.can_spill);
-        let is_victim = |held: &Held| match held.place {
-            Place::Both => true,
-            Place::Memory => may_write && held.nbytes >= min_nbytes,
-            Place::Stuck | Place::Writing | Place::File => false,
-        };
-        let mut found: Vec<(bool, u64, TaskId)> = self
-            .held
-            .iter()
-            .filter(|(_, held)| is_victim(held))
-            .map(|(task, held)| (held.place == Place::Memory, held.stamp, *task))
-            .collect();
-        // Stamps are all different: the order does not depend on that of the table.
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        self.victims = found.into_iter().map(|(_, stamp, task)| (stamp, task)).collect();
-        // A look at everything is paid for by as many events.
-        self.next_search = self.clock + self.held.len() as u64 / 8;
-        self.pop_victim(&is_pinned)
+        self.search();
+        self.pop_victim(may_write, &is_pinned)
     }
 
-    fn pop_victim(&mut self, is_pinned: &impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
-        while let Some((stamp, task)) = self.victims.pop() {
+    fn search(&mut self) {
+        let (min_nbytes, can_spill) = (self.config.min_spill_nbytes, self.config.can_spill);
+        self.victims = Victims::default();
+        for (task, held) in &self.held {
+            let of = match held.place {
+                Place::Both => &mut self.victims.free,
+                Place::Memory if held.nbytes < min_nbytes => continue,
+                Place::Memory if held.is_replica => &mut self.victims.free,
+                Place::Memory if can_spill => &mut self.victims.to_write,
+                Place::Memory | Place::Stuck | Place::Offered | Place::Writing | Place::File => continue,
+            };
+            of.push((held.worth(), held.stamp, *task));
+        }
+        // Stamps are all different: the order does not depend on that of the table.
+        for victims in [&mut self.victims.free, &mut self.victims.to_write] {
+            victims.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        // A look at everything is paid for by as many events.
+        self.next_search = self.clock + self.held.len() as u64 / 8;
+    }
+
+    fn pop_victim(&mut self, may_write: bool, is_pinned: &impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
+        loop {
+            let Victims { free, to_write } = &mut self.victims;
+            let is_free_next = match (free.last(), to_write.last().filter(|_| may_write)) {
+                (Some(free), Some(to_write)) => free <= to_write,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return None,
+            };
+            let (worth, stamp, task) = if is_free_next { free.pop()? } else { to_write.pop()? };
             if let Some(held) = self.held.get(&task)
                 && held.stamp == stamp
-                && matches!(held.place, Place::Memory | Place::Both)
+                && matches!((held.place, is_free_next), (Place::Both, true) | (Place::Memory, _))
+                && (held.is_replica || held.place == Place::Both || !is_free_next)
                 && !is_pinned(task)
             {
+                self.inflation = self.inflation.max(worth);
                 return Some((task, *held));
             }
         }
-        None
     }
 
-    /// A result that [`Ledger::next_victim`] gave, and that cannot go now: it is the next one another time.
+    /// A result that [`Ledger::next_victim`] gave, and that has to be written, cannot go now: it is the next one another time.
     pub(super) fn keep_victim(&mut self, task: TaskId, held: &Held) {
-        self.victims.push((held.stamp, task));
+        self.victims.to_write.push((held.worth(), held.stamp, task));
+    }
+
+    /// The scheduler is asked whether a replica may go.
+    pub(super) fn offer(&mut self, task: TaskId) {
+        self.place(task, Place::Offered);
+    }
+
+    /// The scheduler wants a replica to stay: it counts as any other result from here on.
+    pub(super) fn keep_offered(&mut self, task: TaskId, attempt: Attempt) {
+        if self.held.get(&task).is_some_and(|held| held.attempt == attempt && held.place == Place::Offered) {
+            self.place(task, Place::Memory);
+            if let Some(held) = self.held.get_mut(&task) {
+                held.is_replica = false;
+                // It was the next one to go, and now it has to be written for that.
+                let held = *held;
+                self.keep_victim(task, &held);
+            }
+        }
     }
 
     pub(super) fn begin_write(&mut self, task: TaskId) {
@@ -464,6 +594,8 @@ impl Ledger {
         assert_eq!(nbytes_small + sum(true), self.nbytes_in_memory, "bytes of results in memory");
         assert_eq!(sum(false), self.nbytes_in_files, "bytes of results in files");
         assert_eq!(self.held.values().filter(|held| held.place == Place::File).count(), self.n_in_files, "results in files");
+        let offered = self.held.values().filter(|held| held.place == Place::Offered).map(|held| held.nbytes);
+        assert_eq!((offered.clone().count(), offered.sum::<u64>()), (self.n_offered, self.nbytes_offered), "replicas offered");
         let n_writing = self.held.values().filter(|held| held.place == Place::Writing).count();
         assert!(
             n_writing <= self.writes.len(),

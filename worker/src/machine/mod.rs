@@ -141,7 +141,8 @@ impl Machine {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::SchedulerSaid(message) => self.hear(now, message, out),
-            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us } => {
+            Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us, nbytes_peak } => {
+                self.learn(task, attempt, nbytes.max(nbytes_peak));
                 self.finish(now, FromWorker::Finished { task, attempt, nbytes, n_parts, duration_us }, task, attempt, out);
             }
             Event::ExecutionFailed { task, attempt, failure } => self.fail(now, task, attempt, failure, out),
@@ -162,6 +163,8 @@ impl Machine {
             Event::PeerUnwatches { peer, items } => items.iter().for_each(|item| self.watchers.remove(peer, *item)),
             Event::PeerGone { peer } => self.watchers.remove_peer(peer),
             Event::ResultLost { task, attempt } => self.lose_result(now, task, attempt, out),
+            Event::ReadForOthers { nbytes } => self.ledger.lend(nbytes),
+            Event::SentOff { nbytes } => self.ledger.sent_off(nbytes),
             Event::Spilled { task, attempt } => self.spilled(task, attempt, out),
             Event::NotSpilled { task, attempt, reason } => self.not_spilled(task, attempt, reason),
             Event::Measured(status) => self.measured(now, &status, out),
@@ -205,7 +208,8 @@ impl Machine {
         self.ledger.validate();
         assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
         let is_limited = self.config.memory.limit > 0;
-        let may_start = self.me.is_some() && (!is_limited || (self.is_still() && !self.pressure.is_dire()));
+        // What memory is too short for is looked into by those who can change something.
+        let may_start = self.me.is_some() && (!is_limited || (self.is_still() && self.pressure.can_write()));
         assert!(!may_start || self.executing.is_full() || self.runs.n_ready() == 0, "a slot is free and a run is ready");
     }
 
@@ -268,6 +272,12 @@ impl Machine {
         self.fetching.awaits(from, item)
     }
 
+    /// Bytes that were read back for peers and clients and have not been sent yet.
+    #[must_use]
+    pub fn nbytes_lent(&self) -> u64 {
+        self.ledger.nbytes_lent()
+    }
+
     /// Results that peers watch for.
     #[must_use]
     pub fn n_watched(&self) -> usize {
@@ -317,6 +327,7 @@ impl Machine {
                 self.ledger.forget_graph(graph);
                 out.push(Action::ForgetBodies { graph });
             }
+            ToWorker::Keep { task, attempt } => self.ledger.keep_offered(task, attempt),
             ToWorker::Replicate { input } => self.replicate(&input, out),
             ToWorker::Leave => out.push(Action::Exit),
             ToWorker::Close { reason } => out.push(Action::Close { reason }),
@@ -452,7 +463,6 @@ impl Machine {
         }
         self.story.push(now, task, attempt, Stage::InMemory);
         if let FromWorker::Finished { nbytes, n_parts, .. } = &news {
-            self.ledger.learn(run.body, *nbytes);
             self.ledger.insert(task, attempt, *nbytes, *n_parts);
         }
         out.push(Action::Tell(news));
@@ -463,6 +473,13 @@ impl Machine {
         if !self.config.has_fault(Fault::ForgetWatchers) {
             let watches = self.watchers.take(task, attempt);
             out.extend(watches.into_iter().map(|(to, item)| Action::Push { to, item }));
+        }
+    }
+
+    /// Run `attempt` of `task` needed so much memory beside its inputs.
+    fn learn(&mut self, task: TaskId, attempt: Attempt, nbytes: u64) {
+        if let Some(body) = self.executing.of(task).find(|run| run.attempt == attempt).map(|run| run.body) {
+            self.ledger.learn(body, nbytes);
         }
     }
 

@@ -45,6 +45,9 @@ impl Machine {
         if part.is_whole() {
             if self.held(task).is_none_or(|held| held < attempt) {
                 self.ledger.insert(task, attempt, nbytes, 0);
+                if !waiters.is_empty() {
+                    self.ledger.mark_replica(task);
+                }
             }
             self.story.push(now, task, attempt, Stage::Fetched);
             if !self.config.has_fault(Fault::HideReplica) {

@@ -5,7 +5,14 @@
 //! urgent run first. So memory is exceeded by one thing at most, and every graph gets on.
 //!
 //! **A full disk.** Nothing is lost: what could not be written stays in memory. Once results fill memory up to where nothing
-//! new may begin, the worker says that it is paused. After each report to the scheduler one result is tried again.
+//! new may begin, one thing begins at a time, and only what leaves some memory free; a result that would stay counts twice, so
+//! that what only reads goes on when nothing else can. While nothing may begin the worker says that it is paused. After each
+//! report to the scheduler one result is tried again.
+//!
+//! **Replicas** that were fetched for runs are worth nothing that a peer could not give again, and the scheduler knows whether a
+//! peer still can and whether a run that was given to this worker counts on them. So it is asked first, and nothing is written.
+
+use std::time::Duration;
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, RunInput, WorkerStatus};
 use rask_comm::time::Time;
@@ -13,7 +20,8 @@ use rask_graphs::{Attempt, TaskId};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
-use super::ledger::{MemoryConfig, PAUSE, Place, SPILL, TARGET, TERMINATE, Threshold};
+use super::fetching::Room;
+use super::ledger::{EXCEEDED, MemoryConfig, PAUSE, Place, SPILL, TARGET, TERMINATE, Threshold};
 use super::{Action, Fault, Machine, SpillFailure, Stage};
 
 /// How short memory is.
@@ -25,10 +33,14 @@ pub(super) struct Pressure {
     is_process_full: bool,
     /// By what results take that can go nowhere, too much to begin anything.
     is_ledger_full: bool,
+    /// What the process takes beside what the ledger knows of, without what is only about to be returned.
+    nbytes_beside: u64,
     /// Bytes that the process should take less than when it was measured last.
     nbytes_to_release: u64,
-    /// Measurements in a row in which memory was as good as used up.
+    /// Measurements in a row in which memory was as good as used up, and when that began.
     n_exhausted: u32,
+    exhausted_since: Time,
+    is_told_exhausted: bool,
     is_disk_full: bool,
     /// Whether a full disk may be tried again.
     may_retry: bool,
@@ -36,8 +48,11 @@ pub(super) struct Pressure {
     last_status: WorkerStatus,
 }
 
-/// One such measurement may be of memory that is being given back.
+/// One such measurement may be of memory that is being given back, and so may be many in a short time, unless it grows.
 const MANY_EXHAUSTED: u32 = 2;
+/// What the process takes besides grows in the books by this share of it a measurement.
+const SLOWNESS: u64 = 16;
+const LONG_EXHAUSTED: Duration = Duration::from_secs(1);
 
 impl Pressure {
     pub(super) fn new(config: MemoryConfig) -> Self {
@@ -46,8 +61,11 @@ impl Pressure {
             is_over_target: false,
             is_process_full: false,
             is_ledger_full: false,
+            nbytes_beside: 0,
             nbytes_to_release: 0,
             n_exhausted: 0,
+            exhausted_since: Time::default(),
+            is_told_exhausted: false,
             is_disk_full: false,
             may_retry: false,
             is_told_paused: false,
@@ -59,13 +77,15 @@ impl Pressure {
         self.is_process_full || self.is_ledger_full
     }
 
-    fn can_write(&self) -> bool {
+    pub(super) fn can_write(&self) -> bool {
         self.config.can_spill && !self.is_disk_full
     }
 
-    /// Whether one thing more might be the end: memory is nearly used up, and no result can leave it.
-    pub(super) fn is_dire(&self) -> bool {
-        self.is_beyond(TERMINATE, true, self.last_status.rss_nbytes) && !self.can_write()
+    /// Whether to have `more` in memory beside the `taken` bytes might be the end: no result can leave it. What would not fit into an empty memory
+    /// either is no reason to wait.
+    fn is_dire(&self, taken: u64, more: u64) -> bool {
+        let more = if self.is_beyond(TERMINATE, true, more) { 0 } else { more };
+        !self.can_write() && self.is_beyond(TERMINATE, true, taken.saturating_add(more))
     }
 
     fn is_beyond(&self, threshold: Threshold, was_beyond: bool, nbytes: u64) -> bool {
@@ -73,7 +93,11 @@ impl Pressure {
         self.config.limit > 0 && nbytes >= self.config.share(percent)
     }
 
-    fn measure(&mut self, rss_nbytes: u64) {
+    /// The process takes `rss_nbytes` when the ledger says `used`.
+    fn measure(&mut self, now: Time, rss_nbytes: u64, used: u64) {
+        let beside = rss_nbytes.saturating_sub(used);
+        // Less is believed at once: more may be memory that was freed just now.
+        self.nbytes_beside = beside.min(self.nbytes_beside.saturating_add(beside / SLOWNESS));
         self.last_status.rss_nbytes = rss_nbytes;
         self.is_process_full = self.is_beyond(PAUSE, self.is_process_full, rss_nbytes);
         if self.is_beyond(SPILL, false, rss_nbytes) {
@@ -82,29 +106,64 @@ impl Pressure {
             self.nbytes_to_release = 0;
         }
         if self.is_beyond(TERMINATE, false, rss_nbytes) {
+            if self.n_exhausted == 0 {
+                self.exhausted_since = now;
+            }
             self.n_exhausted = self.n_exhausted.saturating_add(1);
         } else if !self.is_beyond(TERMINATE, true, rss_nbytes) {
             self.n_exhausted = 0;
+            self.is_told_exhausted = false;
         }
+    }
+
+    /// Whether memory has been as good as used up for long while something may still take more of it, or is used up.
+    fn is_exhausted(&self, now: Time, rss_nbytes: u64, is_still: bool) -> bool {
+        let is_long = self.is_beyond(TERMINATE, false, rss_nbytes) && now.since(self.exhausted_since) >= LONG_EXHAUSTED;
+        let is_over = (is_long && !is_still) || self.is_beyond(EXCEEDED, false, rss_nbytes);
+        self.n_exhausted >= MANY_EXHAUSTED && is_over
     }
 }
 
 impl Machine {
+    /// Bytes of memory that the process takes, or will when what was begun is done: as measured, and as the ledger has it, which
+    /// knows sooner.
+    fn nbytes_taken(&self) -> u64 {
+        let by_ledger = self.nbytes_used().saturating_add(self.pressure.nbytes_beside);
+        self.pressure.last_status.rss_nbytes.max(by_ledger)
+    }
+
     /// Bytes of memory that everything takes or is expected to take.
     fn nbytes_used(&self) -> u64 {
         let runs = self.ledger.nbytes_in_memory().saturating_add(self.ledger.nbytes_reserved());
-        runs.saturating_add(self.fetching.nbytes_here()).saturating_add(self.fetching.nbytes_in_flight())
+        runs.saturating_add(self.ledger.nbytes_lent())
+            .saturating_add(self.fetching.nbytes_here())
+            .saturating_add(self.fetching.nbytes_in_flight())
     }
 
     /// Whether nothing is under way that could free memory.
     pub(super) fn is_still(&self) -> bool {
-        self.executing.is_empty() && self.fetching.is_idle() && self.ledger.n_writes() == 0
+        self.executing.is_empty() && self.fetching.is_idle() && self.ledger.n_writes() + self.ledger.n_offered() == 0
+    }
+
+    /// Whether the next run may start although there is no room for it, as the last resort.
+    pub(super) fn may_start_anyway(&mut self) -> bool {
+        let Some(next) = self.runs.peek_ready() else { return true };
+        let (result, needed) = (self.ledger.estimate_result(next.body), self.ledger.estimate(next.body, &next.inputs));
+        !self.pressure.is_dire(self.nbytes_taken(), needed.saturating_add(result))
+    }
+
+    /// What one fetch may take as the last resort.
+    pub(super) fn room_as_last_resort(&self) -> Room {
+        let left = self.config.memory.share(TERMINATE.ends).saturating_sub(self.nbytes_taken());
+        let can_write = self.pressure.can_write();
+        Room { nbytes_in_flight: if can_write { u64::MAX } else { left }, is_last_resort: can_write }
     }
 
     /// Whether a run that is expected to take so much more may start.
     pub(super) fn may_start(&self, estimate: u64) -> bool {
         let config = &self.config.memory;
-        let fits = || self.nbytes_used().saturating_add(estimate) <= config.share(PAUSE.begins);
+        let used = || self.nbytes_used().saturating_add(self.pressure.nbytes_beside);
+        let fits = || used().saturating_add(estimate) <= config.share(PAUSE.begins);
         let is_unlimited = config.limit == 0 || self.config.has_fault(Fault::IgnoreMemory);
         is_unlimited || (!self.pressure.is_paused() && fits())
     }
@@ -114,7 +173,7 @@ impl Machine {
         if self.config.memory.limit == 0 {
             return u64::MAX;
         }
-        let others = self.nbytes_used() - self.fetching.nbytes_in_flight();
+        let others = self.nbytes_used() - self.fetching.nbytes_in_flight() + self.pressure.nbytes_beside;
         self.config.memory.share(PAUSE.begins).saturating_sub(others)
     }
 
@@ -128,8 +187,9 @@ impl Machine {
         };
         let mut is_freed = false;
         while self.excess(wanted) > 0 {
+            let may_write = self.pressure.can_write() || (self.config.memory.can_spill && self.pressure.may_retry);
             let executing = &self.executing;
-            let victim = self.ledger.next_victim(|task| executing.uses(task) || next.contains(&task));
+            let victim = self.ledger.next_victim(may_write, |task| executing.uses(task) || next.contains(&task));
             let Some((task, held)) = victim else { break };
             let attempt = held.attempt;
             if held.place == Place::Both {
@@ -137,8 +197,12 @@ impl Machine {
                 is_freed = true;
                 continue;
             }
-            let may_write = self.pressure.can_write() || (self.config.memory.can_spill && self.pressure.may_retry);
-            if !may_write || self.ledger.n_writes() >= self.config.memory.max_writes {
+            if held.is_replica && !self.config.has_fault(Fault::EvictUnwritten) {
+                self.ledger.offer(task);
+                out.push(Action::Tell(FromWorker::Burdened { task, attempt }));
+                continue;
+            }
+            if self.ledger.n_writes() >= self.config.memory.max_writes {
                 self.ledger.keep_victim(task, &held);
                 break;
             }
@@ -157,11 +221,16 @@ impl Machine {
     /// Bytes that should leave memory beyond those that are on their way out.
     fn excess(&mut self, wanted: u64) -> u64 {
         let config = self.config.memory;
-        let leaving = self.ledger.nbytes_being_written();
+        let leaving = self.ledger.nbytes_leaving();
         let staying = self.nbytes_used().saturating_sub(leaving);
         self.pressure.is_over_target = self.pressure.is_beyond(TARGET, self.pressure.is_over_target, staying);
         let by_target = if self.pressure.is_over_target { staying.saturating_sub(config.share(TARGET.ends)).max(1) } else { 0 };
-        let by_wish = if wanted > 0 { staying.saturating_add(wanted).saturating_sub(config.share(PAUSE.begins)) } else { 0 };
+        let beside = self.pressure.nbytes_beside;
+        let by_wish = if wanted > 0 {
+            staying.saturating_add(wanted).saturating_add(beside).saturating_sub(config.share(PAUSE.begins))
+        } else {
+            0
+        };
         let by_process = self.pressure.nbytes_to_release.saturating_sub(leaving);
         by_target.max(by_wish).max(by_process)
     }
@@ -176,6 +245,9 @@ impl Machine {
     pub(super) fn spilled(&mut self, task: TaskId, attempt: Attempt, out: &mut Vec<Action>) {
         self.pressure.is_disk_full = false;
         let is_held = self.ledger.end_write(task, attempt, Place::Both);
+        if let Some(nbytes) = self.ledger.get(task).map(|held| held.nbytes).filter(|_| is_held) {
+            out.push(Action::Tell(FromWorker::Spilled { graph: task.graph, nbytes }));
+        }
         if is_held
             && !self.executing.uses(task)
             && let Some(nbytes) = self.ledger.get(task).map(|held| held.nbytes)
@@ -211,13 +283,19 @@ impl Machine {
     }
 
     pub(super) fn memory_measured(&mut self, now: Time, rss_nbytes: u64, out: &mut Vec<Action>) {
-        let was_exhausted = self.pressure.n_exhausted >= MANY_EXHAUSTED;
-        self.pressure.measure(rss_nbytes);
-        if self.pressure.n_exhausted < MANY_EXHAUSTED || was_exhausted {
+        self.pressure.measure(now, rss_nbytes, self.nbytes_used());
+        if !self.pressure.is_exhausted(now, rss_nbytes, self.is_still())
+            || std::mem::replace(&mut self.pressure.is_told_exhausted, true)
+        {
             return;
         }
         let limit = self.config.memory.limit;
-        let reason = format!("the process takes {rss_nbytes} bytes of memory, and its limit is {limit}");
+        let (results, lent) = (self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(), self.ledger.nbytes_lent());
+        let (reserved, in_flight) = (self.ledger.nbytes_reserved(), self.fetching.nbytes_in_flight());
+        let reason = format!(
+            "the process takes {rss_nbytes} bytes of memory, and its limit is {limit}; results take {results}, fetches \
+             {in_flight}, what is sent {lent}, and {reserved} are set aside for tasks"
+        );
         if !self.config.memory.fails_tasks {
             out.push(Action::Abort { reason });
             return;
@@ -233,10 +311,11 @@ impl Machine {
     }
 
     /// Whether the scheduler should give this worker nothing. What the process takes may never become less by itself, so a worker
-    /// that has nothing to do, and whose results can leave memory, is given something all the same: it does one thing at a time.
+    /// that has nothing to do, and can have more in memory, is given something all the same: it does one thing at a time.
     fn shows_pause(&self) -> bool {
-        let is_idle = self.runs.len() == 0 && self.is_still() && self.pressure.can_write();
-        self.pressure.is_ledger_full || (self.pressure.is_process_full && !is_idle)
+        let is_idle = self.runs.len() == 0 && self.executing.is_empty() && self.fetching.is_idle();
+        let has_room = !self.pressure.is_dire(self.nbytes_taken(), 0);
+        self.pressure.is_paused() && !(is_idle && has_room)
     }
 
     /// Tell the scheduler at once when it should give this worker no more, or may again.
@@ -255,7 +334,7 @@ impl Machine {
         out.push(Action::Tell(FromWorker::Status(Box::new(WorkerStatus {
             nbytes_results: self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(),
             nbytes_in_flight: self.fetching.nbytes_in_flight(),
-            nbytes_reserved: self.ledger.nbytes_reserved(),
+            nbytes_reserved: self.ledger.nbytes_reserved().saturating_add(self.ledger.nbytes_lent()),
             nbytes_spilled: self.ledger.nbytes_in_files(),
             nbytes_written: self.ledger.nbytes_written(),
             rss_nbytes: self.pressure.last_status.rss_nbytes,

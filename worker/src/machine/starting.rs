@@ -34,11 +34,12 @@ impl Machine {
     /// With nothing in motion, start the most urgent run or failing that one request, whatever it takes, unless that might end
     /// the process. Tells whether it did.
     fn start_one_thing(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
-        if !self.is_still() || self.pressure.is_dire() {
+        if !self.is_still() || !self.may_start_anyway() {
             return false;
         }
         if !self.start_next(now, out) {
-            self.fetching.pump(1, Room { nbytes_in_flight: u64::MAX, is_last_resort: true }, out);
+            let room = self.room_as_last_resort();
+            self.fetching.pump(1, room, out);
         }
         !self.is_still()
     }

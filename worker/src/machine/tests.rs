@@ -71,6 +71,8 @@ fn show_told(message: &FromWorker) -> String {
             format!("told {} lacks {} of [{}]", show_id(*task, *attempt), input.idx.0, holders.join(" "))
         }
         FromWorker::Fetched { task, attempt, .. } => format!("told fetched {}", show_id(*task, *attempt)),
+        FromWorker::Burdened { task, .. } => format!("told burdened {}", task.idx.0),
+        FromWorker::Spilled { .. } => "told spilled".to_owned(),
         FromWorker::FetchedParts { nbytes, .. } => format!("told {nbytes} bytes of parts"),
         FromWorker::Revoked { task, attempt, given_up } => {
             format!("told {} {}", if *given_up { "gave up" } else { "kept" }, show_id(*task, *attempt))
@@ -152,7 +154,9 @@ impl Script {
             "run" => self.say(ToWorker::Run(run_of(rest))),
             "done" => {
                 let (task, attempt) = task();
-                self.handle(Event::ExecutionFinished { task, attempt, nbytes, n_parts: 0, duration_us: 1 })
+                let peak = rest.iter().find_map(|word| word.strip_prefix("peak="));
+                let nbytes_peak = peak.map_or(0, |peak| peak.parse().unwrap());
+                self.handle(Event::ExecutionFinished { task, attempt, nbytes, n_parts: 0, duration_us: 1, nbytes_peak })
             }
             "broke" => {
                 let (task, attempt) = task();
@@ -187,10 +191,13 @@ impl Script {
                 let reason = if word == "full" { SpillFailure::NoSpace } else { SpillFailure::CannotEncode };
                 self.handle(Event::NotSpilled { task: task().0, attempt: task().1, reason })
             }
+            "lend" => self.handle(Event::ReadForOthers { nbytes }),
+            "sent" => self.handle(Event::SentOff { nbytes }),
             "rss" => self.handle(Event::MemoryMeasured { rss_nbytes: rest[0].parse().unwrap() }),
             "cancel" => self.say(ToWorker::Cancel { task: task().0, attempt: task().1 }),
             "revoke" => self.say(ToWorker::Revoke { task: task().0, attempt: task().1 }),
             "free" => self.say(ToWorker::Free { tasks: rest.iter().map(|word| id(word).0).collect() }),
+            "keep" => self.say(ToWorker::Keep { task: task().0, attempt: task().1 }),
             "replicate" => self.say(ToWorker::Replicate { input: source(rest[0]) }),
             "pause" | "resume" => {
                 let limit = self.machine.config.memory.limit;

@@ -19,6 +19,31 @@ pub(crate) fn give_back() {
     }
 }
 
+/// Counts what a thread allocates: a program that knows its allocator can tell how much memory each run takes, besides what is
+/// known of its inputs and its result.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter {
+    /// The calling thread's count begins.
+    pub begin: fn(),
+    /// The most that the calling thread had allocated at once since it began, in bytes, less what it has freed.
+    pub peak: fn() -> u64,
+}
+
+static METER: OnceLock<Meter> = OnceLock::new();
+
+/// Have the memory of runs counted. Only the first call counts.
+pub fn meter_with(meter: Meter) {
+    let _ = METER.set(meter);
+}
+
+/// What `run` returns, and the most memory that this thread allocated meanwhile; 0 when nobody counts it.
+pub(crate) fn metered<T>(run: impl FnOnce() -> T) -> (T, u64) {
+    let Some(meter) = METER.get() else { return (run(), 0) };
+    (meter.begin)();
+    let ran = run();
+    (ran, (meter.peak)())
+}
+
 /// Resident memory of this process in bytes; `None` where the kernel does not say.
 #[must_use]
 pub fn resident_nbytes() -> Option<u64> {

@@ -21,6 +21,7 @@ use spill::{ReadBackError, SpillArea, SpillError, SpillFile};
 struct Held {
     attempt: Attempt,
     nbytes: u64,
+    n_parts: u32,
     /// In memory, in a file, or in both.
     value: Option<Value>,
     file: Option<Arc<SpillFile>>,
@@ -43,8 +44,8 @@ impl Store {
     /// Hold `value` as `item`. Gives back what is not held after that: the older result that was in its place, or `value`
     /// itself when a newer run's result is there already.
     pub fn put(&self, item: FetchItem, value: Value) -> Option<Value> {
-        let nbytes = value.nbytes();
-        let held = Held { attempt: item.attempt, nbytes, value: Some(value), file: None };
+        let (nbytes, n_parts) = (value.nbytes(), value.n_parts());
+        let held = Held { attempt: item.attempt, nbytes, n_parts, value: Some(value), file: None };
         match self.results.entry((item.task, item.part)) {
             Entry::Vacant(place) => {
                 self.nbytes.fetch_add(nbytes, Ordering::Relaxed);
@@ -92,6 +93,17 @@ impl Store {
     pub fn spilled_nbytes(&self, item: &FetchItem) -> Option<u64> {
         let held = self.results.get(&(item.task, Part::WHOLE))?;
         (held.attempt == item.attempt && held.value.is_none()).then_some(held.nbytes)
+    }
+
+    /// Bytes of the result or part, wherever it is; of a part of what is in a file only, what parts of it have on average.
+    #[must_use]
+    pub fn nbytes_of(&self, item: &FetchItem) -> Option<u64> {
+        if let Some(value) = self.get(item) {
+            return Some(value.nbytes());
+        }
+        let held = self.results.get(&(item.task, Part::WHOLE)).filter(|held| held.attempt == item.attempt)?;
+        let n_parts = if item.part.is_whole() { 1 } else { held.n_parts.max(1) };
+        Some(held.nbytes / u64::from(n_parts))
     }
 
     /// As [`Store::get`], and what has been spilled is read from its file: waits for the disk. A whole result that is read is

@@ -221,7 +221,10 @@ impl World<'_> {
         let nbytes = u64::from(cost.nbytes);
         self.node(worker).put(FetchItem::whole(task, attempt), nbytes);
         let duration_us = (now - begun) / 1_000;
-        self.tell_worker(worker, [Event::ExecutionFinished { task, attempt, nbytes, n_parts: cost.n_parts, duration_us }])
+        self.tell_worker(
+            worker,
+            [Event::ExecutionFinished { task, attempt, nbytes, n_parts: cost.n_parts, duration_us, nbytes_peak: 0 }],
+        )
     }
 
     // The network between workers.
