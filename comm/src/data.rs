@@ -25,6 +25,7 @@ use crate::connection::Connection;
 use crate::control::StreamError;
 use crate::handover::{Answer, Handover};
 use crate::identity::Role;
+use crate::upload::{self, Admitted, Offer};
 use crate::watch::{PUSH_LIMIT, WatchHello, Watcher};
 
 /// Most items in one request.
@@ -75,6 +76,8 @@ pub(crate) enum Request<'a> {
         /// What identifies the host that asks.
         host: Cow<'a, str>,
     },
+    /// Take these in; see [`crate::upload`].
+    Upload(Offer),
 }
 
 impl PartRequest {
@@ -103,6 +106,12 @@ pub trait PartSource: Send + Sync + 'static {
     fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
         let _ = item;
         Box::pin(std::future::ready(None))
+    }
+
+    /// A client offers values. Ready once the worker has decided about each of them and has room for those that it takes.
+    /// Dropped before, the offer is withdrawn.
+    fn offered(&self, offer: Offer) -> BoxFuture<'_, Box<dyn Admitted>> {
+        Box::pin(std::future::ready(upload::refuse_all(&offer)))
     }
 
     /// A worker begins a conversation in which it watches for results. Dropping the other end refuses it.
@@ -139,7 +148,7 @@ pub struct Fetched {
 
 /// What comes before the buffers of an item, or instead of them.
 #[derive(Debug, Serialize, Deserialize)]
-enum ItemHeader {
+pub(crate) enum ItemHeader {
     Found(FoundHeader),
     NotThere,
     NotSendable(String),
@@ -187,14 +196,14 @@ impl FoundHeader {
 }
 
 /// A stream that is reset unless it was finished: dropped at any point, it must not look complete. Short pieces are gathered.
-struct ReplyStream {
+pub(crate) struct ReplyStream {
     stream: Option<SendStream>,
     pieces: Vec<Bytes>,
     nbytes: usize,
 }
 
 impl ReplyStream {
-    fn new(stream: SendStream) -> Self {
+    pub(crate) fn new(stream: SendStream) -> Self {
         Self { stream: Some(stream), pieces: Vec::new(), nbytes: 0 }
     }
 
@@ -207,7 +216,14 @@ impl ReplyStream {
         if self.nbytes >= BATCH_NBYTES || self.pieces.len() >= BATCH_PIECES { self.flush().await } else { Ok(()) }
     }
 
-    async fn flush(&mut self) -> Result<(), StreamError> {
+    /// A frame of one message.
+    pub(crate) async fn add_frame(&mut self, message: &impl Serialize) -> Result<(), ServeError> {
+        let mut frame = Vec::new();
+        codec::encode_frame(&[message], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
+        Ok(self.add(Bytes::from(frame)).await?)
+    }
+
+    pub(crate) async fn flush(&mut self) -> Result<(), StreamError> {
         let stream = self.stream.as_mut().ok_or(StreamError::Closed)?;
         self.nbytes = 0;
         stream.write_all_chunks(&mut self.pieces).await?;
@@ -215,18 +231,26 @@ impl ReplyStream {
         Ok(())
     }
 
-    /// A long buffer, and its checksum after it.
-    async fn add_long(&mut self, mut buffer: Bytes) -> Result<(), StreamError> {
+    /// A buffer, and its checksum after it when it is long. `on_sent` is told how much has been handed to the network.
+    pub(crate) async fn add_buffer(&mut self, mut buffer: Bytes, on_sent: &mut impl FnMut(u64)) -> Result<(), StreamError> {
+        let nbytes = buffer.len() as u64;
+        if nbytes < LATE_CHECKSUM_NBYTES {
+            self.add(buffer).await?;
+            on_sent(nbytes);
+            return Ok(());
+        }
         let mut checksum = Xxh3::new();
         while !buffer.is_empty() {
             let piece = buffer.split_to(PIECE_NBYTES.min(buffer.len()));
             checksum.update(&piece);
+            let nbytes = piece.len() as u64;
             self.add(piece).await?;
+            on_sent(nbytes);
         }
         self.add(Bytes::copy_from_slice(&checksum.digest().to_le_bytes())).await
     }
 
-    async fn finish(mut self) -> Result<(), StreamError> {
+    pub(crate) async fn finish(mut self) -> Result<(), StreamError> {
         self.flush().await?;
         if let Some(mut stream) = self.stream.take() {
             let _ = stream.finish();
@@ -256,6 +280,7 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
                     Ok(())
                 }
+                Ok(Some(Request::Upload(offer))) => upload::serve(ReplyStream::new(send), reader, offer, &connection, &*source).await,
                 Ok(Some(Request::Handover { host })) => agree(ReplyStream::new(send), &host, &connection, &source).await,
                 Ok(Some(Request::Watch(_))) => Err(ServeError::Garbage(CodecError::Malformed("only workers watch".to_owned()))),
                 Ok(None) => Ok(()),
@@ -273,7 +298,7 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
     }
 }
 
-enum ServeError {
+pub(crate) enum ServeError {
     Garbage(CodecError),
     Stream(StreamError),
 }
@@ -306,20 +331,16 @@ async fn agree(
 ) -> Result<(), ServeError> {
     let handover = source.handover().filter(|_| connection.peer().role == Role::Worker);
     let answer = handover.map_or(Answer::No, |handover| handover.answer(host, connection, source));
-    let mut frame = Vec::new();
-    codec::encode_frame(&[answer], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
-    reply.add(Bytes::from(frame)).await?;
+    reply.add_frame(&answer).await?;
     Ok(reply.finish().await?)
 }
 
 async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
     for item in items {
         let (header, buffers) = answer(item, find(source, item).await);
-        let mut frame = Vec::new();
-        codec::encode_frame(&[header], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
-        reply.add(Bytes::from(frame)).await?;
+        reply.add_frame(&header).await?;
         for buffer in buffers {
-            if buffer.len() as u64 >= LATE_CHECKSUM_NBYTES { reply.add_long(buffer).await? } else { reply.add(buffer).await? }
+            reply.add_buffer(buffer, &mut |_nbytes| {}).await?;
         }
     }
     Ok(reply.finish().await?)
@@ -396,7 +417,7 @@ async fn fetch_batch(
 }
 
 /// Ready when the peer has stopped sending, or as good as that.
-async fn no_progress(connection: &Connection) {
+pub(crate) async fn no_progress(connection: &Connection) {
     let received = || connection.inner.stats().udp_rx.bytes;
     let mut before = received();
     loop {
@@ -431,14 +452,14 @@ async fn receive_batch(
     Ok(())
 }
 
-fn lost(error: StreamError) -> FetchError {
+pub(crate) fn lost(error: StreamError) -> FetchError {
     match error {
         StreamError::EndedEarly => FetchError::Damaged("the answer ended early".to_owned()),
         StreamError::Lost(_) | StreamError::GivenUp(_) | StreamError::Closed => FetchError::Unreachable(error.to_string()),
     }
 }
 
-fn useless(error: ReadFrameError) -> FetchError {
+pub(crate) fn useless(error: ReadFrameError) -> FetchError {
     match error {
         ReadFrameError::Stream(error) => lost(error),
         ReadFrameError::Codec(error) => FetchError::Damaged(error.to_string()),
@@ -510,7 +531,7 @@ impl StreamReader {
     }
 
     /// At least one byte and at most `limit`, or nothing at the end.
-    async fn some(&mut self, limit: u64) -> Result<Option<Bytes>, StreamError> {
+    pub(crate) async fn some(&mut self, limit: u64) -> Result<Option<Bytes>, StreamError> {
         while self.left.is_empty() {
             match self.stream.read_chunk(usize::MAX, true).await? {
                 Some(chunk) => self.left = chunk.bytes,

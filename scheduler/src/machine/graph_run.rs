@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use rask_comm::time::Time;
 
 use super::fairness::FlowId;
+use super::uploads::Scatter;
 
 /// Where a task stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +54,9 @@ pub(super) const MOVING: u16 = 512;
 
 /// While processing: a consumer is to have the slot of its present run when that is over.
 pub(super) const FOLLOWED: u16 = 1024;
+
+/// Its result is not computed: its client uploads it.
+pub(super) const UPLOADED: u16 = 2048;
 
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
@@ -199,6 +203,8 @@ pub(super) struct GraphRun {
     pub(super) locating: BTreeMap<TaskIdx, Vec<ClientId>>,
     /// Users of results of this graph in later graphs.
     pub(super) external_users: BTreeMap<TaskIdx, Vec<(GraphId, u32)>>,
+    /// What there is to know when its results are values that the client uploads.
+    pub(super) scatter: Option<Box<Scatter>>,
 }
 
 impl GraphRun {
@@ -250,6 +256,7 @@ impl GraphRun {
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),
             external_users: BTreeMap::new(),
+            scatter: None,
         }
     }
 

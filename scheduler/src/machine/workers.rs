@@ -47,6 +47,11 @@ pub(super) struct Worker {
     /// How much later than planned the last run ended, in nanoseconds.
     drift_ns: i64,
     pub(super) n_results: u32,
+    /// Values that clients have been asked to upload to it, and their bytes.
+    pub(super) n_uploads: u32,
+    pub(super) nbytes_uploading: u64,
+    /// Bytes of values that it has taken in since it last told its state.
+    pub(super) nbytes_uploaded: u64,
     pub(super) is_retiring: bool,
     /// It is given nothing, so that a suspect can run alone.
     pub(super) is_reserved: bool,
@@ -86,6 +91,9 @@ impl Worker {
             n_early: 0,
             early_ns: 0,
             n_results: 0,
+            n_uploads: 0,
+            nbytes_uploading: 0,
+            nbytes_uploaded: 0,
             is_retiring: false,
             is_reserved: false,
             is_expelled: false,

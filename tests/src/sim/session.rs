@@ -223,7 +223,7 @@ impl World {
                     && *state == OutputState::Pending
                 {
                     *state = OutputState::Locating;
-                    self.say(session, FromClient::Locate { task });
+                    self.say(session, FromClient::Locate { tasks: vec![task] });
                 }
             }
             ToClient::TaskFailed { task, failure } => self.hear_failed(session, task, &failure),
@@ -350,7 +350,7 @@ impl World {
                 *state = OutputState::Locating;
             }
             self.say(session, FromClient::FetchFailed { task, worker: holder });
-            self.say(session, FromClient::Locate { task });
+            self.say(session, FromClient::Locate { tasks: vec![task] });
         }
         self.settle_jobs(session);
     }

@@ -9,6 +9,7 @@ mod network;
 mod registration;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod watching;
 
 use std::future::Future;
@@ -148,7 +149,7 @@ pub async fn run(
     let data_address = advertised_address(&config, &endpoint)?;
     let handover = start_handover(&config);
     let spill = config.spill.as_ref().map(|spill| spill_area(spill, &registry)).transpose()?;
-    let current = Arc::new(CurrentRegistration::new(handover.clone()));
+    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(&registry)));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {

@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
-use rask_comm::{Endpoint, Handover, Incoming, Link, Outbox, Plane, WatchHello, Watcher};
+use rask_comm::upload::refuse_all;
+use rask_comm::{Admitted, Endpoint, Handover, Incoming, Link, Offer, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
+use super::uploads;
 use super::watching::{Identity, Watching, fetch_item, request};
 use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use crate::machine::{FetchFailure, FetchId, FetchItem};
@@ -29,11 +31,12 @@ pub(super) struct Current {
 pub(super) struct CurrentRegistration {
     current: watch::Sender<Option<Arc<Current>>>,
     handover: Option<Handover>,
+    registry: Arc<Registry>,
 }
 
 impl CurrentRegistration {
-    pub(super) fn new(handover: Option<Handover>) -> Self {
-        Self { current: watch::Sender::default(), handover }
+    pub(super) fn new(handover: Option<Handover>, registry: Arc<Registry>) -> Self {
+        Self { current: watch::Sender::default(), handover, registry }
     }
 
     pub(super) fn set(&self, current: Option<Current>) {
@@ -58,6 +61,16 @@ impl PartSource for CurrentRegistration {
             // Whoever asked may have gone meanwhile.
             current.core.read_later(fetch_item(item), move |value| drop(give.send(value)));
             given.await.ok().flatten()
+        })
+    }
+
+    fn offered(&self, offer: Offer) -> data::BoxFuture<'_, Box<dyn Admitted>> {
+        Box::pin(async move {
+            let current = self.current.borrow().clone();
+            match current {
+                Some(current) => uploads::take_in(&current.core, Arc::clone(&self.registry), offer).await,
+                None => refuse_all(&offer),
+            }
         })
     }
 
