@@ -76,6 +76,7 @@ impl Stage {
                     | ToWorker::Body { .. }
                     | ToWorker::Peer { .. }
                     | ToWorker::ForgetGraph { .. }
+                    | ToWorker::Expect { .. }
                     | ToWorker::Cancel { .. }
                     | ToWorker::Revoke { .. }
                     | ToWorker::Replicate { .. }

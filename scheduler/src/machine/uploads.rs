@@ -22,9 +22,9 @@ use super::replicas::N_PER_HOLDER;
 use super::workers::Worker;
 use super::{dispatch, transitions};
 
-/// Bytes that may be on their way from clients to one worker; a value that is longer goes alone. Of a worker with a memory limit
-/// an eighth of that, if it is more.
-const WINDOW_NBYTES: u64 = 64 << 20;
+/// Bytes that may be on their way from clients to one worker, and no more than an eighth of its memory; a value that is longer
+/// goes alone.
+const WINDOW_NBYTES: u64 = 256 << 20;
 /// Values that may be on their way to one worker.
 const MAX_UPLOADS: u32 = 1_024;
 /// How many workers in turn may fail to be reached by the client before it is told that nobody takes its value.
@@ -219,7 +219,10 @@ fn may_hold(run: &GraphRun, worker: &Worker) -> bool {
 }
 
 fn has_room(worker: &Worker, nbytes: u64) -> bool {
-    let window = WINDOW_NBYTES.max(worker.hello.memory_limit / 8);
+    let window = match worker.hello.memory_limit {
+        0 => WINDOW_NBYTES,
+        limit => WINDOW_NBYTES.min(limit / 8),
+    };
     let fits = worker.n_uploads == 0 || worker.nbytes_uploading.saturating_add(nbytes) <= window;
     fits && worker.n_uploads < MAX_UPLOADS && !worker.status.is_paused
 }

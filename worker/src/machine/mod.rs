@@ -29,6 +29,8 @@ mod story;
 #[cfg(test)]
 mod tests;
 mod uploads;
+#[cfg(test)]
+mod uploads_tests;
 mod watchers;
 
 use std::cmp::Reverse;
@@ -272,6 +274,12 @@ impl Machine {
     #[must_use]
     pub fn nbytes_in_files(&self) -> u64 {
         self.ledger.nbytes_in_files()
+    }
+
+    /// Values that clients are expected to upload.
+    #[must_use]
+    pub fn n_expected(&self) -> usize {
+        self.uploads.n_expected()
     }
 
     /// Results that peers watch for.

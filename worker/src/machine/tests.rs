@@ -111,6 +111,7 @@ fn show(action: &Action) -> String {
         }
         Action::Push { to, item } => format!("push {} to {}", show_item(item), to.0),
         Action::Drop(item) => format!("drop {}", show_item(item)),
+        Action::Admit { offer, verdict } => format!("admit {} {verdict:?}", offer.0),
         Action::Spill { task, attempt } => format!("spill {}", show_id(*task, *attempt)),
         Action::Evict { task, attempt } => format!("evict {}", show_id(*task, *attempt)),
         Action::Abort { .. } => "abort".to_owned(),

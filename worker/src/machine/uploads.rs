@@ -49,6 +49,11 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
+    /// Values that are expected, or arriving and wanted.
+    pub(super) fn n_expected(&self) -> usize {
+        self.expected.len() + self.arriving.values().filter(|arriving| arriving.expected.is_some()).count()
+    }
+
     pub(super) fn nbytes_arriving(&self) -> u64 {
         self.nbytes_arriving
     }
@@ -222,8 +227,7 @@ impl Machine {
         was_there
     }
 
-    /// Let offers in as memory allows, first come first served; with `is_last_resort` the first one, while nothing else is in
-    /// motion, unless that might end the process. When it is memory that one waits for, how much of it.
+    /// Let offers in as memory allows, first come first served; with `is_last_resort` the first one whatever it takes. When it is memory that one waits for, how much of it.
     pub(super) fn admit_offers(&mut self, is_last_resort: bool, out: &mut Vec<Action>) -> Option<u64> {
         let limit = self.config.memory.limit;
         self.uploads.decide_all();
@@ -233,8 +237,8 @@ impl Machine {
                 self.uploads.decided.remove(&id);
                 continue;
             };
-            let share = if is_last_resort { TERMINATE.begins } else { PAUSE.begins };
-            let fits_memory = limit == 0 || self.nbytes_used().saturating_add(nbytes) <= self.config.memory.share(share);
+            let fits = || self.nbytes_used().saturating_add(nbytes) <= self.config.memory.share(PAUSE.begins);
+            let fits_memory = limit == 0 || is_last_resort || fits();
             let in_air = self.uploads.nbytes_arriving.saturating_add(nbytes);
             let fits_limit = self.uploads.is_idle() || in_air <= self.config.limits.max_nbytes_in_flight;
             if nbytes > 0 && !(fits_memory && fits_limit) {
