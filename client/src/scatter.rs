@@ -162,7 +162,9 @@ impl Client {
         let mut at = 0;
         while values.peek().is_some() {
             let mut batch = self.batch(&options)?;
-            while batch.len() < SCATTER_LIMIT && let Some(value) = values.next() {
+            while batch.len() < SCATTER_LIMIT
+                && let Some(value) = values.next()
+            {
                 self.add(&mut batch, value, at)?;
                 at += 1;
             }
@@ -204,7 +206,9 @@ impl Client {
                 let arrival = self.send(&mut scattered, batch, &options).await?;
                 in_flight.push(async move { arrival.await.map(|()| batch_nbytes) });
             }
-            while nbytes >= options.nbytes_in_flight && let Some(arrived) = in_flight.next().await {
+            while nbytes >= options.nbytes_in_flight
+                && let Some(arrived) = in_flight.next().await
+            {
                 nbytes -= arrived?;
             }
         }

@@ -87,8 +87,7 @@ impl Lanes {
         let is_small = nbytes < ALONE_NBYTES;
         while is_small
             && batch.len() < BATCH_LEN
-            && let Some(next) =
-                lane.queue.pop_front_if(|next| next.ticket == ticket && nbytes + next.item.nbytes <= BATCH_NBYTES)
+            && let Some(next) = lane.queue.pop_front_if(|next| next.ticket == ticket && nbytes + next.item.nbytes <= BATCH_NBYTES)
         {
             nbytes += next.item.nbytes;
             batch.push(next);

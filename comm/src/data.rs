@@ -280,7 +280,9 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
                     Ok(())
                 }
-                Ok(Some(Request::Upload(offer))) => upload::serve(ReplyStream::new(send), reader, offer, &connection, &*source).await,
+                Ok(Some(Request::Upload(offer))) => {
+                    upload::serve(ReplyStream::new(send), reader, offer, &connection, &*source).await
+                }
                 Ok(Some(Request::Handover { host })) => agree(ReplyStream::new(send), &host, &connection, &source).await,
                 Ok(Some(Request::Watch(_))) => Err(ServeError::Garbage(CodecError::Malformed("only workers watch".to_owned()))),
                 Ok(None) => Ok(()),

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
-pub use crate::ticket::Ticket;
 pub use crate::report::{GraphReport, GraphStats, StatusReport, TaskCounts, UnmetReport, WorkerReport};
+pub use crate::ticket::Ticket;
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
 pub const PROTOCOL_VERSION: u32 = 5;

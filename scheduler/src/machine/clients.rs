@@ -11,7 +11,9 @@ use rask_graphs::{Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, S
 
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED};
+use super::graph_run::{
+    FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED,
+};
 use super::holders::Loss;
 use super::uploads::Scatter;
 use super::{contract, dispatch, holders, lineage, placement, report, transitions, uploads};

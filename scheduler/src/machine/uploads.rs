@@ -10,9 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rask_comm::Ticket;
 use rask_comm::message::{FailureKind, Holder, Spread, ToClient, ToWorker};
 use rask_comm::time::Time;
-use rask_comm::Ticket;
 use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
 
 use super::core::Core;
@@ -331,7 +331,8 @@ pub(super) fn withdraw_from(core: &mut Core, worker: WorkerId, out: &mut Actions
 fn at_worker(core: &Core, worker: WorkerId) -> Vec<TaskId> {
     let mut tasks = Vec::new();
     for run in core.graphs.values().filter(|run| run.scatter.is_some()) {
-        let there = run.tasks.iter().enumerate().filter(|(_, entry)| entry.state == TaskState::Processing && entry.worker == worker);
+        let there =
+            run.tasks.iter().enumerate().filter(|(_, entry)| entry.state == TaskState::Processing && entry.worker == worker);
         tasks.extend(there.map(|(idx, _)| run.task_id(TaskIdx(idx as u32))));
     }
     tasks
@@ -458,4 +459,3 @@ pub(super) fn validate(core: &Core) {
         assert!(core.task(*task).is_some_and(|entry| entry.state == TaskState::Memory), "{task}: copied, and not in memory");
     }
 }
-

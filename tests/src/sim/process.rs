@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rask_comm::message::{FailureKind, RunFailure, ToWorker, WorkerStatus};
 use rask_comm::OfferedItem;
+use rask_comm::message::{FailureKind, RunFailure, ToWorker, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Body, BodyId, Part, TaskId};
 use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, OfferId, PAUSE};

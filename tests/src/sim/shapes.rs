@@ -1,9 +1,9 @@
 //! Random graphs of the shapes that real work has: independent tasks, chains, trees, layers, stencils, map and reduce, one
 //! result that all want, shuffles through gather groups, and users of earlier results.
 
+use rask_comm::message::Spread;
 use rask_graphs::graph::Input;
 use rask_graphs::keys::{KeyRef, KeysBuilder};
-use rask_comm::message::Spread;
 use rask_graphs::{Body, FinishOptions, Graph, GraphBuilder, Part, Source, TaskIdx, TaskOptions};
 
 use super::entropy::Dice;
@@ -105,7 +105,8 @@ pub fn draw_scatter(dice: &mut Dice, style: &Style) -> Plan {
     };
     let tasks = (0..n_values).map(draw_task).collect();
     let mut plan = Plan::new(graph, tasks, Vec::new(), &vec![0; n_values], &[]);
-    let workers = if dice.chance(15) { vec![style.worker_names[dice.index(style.worker_names.len())].clone()] } else { Vec::new() };
+    let workers =
+        if dice.chance(15) { vec![style.worker_names[dice.index(style.worker_names.len())].clone()] } else { Vec::new() };
     let n_copies = [1, 1, 2, u32::MAX][dice.index(4)];
     plan.spread = Some(Spread { workers, n_copies });
     plan

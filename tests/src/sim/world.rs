@@ -457,7 +457,9 @@ impl World {
             | Delivery::UploadEnded { conn, .. }
             | Delivery::FetchEnded { conn, .. } => Some(self.conns[*conn].process),
             Delivery::FetchAsked { peer, .. } => Some(*peer),
-            Delivery::ClientAsks { process, .. } | Delivery::Offered { process, .. } | Delivery::Connect { process } => Some(*process),
+            Delivery::ClientAsks { process, .. } | Delivery::Offered { process, .. } | Delivery::Connect { process } => {
+                Some(*process)
+            }
             Delivery::WorkerHello { .. }
             | Delivery::FromWorker { .. }
             | Delivery::WorkerGone { .. }

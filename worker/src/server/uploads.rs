@@ -24,8 +24,7 @@ pub(super) async fn take_in(core: &WorkerCore, registry: Arc<Registry>, offer: O
     // Made where the verdict falls: should nobody wait for it any more, it gives up by itself what was let in.
     let on_admitted = move |verdict: Vec<bool>| {
         let is_open = verdict.clone();
-        let admission =
-            Admission { core: giving_core, registry: giving_registry, items: giving_items, verdict, is_open };
+        let admission = Admission { core: giving_core, registry: giving_registry, items: giving_items, verdict, is_open };
         drop(give.send(admission));
     };
     let id = core.offer(offer.clone(), on_admitted);
