@@ -120,6 +120,8 @@ pub struct Gathering {
     /// Bytes of what has been asked for and not handed out, and of what was handed out last.
     nbytes: u64,
     nbytes_last: u64,
+    /// Whether something has happened since the last look for what could be fetched, or memory was all that kept it back.
+    is_due: bool,
 }
 
 impl Gathering {
@@ -139,6 +141,7 @@ impl Gathering {
             n_requests: BTreeMap::new(),
             nbytes: 0,
             nbytes_last: 0,
+            is_due: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl Gathering {
     }
 
     fn take_in(&mut self, news: News) {
+        self.is_due = true;
         match news {
             News::Located(idx, Ok(Ok(location))) => self.note_place(idx, location),
             News::Located(idx, Ok(Err(failure))) => self.settle(idx, Err(GatherError::Failed(failure))),
@@ -266,12 +270,17 @@ impl Gathering {
 
     /// Fetch what there is room for, the first first. The very next one to be handed out always has room.
     fn pump(&mut self) {
+        if !std::mem::take(&mut self.is_due) {
+            return;
+        }
         let mut requests: BTreeMap<WorkerId, (Holder, Vec<usize>, u64)> = BTreeMap::new();
         let mut started = Vec::new();
+        let mut n_skipped = 0;
         for (idx, place) in &self.located {
             let is_next = self.options.is_in_order && *idx == self.n_given;
             let fits = self.nbytes == 0 || self.nbytes.saturating_add(place.nbytes) <= self.options.nbytes_in_flight;
             if !fits && !is_next {
+                self.is_due = true;
                 break;
             }
             // Of the holders that may be asked something more, the one that is asked for the least.
@@ -283,7 +292,14 @@ impl Gathering {
                 });
                 joins && (n_requests < N_REQUESTS || is_next)
             };
-            let Some(holder) = place.location.holders.iter().filter(is_free).min_by_key(load) else { continue };
+            let Some(holder) = place.location.holders.iter().filter(is_free).min_by_key(load) else {
+                n_skipped += 1;
+                // All workers are as busy as they may be, or as good as that.
+                if n_skipped > REQUEST_ITEMS {
+                    break;
+                }
+                continue;
+            };
             let (_, idxs, nbytes) = requests.entry(holder.worker).or_insert_with(|| (holder.clone(), Vec::new(), 0));
             idxs.push(*idx);
             *nbytes += place.nbytes;

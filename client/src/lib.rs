@@ -22,6 +22,11 @@
 //! [`Client::connect`] does the same with a scheduler elsewhere. All futures work under any executor; the network has a
 //! thread of its own.
 
+/// The examples of `docs/client.md`, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client.md")]
+mod guide {}
+
 #[cfg(feature = "collections")]
 mod bridge;
 mod client;

@@ -25,8 +25,9 @@ pub struct ScatterOptions {
     /// On which workers, and on how many of them each.
     pub spread: Spread,
     /// Whether this client keeps the values (clones, which share the memory) to upload them again if their workers are lost. A
-    /// value that was not kept is lost with the last worker that has it, and what needs it fails.
-    pub keeps_values: bool,
+    /// value that was not kept is lost with the last worker that has it, and what needs it fails. Unless said, values are
+    /// kept, but for those of a stream.
+    pub keeps_values: Option<bool>,
     /// For a stream: bytes of values that have been taken from it and not arrived, at most. One value may be longer.
     pub nbytes_in_flight: u64,
     /// What shows how far it is.
@@ -34,10 +35,10 @@ pub struct ScatterOptions {
 }
 
 impl Default for ScatterOptions {
-    /// One copy anywhere, kept, 256 MiB in flight.
+    /// One copy anywhere, 256 MiB in flight.
     fn default() -> Self {
         let (spread, meter) = (Spread::default(), TransferMeter::default());
-        Self { name: String::new(), spread, keeps_values: true, nbytes_in_flight: 256 << 20, meter }
+        Self { name: String::new(), spread, keeps_values: None, nbytes_in_flight: 256 << 20, meter }
     }
 }
 
@@ -161,7 +162,7 @@ impl Client {
         let mut values = values.into_iter().peekable();
         let mut at = 0;
         while values.peek().is_some() {
-            let mut batch = self.batch(&options)?;
+            let mut batch = self.batch(&options, true)?;
             while batch.len() < SCATTER_LIMIT
                 && let Some(value) = values.next()
             {
@@ -189,7 +190,7 @@ impl Client {
         let mut scattered = Scattered::new(self.clone());
         let mut in_flight = FuturesUnordered::new();
         let (mut nbytes, mut at, mut is_over) = (0_u64, 0, false);
-        let mut batch = self.batch(&options)?;
+        let mut batch = self.batch(&options, false)?;
         while !is_over {
             // A stream that has nothing to give just now does not hold up what it has given.
             let ready = if batch.is_empty() { Some(values.next().await) } else { values.next().now_or_never() };
@@ -201,7 +202,7 @@ impl Client {
             }
             let is_full = batch.nbytes() >= BATCH_NBYTES || batch.len() >= BATCH_LEN || nbytes >= options.nbytes_in_flight;
             if !batch.is_empty() && (must_send || is_full) {
-                let batch = std::mem::replace(&mut batch, self.batch(&options)?);
+                let batch = std::mem::replace(&mut batch, self.batch(&options, false)?);
                 let batch_nbytes = batch.nbytes();
                 let arrival = self.send(&mut scattered, batch, &options).await?;
                 in_flight.push(async move { arrival.await.map(|()| batch_nbytes) });
@@ -219,8 +220,9 @@ impl Client {
         Ok(scattered)
     }
 
-    fn batch(&self, options: &ScatterOptions) -> Result<Batch, ScatterError> {
-        Batch::new(options.keeps_values, options.meter.clone()).map_err(|error| ScatterError::Ticket(error.to_string()))
+    fn batch(&self, options: &ScatterOptions, keeps_values: bool) -> Result<Batch, ScatterError> {
+        Batch::new(options.keeps_values.unwrap_or(keeps_values), options.meter.clone())
+            .map_err(|error| ScatterError::Ticket(error.to_string()))
     }
 
     /// Its bytes.

@@ -36,8 +36,7 @@ fn a_worker_takes_in_three_times_its_memory_and_gives_it_back() {
     let n_values = 3 * LIMIT as usize / NBYTES;
     let meter = TransferMeter::new();
     let in_flight = 2 * NBYTES as u64;
-    let options =
-        ScatterOptions { keeps_values: false, nbytes_in_flight: in_flight, meter: meter.clone(), ..ScatterOptions::default() };
+    let options = ScatterOptions { nbytes_in_flight: in_flight, meter: meter.clone(), ..ScatterOptions::default() };
     let values = stream::iter((0..n_values).map(|seed| value(seed, NBYTES)));
     let scattered = block_on(client.scatter_stream(values, options)).expect("all arrive");
     let progress = meter.get();

@@ -240,7 +240,7 @@ fn a_stream_is_held_in_as_much_memory_as_is_allowed() {
         most.fetch_max(alive.load(Ordering::SeqCst), Ordering::SeqCst);
         value
     });
-    let options = ScatterOptions { keeps_values: false, nbytes_in_flight: limit, ..ScatterOptions::default() };
+    let options = ScatterOptions { nbytes_in_flight: limit, ..ScatterOptions::default() };
     let scattered = block_on(client.scatter_stream(stream::iter(values), options)).expect("all arrive");
     let most = most.load(Ordering::SeqCst);
     assert!(most > limit / 2 && most <= limit + nbytes as u64, "{most} bytes were alive, {limit} are allowed");

@@ -4,6 +4,7 @@ mod control;
 mod data;
 mod faults;
 mod membership;
+mod upload;
 mod watch;
 
 use std::net::SocketAddr;
