@@ -178,5 +178,6 @@ async fn who_sends_more_than_was_said_is_closed() {
     let (pair, events) = door().await;
     send_by_hand(&pair, 999, &honest(1_000), true).await;
     tokio::time::timeout(Duration::from_secs(5), pair.client.closed()).await.expect("it is closed");
-    assert_eq!((events.lock().unwrap().arrived.len(), events.lock().unwrap().given_up.len()), (0, 1));
+    let events = events.lock().unwrap();
+    assert_eq!((events.arrived.len(), events.given_up.len()), (0, 1));
 }

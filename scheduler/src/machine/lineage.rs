@@ -179,7 +179,8 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 for holder in holders {
                     holders::remove_holder(core, input, holder, Loss::Unreachable, out);
                 }
-                if !goes_on {
+                // What is lost for good has failed it by now.
+                if !goes_on && core.entry(task).state == TaskState::Processing {
                     transitions::processing_to_waiting(core, task, out);
                 }
             } else {
