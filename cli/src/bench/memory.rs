@@ -252,8 +252,7 @@ impl PeakWatch {
     }
 }
 
-/// The most memory that a process ever took.
-pub(super) fn high_water_mark(process: u32) -> Option<u64> {
+fn high_water_mark(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     read_nbytes(&status, "VmHWM")
 }
