@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use rask_comm::message::{FromClient, StatusReport, SubmitOptions};
-use rask_graphs::{Graph, GraphId};
+use rask_graphs::{Graph, GraphId, TaskId, Value};
 
-use crate::gather::PartSource;
+use crate::gather::{GatherError, GatherOptions, Gathering, PartSource};
 use crate::job::Job;
 use crate::local::{LocalError, LocalOptions, start_local};
 use crate::remote::{ConnectError, ConnectOptions, connect};
@@ -79,7 +79,25 @@ impl Client {
         Ok(self.job(state, Vec::new(), true))
     }
 
-    fn job(&self, state: Arc<crate::job::JobState>, outputs: Vec<rask_graphs::TaskIdx>, is_detached: bool) -> Job {
+    /// Fetch one result that this client holds from a worker, waiting until it is there.
+    ///
+    /// # Errors
+    /// When it failed, when no holder could serve it, or when the scheduler has gone.
+    pub async fn gather(&self, result: TaskId) -> Result<Value, GatherError> {
+        let mut gathering = self.gather_many(vec![result], GatherOptions::default());
+        match gathering.next().await {
+            Some((_, outcome)) => outcome,
+            None => Err(self.inner.session.disconnected().into()),
+        }
+    }
+
+    /// Fetch many results that this client holds, one by one, from all their workers at once, in bounded memory.
+    #[must_use]
+    pub fn gather_many(&self, results: Vec<TaskId>, options: GatherOptions) -> Gathering {
+        Gathering::new(self.clone(), results, options)
+    }
+
+    pub(crate) fn job(&self, state: Arc<crate::job::JobState>, outputs: Vec<rask_graphs::TaskIdx>, is_detached: bool) -> Job {
         Job::new(state, self.clone(), outputs, is_detached)
     }
 

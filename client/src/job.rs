@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 
 use crate::client::Client;
-use crate::gather::{self, GatherError};
+use crate::gather::{GatherError, GatherOptions, Gathering};
 use crate::session::Disconnected;
 
 /// Why a job, or one output of it, has no result.
@@ -95,9 +95,27 @@ impl JobState {
         self.announce();
     }
 
+    /// Whether the output `idx` has been made.
+    pub(crate) fn is_done(&self, idx: TaskIdx) -> bool {
+        self.outcomes.lock().done.contains_key(&idx)
+    }
+
     /// Wake everyone who waits for this job.
     pub(crate) fn announce(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// See [`Job::wait`].
+    pub(crate) async fn wait(&self) -> Result<GraphStats, JobError> {
+        self.wait_for(&self.is_over, |outcomes| match (&outcomes.stats, &outcomes.disconnected) {
+            (Some(stats), _) => Some(match &outcomes.first_failure {
+                None => Ok(*stats),
+                Some(failure) => Err(JobError::Failed(failure.clone())),
+            }),
+            (None, Some(disconnected)) => Some(Err(disconnected.clone().into())),
+            (None, None) => None,
+        })
+        .await
     }
 
     /// Wait until `look` finds what it looks for, looking again at every change of `signal`.
@@ -144,16 +162,7 @@ impl Job {
     /// # Errors
     /// The first failure of any output, once all have been settled; or the loss of the scheduler.
     pub async fn wait(&self) -> Result<GraphStats, JobError> {
-        self.state
-            .wait_for(&self.state.is_over, |outcomes| match (&outcomes.stats, &outcomes.disconnected) {
-                (Some(stats), _) => Some(match &outcomes.first_failure {
-                    None => Ok(*stats),
-                    Some(failure) => Err(JobError::Failed(failure.clone())),
-                }),
-                (None, Some(disconnected)) => Some(Err(disconnected.clone().into())),
-                (None, None) => None,
-            })
-            .await
+        self.state.wait().await
     }
 
     /// What the graph took, once it has ended, whether its outputs are done or failed.
@@ -193,7 +202,15 @@ impl Job {
     /// # Errors
     /// When it failed, when no holder could serve it, or when the scheduler has gone.
     pub async fn gather(&self, task: TaskIdx) -> Result<Value, GatherError> {
-        gather::gather(self.client.session(), self.client.source(), TaskId::new(self.state.id, task)).await
+        self.client.gather(TaskId::new(self.state.id, task)).await
+    }
+
+    /// Fetch the results of all outputs, one by one, each as soon as it is there: for results that are together larger than
+    /// this client's memory.
+    #[must_use]
+    pub fn gather_all(&self, options: GatherOptions) -> Gathering {
+        let ids = self.outputs.iter().map(|task| self.result_id(*task)).collect();
+        self.client.gather_many(ids, options)
     }
 
     /// Stop the graph and release its outputs. Outputs that were not done fail as cancelled.

@@ -22,6 +22,11 @@
 //! [`Client::connect`] does the same with a scheduler elsewhere. All futures work under any executor; the network has a
 //! thread of its own.
 
+/// The examples of `docs/client.md`, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client.md")]
+mod guide {}
+
 #[cfg(feature = "collections")]
 mod bridge;
 mod client;
@@ -32,22 +37,27 @@ pub mod graph_file;
 mod job;
 mod local;
 mod remote;
+mod scatter;
 mod session;
+mod transfer;
+mod upload;
 
 use std::sync::Arc;
 
 pub use client::{Client, SubmitError};
 pub use cluster::{ClusterError, ClusterOptions, LocalCluster};
-pub use gather::GatherError;
+pub use gather::{GatherError, GatherOptions, Gathering};
 pub use job::{Job, JobError, Progress, describe_failure};
 pub use local::{LocalError, LocalOptions, default_spill_dir};
 pub use rask_comm::message::{
-    FailureKind, GraphReport, GraphStats, StatusReport, SubmitOptions, TaskCounts, TaskFailure, WorkerReport,
+    FailureKind, GraphReport, GraphStats, Spread, StatusReport, SubmitOptions, TaskCounts, TaskFailure, WorkerReport,
 };
 pub use rask_comm::{StateDir, Token};
 pub use rask_graphs as graphs;
 pub use remote::{ConnectError, ConnectOptions};
+pub use scatter::{ScatterError, ScatterOptions, Scattered};
 pub use session::Disconnected;
+pub use transfer::{TransferMeter, TransferProgress};
 
 /// A registry with every operator that comes with Rask: `core.*`, `array.*`, `frame.*`.
 ///

@@ -9,19 +9,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use futures::channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, Traffic, WorkerHello};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, ClientId, Part, Registry, TaskId, Value, WorkerId};
+use rask_comm::{Offer, PartRequest};
+use rask_graphs::{ClientId, Registry, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
 use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use rask_worker::machine::{FetchFailure, FetchItem};
 use rask_worker::store::spill::{SpillArea, SpillConfig};
+use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::gather::{Fetching, PartSource};
-use crate::session::{Link, Session};
+use crate::session::{Link, Session, UploadOrder, Uploader};
 
 /// The only client of an embedded cluster.
 const CLIENT: ClientId = ClientId(0);
@@ -265,18 +266,54 @@ struct Stores {
 }
 
 impl PartSource for Stores {
-    fn fetch<'a>(&'a self, holder: &'a Holder, task: TaskId, attempt: Attempt, part: Part) -> Fetching<'a> {
-        Box::pin(async move {
-            let hub = self.hub.upgrade().ok_or("the cluster has stopped")?;
-            let core = hub.workers.get().and_then(|workers| workers.get(holder.worker.index()));
-            let item = FetchItem { task, attempt, part };
-            let (give, given) = oneshot::channel();
-            if let Some(core) = core {
-                // Whoever asked may have gone meanwhile.
-                core.read_later(item, move |value| drop(give.send(value)));
+    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching {
+        let (reply, answers) = mpsc::unbounded_channel();
+        let hub = self.hub.upgrade();
+        let core = hub.as_ref().and_then(|hub| hub.workers.get()?.get(holder.worker.index()));
+        for (idx, item) in items.into_iter().enumerate() {
+            let reply = reply.clone();
+            // Whoever asked may have gone meanwhile.
+            let answer = move |value: Option<Value>| {
+                drop(reply.send((idx, value.ok_or_else(|| "it does not hold the result".to_owned()))));
+            };
+            let item = FetchItem { task: item.task, attempt: item.attempt, part: item.part };
+            match core {
+                Some(core) => core.read_later(item, answer),
+                None => answer(None),
             }
-            given.await.ok().flatten().ok_or_else(|| "it does not hold the result".to_owned())
-        })
+        }
+        answers
+    }
+}
+
+/// Puts values of the client into the workers' stores, as they are.
+struct Shelf {
+    hub: Weak<Hub>,
+}
+
+impl Uploader for Shelf {
+    fn measure(&self, value: &Value) -> Result<u64, String> {
+        Ok(value.nbytes())
+    }
+
+    fn upload(&self, orders: Vec<UploadOrder>) {
+        let Some(hub) = self.hub.upgrade() else { return };
+        for order in orders {
+            let core = hub.workers.get().and_then(|workers| workers.get(order.to.worker.index()));
+            let Some(core) = core.cloned() else { continue };
+            let (UploadOrder { item, ticket, value, meter, .. }, taker) = (order, core.clone());
+            let session = hub.session.get().cloned();
+            let id = core.offer(Offer { ticket, items: vec![item] }, move |verdict| {
+                if verdict == [true] {
+                    meter.update(|progress| progress.nbytes_moved += item.nbytes);
+                    taker.upload_arrived(item.task, item.attempt, value, Duration::ZERO);
+                } else if let Some(session) = session.and_then(|session| session.upgrade()) {
+                    session.not_uploaded(&item, false, "the worker does not take it".to_owned());
+                }
+            });
+            // The worker heard what to expect before this client did.
+            core.offer_overdue(id);
+        }
     }
 }
 
@@ -326,7 +363,8 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
     let timekeeper = Arc::clone(&hub);
     std::thread::Builder::new().name("local-clock".to_owned()).spawn(move || timekeeper.keep_time())?;
 
-    let session = Arc::new(Session::new(Arc::new(ClientPort { hub: Arc::downgrade(&hub) })));
+    let shelf = Box::new(Shelf { hub: Arc::downgrade(&hub) });
+    let session = Arc::new(Session::new(Arc::new(ClientPort { hub: Arc::downgrade(&hub) }), shelf));
     let _ = hub.session.set(Arc::downgrade(&session));
     let client_hello = ClientHello { version: PROTOCOL_VERSION, name: "local".to_owned(), weight: 1.0 };
     let joins =

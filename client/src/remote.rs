@@ -12,12 +12,13 @@ use rask_comm::endpoint::Endpoint;
 use rask_comm::identity::Role;
 use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
 use rask_comm::{ExpectedPeer, Outbox, PartRequest, Peers, Plane, StateDir};
-use rask_graphs::{Attempt, Part, Registry, TaskId, Value};
+use rask_graphs::{Registry, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::gather::{Fetching, PartSource};
-use crate::session::{Link, Session};
+use crate::session::{Link, Session, UploadOrder, Uploader};
+use crate::upload::Lanes;
 
 /// Where the scheduler is, and how to prove who one is.
 #[derive(Clone)]
@@ -56,12 +57,18 @@ pub enum ConnectError {
     System(String),
 }
 
-/// What the network thread is asked to fetch.
+/// What the network thread is asked to do.
+enum NetworkJob {
+    Fetch(FetchJob),
+    Upload(Vec<UploadOrder>),
+}
+
+/// One request to one worker.
 struct FetchJob {
     address: SocketAddr,
     name: String,
-    request: PartRequest,
-    reply: oneshot::Sender<Result<Value, String>>,
+    items: Vec<PartRequest>,
+    reply: mpsc::UnboundedSender<(usize, Result<Value, String>)>,
 }
 
 struct RemoteLink {
@@ -82,19 +89,34 @@ impl Drop for RemoteLink {
 }
 
 struct RemoteSource {
-    jobs: mpsc::UnboundedSender<FetchJob>,
+    jobs: mpsc::UnboundedSender<NetworkJob>,
 }
 
 impl PartSource for RemoteSource {
-    fn fetch<'a>(&'a self, holder: &'a Holder, task: TaskId, attempt: Attempt, part: Part) -> Fetching<'a> {
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            let request = PartRequest { task, attempt, part };
-            let job = FetchJob { address: holder.address, name: holder.name.clone(), request, reply };
-            let gone = || "the connection has ended".to_owned();
-            self.jobs.send(job).map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
+    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching {
+        // No more waits in it than was asked for, which whoever asks bounds.
+        let (reply, answers) = mpsc::unbounded_channel();
+        let job = FetchJob { address: holder.address, name: holder.name.clone(), items, reply };
+        // Where the network has ended, so do the answers.
+        let _ = self.jobs.send(NetworkJob::Fetch(job));
+        answers
+    }
+}
+
+struct RemoteUploader {
+    jobs: mpsc::UnboundedSender<NetworkJob>,
+}
+
+impl Uploader for RemoteUploader {
+    fn measure(&self, value: &Value) -> Result<u64, String> {
+        let encoded = value.encode().map_err(|error| error.to_string())?;
+        // What it takes of the worker's memory, or of the wire, whichever is more.
+        Ok(rask_comm::upload::nbytes_of(&encoded).max(value.nbytes()))
+    }
+
+    fn upload(&self, orders: Vec<UploadOrder>) {
+        // A conversation that is over is reported by the reader.
+        let _ = self.jobs.send(NetworkJob::Upload(orders));
     }
 }
 
@@ -116,7 +138,8 @@ impl Drop for Network {
 pub(crate) async fn connect(options: ConnectOptions) -> Result<Client, ConnectError> {
     let outbox = Outbox::default();
     let (jobs_in, jobs) = mpsc::unbounded_channel();
-    let session = Arc::new(Session::new(Arc::new(RemoteLink { outbox: outbox.clone() })));
+    let link = Arc::new(RemoteLink { outbox: outbox.clone() });
+    let session = Arc::new(Session::new(link, Box::new(RemoteUploader { jobs: jobs_in.clone() })));
     let (ready_in, ready) = oneshot::channel();
     let (weak, network_outbox) = (Arc::downgrade(&session), outbox.clone());
     let thread = thread::Builder::new().name("rask-client-io".to_owned()).spawn(move || {
@@ -170,7 +193,7 @@ async fn converse(
     endpoint: &Endpoint,
     connection: &rask_comm::Connection,
     outbox: &Outbox<FromClient>,
-    mut jobs: mpsc::UnboundedReceiver<FetchJob>,
+    mut jobs: mpsc::UnboundedReceiver<NetworkJob>,
     options: &ConnectOptions,
     session: &std::sync::Weak<Session>,
 ) -> String {
@@ -195,15 +218,19 @@ async fn converse(
         }
     };
     let peers = Peers::new(endpoint.clone());
-    let fetcher = async {
+    let lanes = Lanes::new(peers.clone(), session.clone());
+    let mover = async {
         while let Some(job) = jobs.recv().await {
-            tokio::spawn(fetch_one(peers.clone(), Arc::clone(&options.registry), job));
+            match job {
+                NetworkJob::Fetch(job) => drop(tokio::spawn(fetch(peers.clone(), Arc::clone(&options.registry), job))),
+                NetworkJob::Upload(orders) => lanes.add(orders),
+            }
         }
         std::future::pending::<String>().await
     };
     tokio::select! {
         reason = reader => connection.close_reason().map_or(reason, |end| end.to_string()),
-        reason = fetcher => reason,
+        reason = mover => reason,
         written = outbox.run(sender) => {
             written.err().map_or_else(|| "closed by this client".to_owned(), |error| error.to_string())
         }
@@ -213,19 +240,26 @@ async fn converse(
 /// How long a connection to a worker may take before another holder is tried.
 const FETCH_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-async fn fetch_one(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
+async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
     let connecting = tokio::time::timeout(FETCH_CONNECT_LIMIT, peers.get(job.address, &job.name));
-    let outcome = match connecting.await {
-        Err(_elapsed) => Err("no answer".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
+    let reply = |idx, outcome| drop(job.reply.send((idx, outcome)));
+    let reason = match connecting.await {
+        Err(_elapsed) => "no answer".to_owned(),
+        Ok(Err(error)) => error.to_string(),
         Ok(Ok(connection)) => {
-            let mut outcome = Err("no answer".to_owned());
-            rask_comm::fetch(&connection, &[job.request], &registry, |_, result| {
-                outcome = result.map(|fetched| fetched.value).map_err(|error| error.to_string());
-            })
-            .await;
-            outcome
+            let fetching = rask_comm::fetch(&connection, &job.items, &registry, |idx, result| {
+                reply(idx, result.map(|fetched| fetched.value).map_err(|error| error.to_string()));
+            });
+            tokio::select! {
+                biased;
+                () = fetching => {}
+                // Nobody wants it any more.
+                () = job.reply.closed() => {}
+            }
+            return;
         }
     };
-    let _ = job.reply.send(outcome);
+    for idx in 0..job.items.len() {
+        reply(idx, Err(reason.clone()));
+    }
 }

@@ -23,10 +23,12 @@ pub mod outbox;
 pub mod peers;
 pub mod plane;
 mod report;
+mod ticket;
 pub mod time;
 mod tls;
 pub mod token;
 pub mod tuning;
+pub mod upload;
 pub mod watch;
 
 pub use authority::{Authority, AuthorityError, StateDir};
@@ -42,8 +44,10 @@ pub use join::{JoinError, join_cluster, obtain_identity, serve_join};
 pub use outbox::{Outbox, OutboxError, PushError};
 pub use peers::Peers;
 pub use plane::Plane;
+pub use ticket::Ticket;
 pub use token::{BadToken, Token, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};
+pub use upload::{Admitted, Offer, OfferedItem, UploadError, upload};
 pub use watch::{FromWatcher, News, Pusher, Watch, WatchError, WatchHello, Watcher};
 
 #[cfg(test)]

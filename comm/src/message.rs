@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::report::{
     GraphReport, GraphStats, HotLink, N_BUSIEST, PeerTraffic, StatusReport, TaskCounts, Traffic, UnmetReport, WorkerReport,
 };
+pub use crate::ticket::Ticket;
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
 pub const PROTOCOL_VERSION: u32 = 5;
@@ -88,6 +89,18 @@ pub enum ToWorker {
     },
     /// Run a task as soon as its inputs are here and a slot is free.
     Run(Run),
+    /// A client will offer the result of this task ([`FromClient::Scatter`]): take it in when there is room for it. Answered as a
+    /// run is; [`ToWorker::Cancel`] takes it back.
+    Expect {
+        /// The task.
+        task: TaskId,
+        /// Which upload of it this is.
+        attempt: Attempt,
+        /// Its size in bytes at most.
+        nbytes: u64,
+        /// What the client shows to prove that it was asked.
+        ticket: Ticket,
+    },
     /// A run is not wanted any more; stop it if it has not started, ask it to stop if it has. No answer is owed, and what
     /// it still produces is stale: drop it.
     Cancel {
@@ -356,6 +369,8 @@ pub enum FailureKind {
     NoSuchResult,
     /// It needs more memory than any worker has.
     TooLarge,
+    /// Its client was to upload it, and cannot.
+    NotUploaded,
 }
 
 /// Why a run failed, as the worker saw it.
@@ -399,6 +414,25 @@ pub struct SubmitOptions {
     pub detached: bool,
 }
 
+/// Options of a scatter.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spread {
+    /// Names of the workers that may hold the values; empty means any.
+    pub workers: Vec<String>,
+    /// How many workers are to hold each value; [`u32::MAX`] for all that are there when it has arrived (a broadcast).
+    pub n_copies: u32,
+}
+
+impl Default for Spread {
+    /// One copy, anywhere.
+    fn default() -> Self {
+        Self { workers: Vec::new(), n_copies: 1 }
+    }
+}
+
+/// Most values in one [`FromClient::Scatter`].
+pub const SCATTER_LIMIT: usize = 65_536;
+
 /// Client to scheduler.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum FromClient {
@@ -410,6 +444,31 @@ pub enum FromClient {
         graph: Box<Graph>,
         /// Options.
         options: SubmitOptions,
+    },
+    /// Take in values of this client: a graph of tasks without inputs whose results the client uploads when it is asked
+    /// ([`ToClient::Upload`]). Answered as a submission is.
+    Scatter {
+        /// Chosen by the client to tell answers apart.
+        request: u32,
+        /// Size of each value in bytes, at most; no more than [`SCATTER_LIMIT`] values.
+        nbytes: Vec<u64>,
+        /// Chosen by the client, unguessable; workers are told, and let in who shows it.
+        ticket: Ticket,
+        /// Where the values go.
+        spread: Spread,
+        /// As of a submission.
+        options: SubmitOptions,
+    },
+    /// The answer to [`ToClient::Upload`] when it comes to nothing.
+    NotUploaded {
+        /// The task.
+        task: TaskId,
+        /// Which upload of it.
+        attempt: Attempt,
+        /// Whether trying another worker is of no use: the client does not have the value any more.
+        is_final: bool,
+        /// Why, in words.
+        reason: String,
     },
     /// Stop a graph and release all its results. Its own graphs, or any graph of the same cluster for a person's `rask cancel`.
     /// Answered by [`ToClient::Cancelled`].
@@ -424,10 +483,11 @@ pub enum FromClient {
         /// The results.
         tasks: Vec<TaskId>,
     },
-    /// Tell where a wanted output is, once it is in memory. Answered by [`ToClient::Located`] or [`ToClient::TaskFailed`].
+    /// Tell where wanted outputs are, once they are in memory. Answered for each by [`ToClient::Located`] or
+    /// [`ToClient::TaskFailed`].
     Locate {
-        /// The result.
-        task: TaskId,
+        /// The results.
+        tasks: Vec<TaskId>,
     },
     /// A holder named by [`ToClient::Located`] could not serve it.
     FetchFailed {
@@ -501,6 +561,15 @@ pub enum ToClient {
         task: TaskId,
         /// Why.
         failure: Box<TaskFailure>,
+    },
+    /// Upload the value of a task ([`FromClient::Scatter`]) to a worker, which expects it. Answered only when that fails.
+    Upload {
+        /// The task.
+        task: TaskId,
+        /// Which upload of it this is; an older one is of no use any more.
+        attempt: Attempt,
+        /// The worker.
+        to: Holder,
     },
     /// Every wanted output of a graph is done or has failed.
     GraphEnded {

@@ -77,6 +77,7 @@ impl Stage {
                     | ToWorker::Peer { .. }
                     | ToWorker::ForgetGraph { .. }
                     | ToWorker::Keep { .. }
+                    | ToWorker::Expect { .. }
                     | ToWorker::Cancel { .. }
                     | ToWorker::Revoke { .. }
                     | ToWorker::Replicate { .. }

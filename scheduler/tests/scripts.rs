@@ -176,7 +176,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         }
         "locate" => {
             let (client, task) = (cluster.client("client"), cluster.task(words[1]));
-            cluster.event(Event::ClientSaid { client, message: FromClient::Locate { task } });
+            cluster.event(Event::ClientSaid { client, message: FromClient::Locate { tasks: vec![task] } });
         }
         "client-gone" => {
             let client = cluster.client(words[1]);

@@ -5,6 +5,7 @@ mod data;
 mod faults;
 mod membership;
 mod paths;
+mod upload;
 mod watch;
 
 use std::net::SocketAddr;

@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rask_comm::message::{FailureKind, FromClient, GraphStats, Holder, SubmitOptions, TaskFailure, ToClient, ToWorker};
-use rask_graphs::{ClientId, Graph, GraphId, Source, TaskId, TaskIdx};
+use rask_comm::message::{
+    FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, SubmitOptions, TaskFailure, ToClient, ToWorker,
+};
+use rask_graphs::keys::KeyRef;
+use rask_graphs::{Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{
+    FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED,
+};
 use super::holders::Loss;
-use super::{dispatch, holders, lineage, placement, report, transitions};
+use super::uploads::Scatter;
+use super::{contract, dispatch, holders, lineage, placement, report, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
@@ -36,6 +42,7 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
         if !run.options.detached {
             unwant_all(core, graph, out);
         }
+        uploads::client_gone(core, client, graph, out);
     }
     core.flows.leave(client);
 }
@@ -52,6 +59,18 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             }
             Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
         },
+        FromClient::Scatter { request, nbytes, ticket, spread, options } => {
+            match accept_scatter(core, client, Scatter::new(nbytes, ticket, spread), options) {
+                Ok(graph) => {
+                    out.tell_client(client, ToClient::Accepted { request, graph });
+                    start_scatter(core, graph, out);
+                }
+                Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
+            }
+        }
+        FromClient::NotUploaded { task, attempt, is_final, reason } => {
+            uploads::not_uploaded(core, client, (task, attempt), is_final, &reason, out);
+        }
         FromClient::Cancel { request, graph } => {
             let was_known = core.graphs.contains_key(&graph);
             if was_known {
@@ -66,7 +85,11 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
                 }
             }
         }
-        FromClient::Locate { task } => locate(core, client, task, out),
+        FromClient::Locate { tasks } => {
+            for task in tasks {
+                locate(core, client, task, out);
+            }
+        }
         FromClient::FetchFailed { task, worker } => {
             if is_own(core, client, task) {
                 holders::remove_holder(core, task, worker, Loss::Unreachable, out);
@@ -93,6 +116,11 @@ fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOption
             return Err(format!("the graph uses result {external}, which this client does not hold"));
         }
     }
+    Ok(enter(core, client, graph, options, None))
+}
+
+/// Put a graph that has been checked into the tables.
+fn enter(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions, scatter: Option<Scatter>) -> GraphId {
     let id = GraphId(core.next_graph);
     core.next_graph += 1;
     let flow = core.flows.begin_graph(client);
@@ -106,9 +134,40 @@ fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOption
         run.n_wanted += 1;
         run.n_outputs_pending += 1;
     }
+    if let Some(scatter) = scatter {
+        run.tasks.iter_mut().for_each(|entry| entry.set(UPLOADED));
+        run.scatter = Some(Box::new(scatter));
+    }
     core.clients.graphs_of.entry(client).or_default().insert(id);
     core.graphs.insert(id, Box::new(run));
-    Ok(id)
+    id
+}
+
+/// Check a scatter and put its values into the tables, as tasks without inputs whose results are wanted.
+fn accept_scatter(core: &mut Core, client: ClientId, scatter: Scatter, options: SubmitOptions) -> Result<GraphId, String> {
+    let n_values = scatter.nbytes.len();
+    if n_values == 0 || n_values > SCATTER_LIMIT {
+        return Err(format!("{n_values} values at once: between 1 and {SCATTER_LIMIT} are possible"));
+    }
+    if scatter.nbytes.iter().any(|nbytes| *nbytes > contract::MAX_NBYTES) || scatter.spread.n_copies == 0 {
+        return Err("a value that is larger than any memory, or of which there is to be no copy".to_owned());
+    }
+    let mut graph = GraphBuilder::new();
+    let body = graph.body(Body::single("client.upload", 1, "{}"));
+    let family = graph.family(if options.name.is_empty() { "scatter" } else { &options.name });
+    for member in (0..).take(n_values) {
+        let task = graph.task_with(KeyRef { family, member: Some(member) }, body).add();
+        graph.output(task);
+    }
+    // Nothing is ordered: value n is task n.
+    let graph = graph.finish(&FinishOptions { fuse: false, ..FinishOptions::default() }).map_err(|error| error.to_string())?;
+    Ok(enter(core, client, graph.graph, options, Some(scatter)))
+}
+
+fn start_scatter(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let tasks = (0..core.run(graph).n_tasks()).rev().map(|idx| TaskId::new(graph, TaskIdx(idx))).collect();
+    transitions::released_to_waiting(core, tasks, out);
+    lineage::note_no_workers(core);
 }
 
 /// Begin a graph just accepted. One pass down marks what the outputs need, one pass up counts what is missing.
@@ -402,6 +461,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     core.queue.remove_graph(run.flow, run.options.priority, graph);
     core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);
+    uploads::forget_graph(core, graph);
     if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
         graphs.remove(&graph);
     }

@@ -8,10 +8,10 @@ use rask_comm::message::FromWorker;
 use rask_graphs::{Attempt, GraphId, Source, TaskId};
 
 use super::core::Core;
-use super::graph_run::SPECULATED;
+use super::graph_run::{SPECULATED, UPLOADED};
 
 /// No result is larger than this, in bytes: sums over all results must not overflow.
-const MAX_NBYTES: u64 = 1 << 50;
+pub(super) const MAX_NBYTES: u64 = 1 << 50;
 /// No run takes longer than this, in microseconds (30 years).
 const MAX_DURATION_US: u64 = 1 << 50;
 
@@ -28,10 +28,10 @@ pub(super) fn breach(core: &Core, message: &FromWorker) -> Option<String> {
             let is_unheard_of = (*graph >= GraphId(core.next_graph)).then(|| format!("there has never been a graph {graph}"));
             is_unheard_of.or_else(|| absurd(*nbytes, 0))
         }
-        FromWorker::Failed { task, attempt, .. }
-        | FromWorker::Revoked { task, attempt, .. }
-        | FromWorker::Burdened { task, attempt }
-        | FromWorker::Executing { task, attempt } => never_given(core, *task, *attempt),
+        FromWorker::Failed { task, attempt, .. } | FromWorker::Burdened { task, attempt } => never_given(core, *task, *attempt),
+        FromWorker::Revoked { task, attempt, .. } | FromWorker::Executing { task, attempt } => {
+            never_given(core, *task, *attempt).or_else(|| not_run(core, *task))
+        }
         FromWorker::InputLost { task, attempt, input, .. } => {
             never_given(core, *task, *attempt).or_else(|| never_was(core, *input)).or_else(|| no_input_of(core, *task, *input))
         }
@@ -51,6 +51,11 @@ fn never_was(core: &Core, task: TaskId) -> Option<String> {
     let is_unheard_of = task.graph >= GraphId(core.next_graph);
     let is_beyond = core.graphs.get(&task.graph).is_some_and(|run| task.idx.0 >= run.n_tasks());
     (is_unheard_of || is_beyond).then(|| format!("there has never been a task {task}"))
+}
+
+fn not_run(core: &Core, task: TaskId) -> Option<String> {
+    let is_uploaded = core.task(task).is_some_and(|entry| entry.has(UPLOADED));
+    is_uploaded.then(|| format!("{task} is uploaded by a client, and not run by anybody"))
 }
 
 /// A run cannot lack what it does not take. Rare news, so that a look at all inputs does no harm.

@@ -18,6 +18,7 @@ use super::queue::Queue;
 use super::replicas::Hot;
 use super::speculation::Speculation;
 use super::story::{Story, Transition};
+use super::uploads::Uploads;
 use super::workers::Workers;
 
 /// Counts of what happened; cheap to keep, asserted in tests, shown to people.
@@ -45,6 +46,8 @@ pub struct Counters {
     pub n_backups: u64,
     /// Of these, those whose result was taken.
     pub n_backups_won: u64,
+    /// Uploads that clients were asked for.
+    pub n_uploads: u64,
     /// Bytes that workers fetched from each other.
     pub nbytes_transferred: u64,
 }
@@ -62,6 +65,7 @@ pub(super) struct Core {
     pub(super) constraints: Constraints,
     pub(super) quarantine: Quarantine,
     pub(super) speculation: Speculation,
+    pub(super) uploads: Uploads,
     pub(super) learning: Learning,
     pub(super) story: Story,
     pub(super) counters: Counters,
@@ -102,6 +106,7 @@ impl Core {
             constraints: Constraints::default(),
             quarantine: Quarantine::default(),
             speculation: Speculation::default(),
+            uploads: Uploads::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,

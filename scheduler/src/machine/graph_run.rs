@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use rask_comm::time::Time;
 
 use super::fairness::FlowId;
+use super::uploads::Scatter;
 
 /// Where a task stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -56,6 +57,8 @@ pub(super) const FOLLOWED: u16 = 1024;
 
 /// It was at a worker that died of nobody knows what, and has not been run since: see [`super::quarantine`].
 pub(super) const DOUBTED: u16 = 2048;
+/// Its result is not computed: its client uploads it.
+pub(super) const UPLOADED: u16 = 4096;
 
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
@@ -204,6 +207,8 @@ pub(super) struct GraphRun {
     pub(super) locating: BTreeMap<TaskIdx, Vec<ClientId>>,
     /// Users of results of this graph in later graphs.
     pub(super) external_users: BTreeMap<TaskIdx, Vec<(GraphId, u32)>>,
+    /// What there is to know when its results are values that the client uploads.
+    pub(super) scatter: Option<Box<Scatter>>,
 }
 
 impl GraphRun {
@@ -256,6 +261,7 @@ impl GraphRun {
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),
             external_users: BTreeMap::new(),
+            scatter: None,
         }
     }
 

@@ -11,11 +11,11 @@ use super::clients;
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{DOUBTED, EXECUTING, NOT_EARLY, TaskState};
+use super::graph_run::{DOUBTED, EXECUTING, NOT_EARLY, TaskState, UPLOADED};
 use super::holders::Loss;
 use super::workers::Worker;
 use super::{
-    contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions,
+    contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions, uploads,
 };
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
@@ -25,6 +25,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
     // Whatever waits for room finds it there; the others have no more room than before.
     core.to_fill.push(worker);
+    uploads::look_again(core);
     retirement::advance_all(core, out);
 }
 
@@ -36,10 +37,12 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     replicas::worker_gone(core, worker);
     out.to_workers.remove(&worker);
     let (mut executing, mut others, mut held, mut backlog) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut uploading = Vec::new();
     for run in core.graphs.values() {
         for (idx, entry) in run.tasks.iter().enumerate() {
             let task = run.task_id(TaskIdx(idx as u32));
             match entry.state {
+                TaskState::Processing if entry.worker == worker && entry.has(UPLOADED) => uploading.push(task),
                 TaskState::Processing if entry.worker == worker => {
                     if entry.has(EXECUTING) { &mut executing } else { &mut others }.push((run.options.priority, task));
                 }
@@ -86,6 +89,11 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     for (task, blame) in runs {
         run_lost(core, task, worker, &gone, blame, out);
     }
+    // What was on its way there cannot have killed it.
+    for task in uploading {
+        run_lost(core, task, worker, &gone, Blame::Innocent, out);
+    }
+    uploads::worker_gone(core, worker, out);
     for task in backlog {
         if core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && entry.worker == worker) {
             placement::requeue(core, task, out);
@@ -202,7 +210,10 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                         let failure = transitions::failure_of(core, task, FailureKind::Operator, &name, None, message);
                         transitions::to_erred(core, task, failure, out);
                     }
-                    None if !goes_on => transitions::processing_to_waiting(core, task, out),
+                    // What is lost for good has failed it by now.
+                    None if !goes_on && core.entry(task).state == TaskState::Processing => {
+                        transitions::processing_to_waiting(core, task, out)
+                    }
                     None => {}
                 }
             } else {
@@ -225,7 +236,10 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
             }
         }
         FromWorker::Lost { task } => holders::remove_holder(core, task, worker, Loss::Gone, out),
-        FromWorker::NotReplicated { task } => retirement::not_replicated(core, task),
+        FromWorker::NotReplicated { task } => {
+            retirement::not_replicated(core, task);
+            uploads::copied(core, task, worker, false, out);
+        }
         FromWorker::Executing { task, attempt } => {
             if transitions::is_current(core, task, attempt, worker) {
                 core.entry_mut(task).set(EXECUTING);
@@ -242,7 +256,11 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
         }
         FromWorker::Status(status) => {
             let now = core.now_ns();
-            core.workers.update(worker, |worker| worker.note_status(now, *status));
+            core.workers.update(worker, |worker| {
+                worker.note_status(now, *status);
+                worker.nbytes_uploaded = 0;
+            });
+            uploads::look_again(core);
         }
         FromWorker::Retiring => retirement::begin(core, worker, out),
     }
@@ -288,6 +306,10 @@ fn finished(
         core.counters.n_stale += 1;
         speculation::note_replaced(core, task, attempt, worker, out);
         out.tell_worker(worker, ToWorker::Cancel { task, attempt });
+        return;
+    }
+    if core.entry(task).has(UPLOADED) {
+        uploads::arrived(core, worker, task, nbytes, n_parts, out);
         return;
     }
     speculation::note_done(core, task, duration_us);
@@ -352,5 +374,6 @@ fn add_holder(core: &mut Core, worker: WorkerId, task: TaskId, attempt: Attempt,
     }
     replicas::fetch_ended(core, task, worker, true);
     retirement::replicated(core, task, out);
+    uploads::copied(core, task, worker, true, out);
     clients::tell_in_memory(core, task, out);
 }

@@ -5,7 +5,7 @@
 //! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
-//! workers, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
+//! workers, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -35,6 +35,7 @@ mod speculation;
 mod stealing;
 mod story;
 mod transitions;
+mod uploads;
 mod validate;
 mod workers;
 
@@ -84,7 +85,7 @@ impl Machine {
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
-        dispatch::settle(core, out);
+        settle(core, out);
         core.forget_finished_graphs(out);
         if core.next_progress.is_none() && !core.clients.graphs_of.is_empty() && !core.graphs.is_empty() {
             core.next_progress = Some(core.now.after(core.config.progress_interval));
@@ -99,6 +100,7 @@ impl Machine {
             clients::tell_progress(core, out);
             stealing::look_again(core, out);
             fail_stranded(core, out);
+            uploads::fail_stranded(core, out);
             let goes_on = core.graphs.values().any(|run| run.n_active > 0);
             core.next_progress = goes_on.then(|| core.now.after(core.config.progress_interval));
         }
@@ -108,7 +110,7 @@ impl Machine {
             fail_all_queued(core, out);
         }
         speculation::look(core, out);
-        dispatch::settle(core, out);
+        settle(core, out);
         core.forget_finished_graphs(out);
     }
 
@@ -199,6 +201,15 @@ impl Machine {
     /// When one is broken, naming it.
     pub fn validate(&self) {
         validate::validate(&self.core);
+    }
+}
+
+/// The turn's end: give out what there is room for.
+fn settle(core: &mut Core, out: &mut Actions) {
+    dispatch::settle(core, out);
+    while core.uploads.is_due() {
+        uploads::settle(core, out);
+        dispatch::settle(core, out);
     }
 }
 

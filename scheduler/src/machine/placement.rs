@@ -14,9 +14,9 @@ use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
-use super::graph_run::{DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState};
+use super::graph_run::{DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState, UPLOADED};
 use super::workers::{Rank, Worker};
-use super::{dispatch, early, quarantine, replicas};
+use super::{dispatch, early, quarantine, replicas, uploads};
 
 /// How many holders, and how many of the least loaded workers, are considered.
 pub(super) const N_HOLDERS: usize = 6;
@@ -40,6 +40,10 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
         core.set_state(task, TaskState::Queued, None);
     }
     core.entry_mut(task).worker = NOBODY;
+    if core.entry(task).has(UPLOADED) {
+        uploads::push(core, task);
+        return;
+    }
     if core.entry(task).n_crashes > 0 && quarantine::push(core, task) {
         return;
     }

@@ -7,8 +7,8 @@ use rask_graphs::{TaskId, TaskIdx, WorkerId};
 use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
-use super::graph_run::{EXECUTING, MOVING, TaskState};
-use super::{dispatch, placement, quarantine, speculation};
+use super::graph_run::{EXECUTING, MOVING, TaskState, UPLOADED};
+use super::{dispatch, placement, quarantine, speculation, uploads};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -21,7 +21,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     for run in core.graphs.values() {
         for (idx, entry) in run.tasks.iter().enumerate().filter(|(_, entry)| entry.worker == worker) {
             let task = run.task_id(TaskIdx(idx as u32));
-            if entry.state == TaskState::Processing && !entry.has(EXECUTING) && !entry.has(MOVING) {
+            if entry.state == TaskState::Processing && !entry.has(EXECUTING) && !entry.has(MOVING) && !entry.has(UPLOADED) {
                 given.push((task, entry.attempt));
             } else if entry.state == TaskState::Queued {
                 backlog.push(task);
@@ -31,6 +31,7 @@ pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
     for (task, attempt) in given {
         out.tell_worker(worker, ToWorker::Revoke { task, attempt });
     }
+    uploads::withdraw_from(core, worker, out);
     // Nor is it kept by what another worker does as well.
     for task in core.speculation.backups_at(worker) {
         speculation::end(core, task, true, out);

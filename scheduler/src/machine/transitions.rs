@@ -15,9 +15,10 @@ use super::config::Fault;
 use super::core::Core;
 use super::event::Actions;
 use super::graph_run::{
-    BOUND_EARLY, DOUBTED, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, SPECULATED, TaskState, WANTED,
+    BOUND_EARLY, DOUBTED, EXECUTING, FINISHED_ONCE, HAS_EXTERNAL, NOBODY, Node, OUTPUT_PENDING, SPECULATED, TaskState, UPLOADED,
+    WANTED,
 };
-use super::{early, placement, replicas, speculation, stealing};
+use super::{early, placement, replicas, speculation, stealing, uploads};
 
 /// Make released results that are needed: they and, as far as necessary, their inputs become waiting or ready.
 pub(super) fn released_to_waiting(core: &mut Core, mut stack: Vec<TaskId>, out: &mut Actions) {
@@ -224,6 +225,10 @@ pub(super) fn cancel_early_holders(core: &mut Core, task: TaskId, out: &mut Acti
 
 /// Return the slot share and the resources of a processing task.
 pub(super) fn give_back(core: &mut Core, task: TaskId) {
+    if core.entry(task).has(UPLOADED) {
+        uploads::give_back(core, task);
+        return;
+    }
     stealing::end_move(core, task);
     if core.entry(task).has(EXECUTING) {
         speculation::forget_executing(core, task);
@@ -355,6 +360,7 @@ fn one_arrived(core: &mut Core, task: TaskId, was_placed: bool, ready: &mut Vec<
 /// A result has left memory: dependants miss one input more, and those that were ready wait again.
 pub(super) fn leave_memory(core: &mut Core, task: TaskId) {
     replicas::forget(core, task);
+    uploads::forget_copies(core, task);
     for at in core.run(task.graph).dependents(Node::Task(task.idx)) {
         match core.run(task.graph).dependent(at) {
             Node::Task(idx) => one_left(core, TaskId::new(task.graph, idx)),

@@ -3,7 +3,7 @@
 use rask_graphs::{Source, TaskIdx};
 
 use super::core::Core;
-use super::graph_run::{DOUBTED, GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, WANTED};
+use super::graph_run::{DOUBTED, GraphRun, MOVING, NOBODY, OUTPUT_PENDING, TaskState, UPLOADED, WANTED};
 
 pub(super) fn validate(core: &Core) {
     core.workers.validate();
@@ -17,7 +17,7 @@ pub(super) fn validate(core: &Core) {
         *n_queued += run.tasks.iter().filter(|entry| entry.state == TaskState::Queued).count() as u32;
         *n_graphs += 1;
         for entry in &run.tasks {
-            if entry.state == TaskState::Processing {
+            if entry.state == TaskState::Processing && !entry.has(UPLOADED) {
                 let (count, occupancy, n_early, early_ns) = n_processing.entry(entry.worker).or_insert((0u32, 0u64, 0u32, 0u64));
                 *count += 1;
                 *occupancy += u64::from(entry.estimate_ns);
@@ -53,6 +53,7 @@ pub(super) fn validate(core: &Core) {
     }
     assert!(n_processing.is_empty(), "runs at workers that are gone: {n_processing:?}");
     super::replicas::validate(core);
+    super::uploads::validate(core);
     for task in core.moves.keys() {
         assert!(core.task(*task).is_some_and(|entry| entry.has(MOVING)), "{task}: moves, and does not know it");
     }

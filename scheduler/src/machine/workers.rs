@@ -52,6 +52,11 @@ pub(super) struct Worker {
     /// How much later than planned the last run ended, in nanoseconds.
     drift_ns: i64,
     pub(super) n_results: u32,
+    /// Values that clients have been asked to upload to it, and their bytes.
+    pub(super) n_uploads: u32,
+    pub(super) nbytes_uploading: u64,
+    /// Bytes of values that it has taken in since it last told its state.
+    pub(super) nbytes_uploaded: u64,
     pub(super) is_retiring: bool,
     /// Of the runs given to it: those of doubted tasks. With one of these it is given no more runs than it has slots.
     pub(super) n_doubted: u32,
@@ -95,6 +100,9 @@ impl Worker {
             n_early: 0,
             early_ns: 0,
             n_results: 0,
+            n_uploads: 0,
+            nbytes_uploading: 0,
+            nbytes_uploaded: 0,
             is_retiring: false,
             n_doubted: 0,
             is_reserved: false,

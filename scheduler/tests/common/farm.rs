@@ -281,6 +281,7 @@ impl Farm {
                 | ToClient::Progress { .. }
                 | ToClient::TaskDone { .. }
                 | ToClient::Located { .. }
+                | ToClient::Upload { .. }
                 | ToClient::Status { .. } => {}
             }
         }
@@ -356,7 +357,7 @@ impl Farm {
         for action in actions {
             match action {
                 Action::Tell(message) => messages.push(message),
-                Action::AddBody { .. } | Action::ForgetBodies { .. } | Action::Interrupt { .. } => {}
+                Action::AddBody { .. } | Action::ForgetBodies { .. } | Action::Interrupt { .. } | Action::Admit { .. } => {}
                 Action::Execute { task, attempt, inputs, .. } => {
                     let absent = inputs.iter().find(|item| !self.nodes[&worker].store.contains(item));
                     assert!(absent.is_none(), "{task} starts on {worker} without {absent:?}");

@@ -279,6 +279,11 @@ impl Cluster {
                 names.sort();
                 self.log.push(format!("{name}: free {}", names.join(" ")));
             }
+            ToWorker::Expect { task, attempt, .. } => {
+                let before = self.given.insert(task, (worker, attempt));
+                assert!(before.is_none_or(|(_, before)| before < attempt), "attempts of {task} do not rise");
+                self.log.push(format!("{name}: expect {}", self.name_of(task)));
+            }
             ToWorker::Replicate { input } => self.log.push(format!("{name}: replicate {}", self.name_of(input.task))),
             ToWorker::Keep { task, .. } => self.log.push(format!("{name}: keep {}", self.name_of(task))),
             ToWorker::Leave => self.log.push(format!("{name}: leave")),
@@ -309,6 +314,7 @@ impl Cluster {
                 let names: Vec<String> = holders.into_iter().map(|holder| holder.name).collect();
                 self.log.push(format!("{name}: located {} at {}", self.name_of(task), names.join(",")));
             }
+            ToClient::Upload { task, to, .. } => self.log.push(format!("{name}: upload {} to {}", self.name_of(task), to.name)),
             ToClient::Welcome { .. }
             | ToClient::Accepted { .. }
             | ToClient::Progress { .. }

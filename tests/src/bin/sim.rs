@@ -149,6 +149,7 @@ fn print_counts(n_seeds: u64, counts: &Counts, seconds: f64) {
     );
     println!("  {} pushes, {} backups, of which {} won", counts.n_pushes, counts.n_backups, counts.n_backups_won);
     println!("  {} results spilled", counts.n_spills);
+    println!("  {} values uploaded by clients", counts.n_uploads);
     for (kind, n) in &counts.faults {
         println!("  {n:6} {kind}");
     }

@@ -12,7 +12,7 @@ use super::oracle::{Behaviour, KernelInput, kernel_inputs};
 use super::process::failure_message;
 use super::session::JobState;
 use super::world::World;
-use rask_worker::machine::Machine;
+use rask_worker::machine::{Machine, TERMINATE};
 
 impl World {
     /// What the scheduler sends to a worker is allowed.
@@ -23,6 +23,12 @@ impl World {
                     let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);
                     assert!(is_there || self.profile.turn_us > 0, "{worker} is told of a member at {holder}, which is gone");
                 }
+            }
+            if let ToWorker::Expect { task, attempt, .. } = message {
+                let is_taken_back = messages[at..].contains(&ToWorker::Cancel { task: *task, attempt: *attempt });
+                let before = self.last_run.get(task).copied().unwrap_or(Attempt(0));
+                assert!(is_taken_back || before < *attempt, "attempts of {task} do not rise: {before}, {attempt}");
+                self.last_run.insert(*task, before.max(*attempt));
             }
             let ToWorker::Run(run) = message else { continue };
             let info = &self.graphs[&run.task.graph];
@@ -132,6 +138,10 @@ impl World {
                     let n_placed = counts.n_waiting + counts.n_queued + counts.n_processing + counts.n_erred;
                     assert!(n_placed <= counts.n_tasks && counts.n_finished <= counts.n_tasks, "{graph}: {counts:?}");
                 }
+                ToClient::Upload { task, .. } => {
+                    self.check_owner(session, task.graph);
+                    assert!(self.graphs[&task.graph].plan.spread.is_some(), "{task} is no value of a client");
+                }
                 ToClient::Welcome { .. }
                 | ToClient::Accepted { .. }
                 | ToClient::Rejected { .. }
@@ -174,6 +184,11 @@ impl World {
                 info.is_cancel_sent || owner.state == JobState::Over
             }
             FailureKind::TooLarge => self.is_too_large_somewhere(task),
+            FailureKind::NotUploaded => {
+                let owner = &self.sessions[info.session].jobs[info.job];
+                let is_gone = !owner.keeps_values || !owner.has_values || owner.state == JobState::Over;
+                info.plan.spread.is_some() && (is_gone || count(&self.n_not_uploaded) > 3)
+            }
             FailureKind::Unprepared => false,
         };
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
@@ -203,12 +218,21 @@ impl World {
             self.graphs.get(&input.graph).map_or(0, |info| info.plan.tasks[input.idx.index()].nbytes)
         };
         let nbytes: u64 = kernel_inputs(&info.plan.graph, task.idx).into_iter().map(nbytes_of).sum();
+        if info.plan.spread.is_some() {
+            let nbytes = info.plan.tasks[task.idx.index()].nbytes;
+            return self.processes.iter().any(|process| process.config.memory.share(TERMINATE.begins) < nbytes);
+        }
         self.processes.iter().any(|process| process.config.memory.limit < nbytes)
     }
 
     /// Whether some connected worker could run `task` one day.
     fn could_run_somewhere(&self, task: TaskId) -> bool {
-        let Some(options) = self.graphs[&task.graph].plan.graph.options_of(task.idx) else { return true };
+        let plan = &self.graphs[&task.graph].plan;
+        if let Some(spread) = &plan.spread {
+            let is_named = |name: &String| spread.workers.is_empty() || spread.workers.contains(name);
+            return self.scheduler.status().workers.iter().any(|worker| !worker.is_retiring && is_named(&worker.name));
+        }
+        let Some(options) = plan.graph.options_of(task.idx) else { return true };
         let report = self.scheduler.status();
         let there = report.workers.iter().filter(|worker| !worker.is_retiring);
         let there: Vec<_> = there.map(|worker| &self.processes[self.conns[self.conn_of[&worker.worker]].process]).collect();
@@ -258,6 +282,7 @@ impl World {
             let (Some(conn), Some(machine)) = (process.conn, &process.machine) else { continue };
             let Some(worker) = self.conns[conn].worker else { continue };
             assert_eq!(machine.n_waiting() + machine.n_executing(), 0, "{worker} has runs left over");
+            assert_eq!(machine.n_expected(), 0, "{worker} expects what nobody uploads");
             assert_eq!(machine.n_held(), process.store.len(), "{worker}: machine and store differ: {:?}", process.store);
             process.check_disk(machine);
             for ((task, part), stored) in &process.store {

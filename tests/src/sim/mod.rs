@@ -15,6 +15,7 @@ mod process;
 mod session;
 mod shell;
 mod spilling;
+mod uploading;
 mod watching;
 mod world;
 
@@ -175,7 +176,12 @@ fn build_sessions(world: &mut World, style: &Style) {
             let usable: Vec<usize> = if world.dice.chance(60) { (0..jobs.len()).collect() } else { Vec::new() };
             let plans: Vec<Rc<Plan>> = jobs.iter().map(|job| Rc::clone(&job.plan)).collect();
             let earlier: Vec<&Plan> = plans.iter().map(AsRef::as_ref).collect();
-            let plan = shapes::draw(&mut world.dice, style, &earlier, &usable);
+            let is_scatter = world.dice.chance(20);
+            let plan = if is_scatter {
+                shapes::draw_scatter(&mut world.dice, style)
+            } else {
+                shapes::draw(&mut world.dice, style, &earlier, &usable)
+            };
             let outputs = plan.graph.outputs.iter().map(|idx| (*idx, OutputState::Pending)).collect();
             let latest = world.profile.horizon_us / if world.profile.is_flickering { 8 } else { 1 };
             let submit_at = Time(Duration::from_micros(world.dice.below(latest)));
@@ -189,6 +195,8 @@ fn build_sessions(world: &mut World, style: &Style) {
                 outputs,
                 has_ended: false,
                 was_attached: false,
+                keeps_values: world.dice.chance(60),
+                has_values: true,
             });
             world.push(submit_at, Delivery::SessionWakes { session });
         }

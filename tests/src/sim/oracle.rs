@@ -3,6 +3,7 @@
 //! A value is a hash of operator, arguments and input values, so a wrong, missing, swapped or outdated input anywhere
 //! upstream shows in the answer. A part is a hash of the value and its number.
 
+use rask_comm::message::Spread;
 use rask_graphs::{Body, Graph, Part, Source, TaskId, TaskIdx};
 
 use super::entropy::mix;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub is_doomed: Vec<bool>,
     /// Where the graph's externals come from.
     pub externals: Vec<ExternalResult>,
+    /// For values that the client uploads: where they go.
+    pub spread: Option<Spread>,
 }
 
 /// The value of a task with this body and these input values.
@@ -150,7 +153,7 @@ impl Plan {
                 }
             }
         }
-        Self { graph, tasks, truth, is_needed, is_doomed, externals }
+        Self { graph, tasks, truth, is_needed, is_doomed, externals, spread: None }
     }
 
     /// How often task `idx` may fail before it has failed for good.

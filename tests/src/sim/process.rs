@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rask_comm::OfferedItem;
 use rask_comm::message::{FailureKind, RunFailure, ToWorker, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Body, BodyId, Part, TaskId};
-use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, PAUSE};
+use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, OfferId, PAUSE};
 
 use super::oracle::{Behaviour, KernelInput, kernel_inputs, part_of, value_of};
 use super::spilling::Disk;
@@ -55,6 +56,9 @@ pub(super) struct Process {
     pub(super) n_fetching: usize,
     /// Whether the machine has been told that memory is short.
     pub(super) is_told_short: bool,
+    /// Offers of clients that wait: whose, and of what.
+    pub(super) offers: BTreeMap<OfferId, (usize, OfferedItem)>,
+    pub(super) n_offers: u64,
 }
 
 impl Process {
@@ -82,6 +86,8 @@ impl Process {
             disk_limit: u64::MAX,
             n_fetching: 0,
             is_told_short: false,
+            offers: BTreeMap::new(),
+            n_offers: 0,
         }
     }
 
@@ -97,6 +103,7 @@ impl Process {
         self.disk = Disk::default();
         self.n_fetching = 0;
         self.is_told_short = false;
+        self.offers.clear();
     }
 
     /// As the real store: exactly this run's result, or a part of the whole.
@@ -302,6 +309,7 @@ impl World {
                         }
                     }
                 }
+                Action::Admit { offer, verdict } => self.admit(conn, offer, &verdict),
                 Action::Spill { task, attempt } => self.begin_spill(conn, task, attempt),
                 Action::Evict { task, attempt } => self.evict(at, task, attempt),
                 Action::Abort { reason } => panic!("worker {at} gives up: {reason}"),

@@ -13,6 +13,7 @@ use rask_graphs::{GraphId, TaskId, TaskIdx, WorkerId};
 use rask_worker::machine::FetchItem;
 
 use super::oracle::Plan;
+use super::uploading::ticket_of;
 use super::world::{Delivery, Link, World};
 
 /// Where a job stands, as its client sees it.
@@ -53,6 +54,9 @@ pub(super) struct Job {
     pub(super) has_ended: bool,
     /// Whether its client has come back to it.
     pub(super) was_attached: bool,
+    /// Of values that the client uploads: whether it keeps them, and whether its process still is the one that had them.
+    pub(super) keeps_values: bool,
+    pub(super) has_values: bool,
 }
 
 impl Job {
@@ -113,7 +117,9 @@ impl World {
         let (low, high) = self.profile.notice_us;
         let notice = self.dice.between(low, high);
         self.push_in(notice, Delivery::ClientGone { link });
+        self.leave_offers(link, notice);
         for job in &mut self.sessions[session].jobs {
+            job.has_values &= job.state == JobState::Planned;
             job.state = match job.state {
                 JobState::Running(graph) | JobState::Attaching(graph) | JobState::Held(graph) if job.is_detached => {
                     JobState::Attaching(graph)
@@ -178,9 +184,18 @@ impl World {
         let mut graph = due.plan.graph.clone();
         graph.externals = externals;
         graph.check().expect("drawn graphs are well formed");
+        let nbytes = due.plan.tasks.iter().map(|task| task.nbytes).collect();
+        let spread = due.plan.spread.clone();
         let options = SubmitOptions { name: format!("job {job}"), priority: due.priority, detached: due.is_detached };
         self.sessions[session].jobs[job].state = JobState::Submitted;
-        self.say(session, FromClient::Submit { request: job as u32, graph: Box::new(graph), options });
+        let request = job as u32;
+        match spread {
+            Some(spread) => {
+                let ticket = ticket_of(session);
+                self.say(session, FromClient::Scatter { request, nbytes, ticket, spread, options });
+            }
+            None => self.say(session, FromClient::Submit { request, graph: Box::new(graph), options }),
+        }
     }
 
     pub(super) fn client_hears(&mut self, link: usize, messages: Vec<ToClient>) {
@@ -223,7 +238,7 @@ impl World {
                     && *state == OutputState::Pending
                 {
                     *state = OutputState::Locating;
-                    self.say(session, FromClient::Locate { task });
+                    self.say(session, FromClient::Locate { tasks: vec![task] });
                 }
             }
             ToClient::TaskFailed { task, failure } => self.hear_failed(session, task, &failure),
@@ -247,6 +262,7 @@ impl World {
                 let item = FetchItem::whole(task, attempt);
                 self.push_in(latency, Delivery::ClientAsks { link, item, holder: holder.worker, process });
             }
+            ToClient::Upload { task, attempt, to } => self.offer(session, task, attempt, &to),
             ToClient::Progress { .. } | ToClient::Status { .. } => {}
             ToClient::Close { reason } => panic!("the scheduler closes a client: {reason}"),
         }
@@ -311,7 +327,8 @@ impl World {
             | FailureKind::KilledWorkers
             | FailureKind::NoWorkers
             | FailureKind::Unsatisfiable
-            | FailureKind::TooLarge => {
+            | FailureKind::TooLarge
+            | FailureKind::NotUploaded => {
                 if !matches!(state, OutputState::Fetched | OutputState::Released) {
                     *state = OutputState::Failed;
                 }
@@ -350,7 +367,7 @@ impl World {
                 *state = OutputState::Locating;
             }
             self.say(session, FromClient::FetchFailed { task, worker: holder });
-            self.say(session, FromClient::Locate { task });
+            self.say(session, FromClient::Locate { tasks: vec![task] });
         }
         self.settle_jobs(session);
     }

@@ -1,9 +1,10 @@
 //! Random graphs of the shapes that real work has: independent tasks, chains, trees, layers, stencils, map and reduce, one
 //! result that all want, shuffles through gather groups, and users of earlier results.
 
+use rask_comm::message::Spread;
 use rask_graphs::graph::Input;
 use rask_graphs::keys::{KeyRef, KeysBuilder};
-use rask_graphs::{Body, Graph, Part, Source, TaskIdx, TaskOptions};
+use rask_graphs::{Body, FinishOptions, Graph, GraphBuilder, Part, Source, TaskIdx, TaskOptions};
 
 use super::entropy::Dice;
 use super::oracle::{Behaviour, ExternalResult, Plan, TaskPlan};
@@ -83,6 +84,32 @@ pub fn draw(dice: &mut Dice, style: &Style, earlier: &[&Plan], usable: &[usize])
     }
     use_earlier(dice, &mut sketch, earlier, usable);
     finish(dice, style, sketch, earlier)
+}
+
+/// Draw values that a client uploads: tasks without inputs, all of them wanted.
+#[must_use]
+pub fn draw_scatter(dice: &mut Dice, style: &Style) -> Plan {
+    let mut graph = GraphBuilder::new();
+    let n_values = dice.magnitude(1, style.max_tasks) as usize;
+    for at in 0..n_values {
+        // What the scheduler calls them, and something that tells one from the other.
+        let value = graph.task(&format!("value-{at}"), "client.upload", 1, &format!("{{\"value\": {at}}}")).add();
+        graph.output(value);
+    }
+    let graph = graph.finish(&FinishOptions { fuse: false, ..FinishOptions::default() }).expect("values need nothing").graph;
+    let draw_task = |_| TaskPlan {
+        duration_us: 0,
+        nbytes: dice.magnitude(1, style.max_nbytes),
+        n_parts: if dice.chance(15) { dice.between(1, 4) as u32 } else { 0 },
+        behaviour: Behaviour::Sound,
+    };
+    let tasks = (0..n_values).map(draw_task).collect();
+    let mut plan = Plan::new(graph, tasks, Vec::new(), &vec![0; n_values], &[]);
+    let workers =
+        if dice.chance(15) { vec![style.worker_names[dice.index(style.worker_names.len())].clone()] } else { Vec::new() };
+    let n_copies = [1, 1, 2, u32::MAX][dice.index(4)];
+    plan.spread = Some(Spread { workers, n_copies });
+    plan
 }
 
 fn draw_shape(dice: &mut Dice, sketch: &mut Sketch, size: u64) {

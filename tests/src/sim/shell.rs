@@ -102,7 +102,8 @@ impl World {
     /// first in line for the remaining slots that had their inputs.
     fn suspects(&self, worker: WorkerId, n_slots: u32) -> Vec<TaskId> {
         let (mut executing, mut others) = (Vec::new(), Vec::new());
-        for (graph, info) in &self.graphs {
+        // What is uploaded is not run.
+        for (graph, info) in self.graphs.iter().filter(|(_, info)| info.plan.spread.is_none()) {
             for idx in (0..info.plan.graph.n_tasks() as u32).map(TaskIdx) {
                 let task = TaskId::new(*graph, idx);
                 let first = self.scheduler.processing_on(task).map(|at| (at, self.scheduler.attempt(task)));
@@ -155,6 +156,13 @@ impl World {
         }
         let submitted = match &message {
             FromClient::Submit { request, graph, options } => Some((*request, graph.externals.clone(), options.priority)),
+            FromClient::Scatter { request, options, .. } => Some((*request, Vec::new(), options.priority)),
+            FromClient::NotUploaded { task, attempt, .. } => {
+                if self.scheduler.attempt(*task) == *attempt {
+                    *self.n_not_uploaded.entry(*task).or_default() += 1;
+                }
+                None
+            }
             FromClient::Cancel { graph, .. } => {
                 if let Some(info) = self.graphs.get_mut(graph) {
                     info.is_cancel_sent = true;
@@ -191,6 +199,7 @@ impl World {
             | ToClient::TaskFailed { .. }
             | ToClient::GraphEnded { .. }
             | ToClient::Located { .. }
+            | ToClient::Upload { .. }
             | ToClient::Status { .. }
             | ToClient::Close { .. } => None,
         });

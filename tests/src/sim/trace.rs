@@ -22,6 +22,8 @@ pub struct Counts {
     pub n_pushes: u64,
     /// Results that were written to files.
     pub n_spills: u64,
+    /// Values of clients that reached a worker.
+    pub n_uploads: u64,
     /// Second runs of stragglers.
     pub n_backups: u64,
     /// Second runs whose result was taken.
@@ -41,6 +43,7 @@ impl Counts {
         self.n_executions += other.n_executions;
         self.n_pushes += other.n_pushes;
         self.n_spills += other.n_spills;
+        self.n_uploads += other.n_uploads;
         self.n_messages += other.n_messages;
         self.n_backups += other.n_backups;
         self.n_backups_won += other.n_backups_won;

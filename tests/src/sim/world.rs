@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use rask_comm::message::{FromClient, FromWorker, ToClient, ToWorker};
 use rask_comm::time::Time;
+use rask_comm::{OfferedItem, Ticket};
 use rask_graphs::{Attempt, ClientId, GraphId, TaskId, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Machine};
-use rask_worker::machine::{FetchId, FetchItem};
+use rask_worker::machine::{FetchId, FetchItem, OfferId};
 
 use super::entropy::Dice;
 use super::faults::{Fault, Profile};
@@ -135,6 +136,36 @@ pub(super) enum Delivery {
     SessionWakes {
         session: usize,
     },
+    /// A client's offer reaches a worker process.
+    Offered {
+        link: usize,
+        process: usize,
+        life: u32,
+        item: OfferedItem,
+        ticket: Ticket,
+    },
+    /// An offer has waited longer than the scheduler's word can take.
+    OfferOverdue {
+        conn: usize,
+        id: OfferId,
+    },
+    /// Whoever made an offer is gone.
+    OfferWithdrawn {
+        conn: usize,
+        id: OfferId,
+    },
+    /// An upload that was let in ends; well unless it is broken, or the client is gone.
+    UploadEnded {
+        conn: usize,
+        link: usize,
+        item: OfferedItem,
+        is_broken: bool,
+    },
+    /// A client hears that its upload has come to nothing.
+    UploadRefused {
+        link: usize,
+        item: OfferedItem,
+    },
     /// A client's fetch of a result reaches a worker process.
     ClientAsks {
         link: usize,
@@ -177,6 +208,11 @@ impl Delivery {
             | Self::WatcherGone { .. }
             | Self::ToClient { .. }
             | Self::SessionWakes { .. }
+            | Self::Offered { .. }
+            | Self::OfferOverdue { .. }
+            | Self::OfferWithdrawn { .. }
+            | Self::UploadEnded { .. }
+            | Self::UploadRefused { .. }
             | Self::ClientAsks { .. }
             | Self::ClientGets { .. }
             | Self::Fault(_) => false,
@@ -297,6 +333,8 @@ pub(super) struct World {
     pub(super) n_failed_runs: BTreeMap<TaskId, u32>,
     pub(super) n_heard_failures: BTreeMap<TaskId, u32>,
     pub(super) n_successes: BTreeMap<TaskId, u32>,
+    /// Uploads of each value that its client has said have come to nothing.
+    pub(super) n_not_uploaded: BTreeMap<TaskId, u32>,
     /// Results the scheduler has taken: of each task one, unless it was lost.
     pub(super) n_taken: BTreeMap<TaskId, u32>,
     /// Tasks that were given to a second worker while the first had them.
@@ -345,6 +383,7 @@ impl World {
             n_failed_runs: BTreeMap::new(),
             n_heard_failures: BTreeMap::new(),
             n_successes: BTreeMap::new(),
+            n_not_uploaded: BTreeMap::new(),
             n_taken: BTreeMap::new(),
             had_backup: BTreeSet::new(),
             no_workers_since: Some(Time::default()),
@@ -413,9 +452,14 @@ impl World {
             | Delivery::Pushed { conn, .. }
             | Delivery::Watches { maker: conn, .. }
             | Delivery::WatcherGone { conn, .. }
+            | Delivery::OfferOverdue { conn, .. }
+            | Delivery::OfferWithdrawn { conn, .. }
+            | Delivery::UploadEnded { conn, .. }
             | Delivery::FetchEnded { conn, .. } => Some(self.conns[*conn].process),
             Delivery::FetchAsked { peer, .. } => Some(*peer),
-            Delivery::ClientAsks { process, .. } | Delivery::Connect { process } => Some(*process),
+            Delivery::ClientAsks { process, .. } | Delivery::Offered { process, .. } | Delivery::Connect { process } => {
+                Some(*process)
+            }
             Delivery::WorkerHello { .. }
             | Delivery::FromWorker { .. }
             | Delivery::WorkerGone { .. }
@@ -426,6 +470,7 @@ impl World {
             | Delivery::Flush
             | Delivery::ToClient { .. }
             | Delivery::SessionWakes { .. }
+            | Delivery::UploadRefused { .. }
             | Delivery::ClientGets { .. }
             | Delivery::Fault(_) => None,
         }
@@ -462,6 +507,11 @@ impl World {
             }
             Delivery::ToClient { link, messages } => self.client_hears(link, messages),
             Delivery::SessionWakes { session } => self.session_wakes(session),
+            Delivery::Offered { link, process, life, item, ticket } => self.take_offer(link, (process, life), item, ticket),
+            Delivery::OfferOverdue { conn, id } => self.tell_worker(conn, rask_worker::machine::Event::OfferOverdue { id }),
+            Delivery::OfferWithdrawn { conn, id } => self.withdraw_offer(conn, id),
+            Delivery::UploadEnded { conn, link, item, is_broken } => self.end_upload(conn, link, item, is_broken),
+            Delivery::UploadRefused { link, item } => self.hear_refused(link, item),
             Delivery::ClientAsks { link, item, holder, process } => self.serve_client(link, item, holder, process),
             Delivery::ClientGets { link, item, holder, value } => self.client_gets(link, item, holder, value),
             Delivery::Fault(fault) => self.inject(fault),

@@ -24,6 +24,7 @@ mod spill_tests;
 mod spilling;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,8 +39,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rask_comm::message::{FromWorker, ToWorker};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Registry, TaskId, Value, WorkerId};
+use rustc_hash::FxHashMap;
 
-use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig};
+use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, OfferId};
 use crate::store::Store;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
@@ -47,6 +49,7 @@ pub use ports::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder};
 use sending::Sending;
 use slot::{IS_BETWEEN_RUNS, Job};
 use spilling::Spilling;
+use uploads::OnAdmitted;
 
 /// Something a [`Fetcher`] is to do once the lock is released, in order.
 enum Errand {
@@ -54,6 +57,7 @@ enum Errand {
     Watch(WatchOrder),
     Push { to: WorkerId, item: FetchItem, value: Value },
     Announce { to: WorkerId, item: FetchItem, nbytes: u64 },
+    Admit { on_admitted: OnAdmitted, verdict: Vec<bool> },
 }
 
 /// What a core is started with.
@@ -132,6 +136,9 @@ struct State {
     /// What is to be told, fetched and freed once the lock is released. Emptied at the end of every turn.
     outgoing: Vec<FromWorker>,
     errands: Vec<Errand>,
+    /// Who made the offers that wait.
+    offers: FxHashMap<OfferId, OnAdmitted>,
+    n_offers: u64,
     garbage: Vec<Value>,
     ending: Option<Ending>,
     has_ended: bool,
@@ -189,6 +196,8 @@ impl WorkerCore {
             actions: Vec::new(),
             outgoing: Vec::new(),
             errands: Vec::new(),
+            offers: FxHashMap::default(),
+            n_offers: 0,
             garbage: Vec::new(),
             ending: None,
             has_ended: false,
@@ -335,10 +344,13 @@ impl WorkerCore {
         let mut state = self.shared.state.lock();
         state.is_shut_down = true;
         state.jobs.clear();
+        // Dropped once the lock is: whoever waits hears of it.
+        let offers = std::mem::take(&mut state.offers);
         for (_, _, flag) in &state.flags {
             flag.store(true, Ordering::Relaxed);
         }
         drop(state);
+        drop(offers);
         self.shared.work.notify_all();
         self.shared.timer.notify_all();
         self.shared.spilling.shutdown();
@@ -406,6 +418,11 @@ impl WorkerCore {
                     state.errands.push(Errand::Announce { to, item, nbytes });
                 }
             }
+            Action::Admit { offer, verdict } => {
+                if let Some(on_admitted) = state.offers.remove(&offer) {
+                    state.errands.push(Errand::Admit { on_admitted, verdict });
+                }
+            }
             Action::Drop(item) => state.garbage.extend(self.shared.store.remove(&item)),
             Action::Spill { task, attempt } => self.shared.spilling.write(task, attempt),
             Action::Evict { task, attempt } => state.garbage.extend(self.shared.store.evict(task, attempt)),
@@ -440,6 +457,7 @@ impl WorkerCore {
                         Errand::Watch(order) => self.shared.fetcher.watch(self, order),
                         Errand::Push { to, item, value } => self.shared.fetcher.push(self, to, item, value),
                         Errand::Announce { to, item, nbytes } => self.shared.fetcher.announce(self, to, item, nbytes),
+                        Errand::Admit { on_admitted, verdict } => on_admitted(verdict),
                     }
                 }
                 if !outgoing.is_empty() {

@@ -127,7 +127,11 @@ impl World {
                 }
                 Action::Fetch { fetch, items, .. } => self.in_air.extend(items.into_iter().map(|item| (fetch, item))),
                 Action::Drop(item) => assert!(self.store.remove(&item), "{item:?} is dropped and not there"),
-                Action::Interrupt { .. } | Action::Watch { .. } | Action::Unwatch { .. } | Action::Push { .. } => {}
+                Action::Interrupt { .. }
+                | Action::Watch { .. }
+                | Action::Unwatch { .. }
+                | Action::Push { .. }
+                | Action::Admit { .. } => {}
                 other @ (Action::AddBody { .. }
                 | Action::ForgetBodies { .. }
                 | Action::Spill { .. }

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use rask_comm::Offer;
 use rask_comm::message::{FromWorker, RunFailure, ToWorker, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
 
@@ -107,6 +108,43 @@ pub enum Event {
         /// The peer.
         peer: WorkerId,
     },
+    /// A client offers values; it waits for [`Action::Admit`].
+    UploadsOffered {
+        /// Names the offer. Earlier ones have lower numbers.
+        id: OfferId,
+        /// What is offered.
+        offer: Offer,
+    },
+    /// An offer has waited for so long that the scheduler must have said what is to be expected of it.
+    OfferOverdue {
+        /// The offer.
+        id: OfferId,
+    },
+    /// Who made an offer waits no more.
+    OfferWithdrawn {
+        /// The offer.
+        id: OfferId,
+    },
+    /// A value that [`Action::Admit`] let in has arrived, and the shell has put it into the store.
+    UploadArrived {
+        /// The task whose result it is.
+        task: TaskId,
+        /// Which upload of it.
+        attempt: Attempt,
+        /// Size of the result in bytes.
+        nbytes: u64,
+        /// Its addressable parts, 0 when only whole.
+        n_parts: u32,
+        /// How long it took, in microseconds.
+        duration_us: u64,
+    },
+    /// A value that [`Action::Admit`] let in will not come.
+    UploadFailed {
+        /// The task whose result it was to be.
+        task: TaskId,
+        /// Which upload of it.
+        attempt: Attempt,
+    },
     /// A result in the store turned out to be unreadable and was dropped by the shell.
     ResultLost {
         /// The result.
@@ -154,6 +192,10 @@ pub enum Event {
 /// One [`Action::Fetch`], numbered by the machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FetchId(pub u64);
+
+/// One offer of a client, numbered by the shell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OfferId(pub u64);
 
 /// A result, or a part of one, that is fetched.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -276,6 +318,13 @@ pub enum Action {
         to: WorkerId,
         /// The result.
         item: FetchItem,
+    },
+    /// Let a client send those of the values it has offered that the verdict is true for; there is room for them.
+    Admit {
+        /// The offer.
+        offer: OfferId,
+        /// For each value of it whether it is taken.
+        verdict: Vec<bool>,
     },
     /// Drop a result, or the part of one, from the store, with its file if it has one.
     Drop(FetchItem),

@@ -28,6 +28,9 @@ mod starting;
 mod story;
 #[cfg(test)]
 mod tests;
+mod uploads;
+#[cfg(test)]
+mod uploads_tests;
 mod watchers;
 
 use std::cmp::Reverse;
@@ -45,9 +48,10 @@ use runs::{Needs, Rank, RunEntry, Runs};
 use slab::Key;
 use spilling::Pressure;
 use story::Story;
+use uploads::Uploads;
 use watchers::Watchers;
 
-pub use event::{Action, Event, FetchFailure, FetchId, FetchItem, SpillFailure};
+pub use event::{Action, Event, FetchFailure, FetchId, FetchItem, OfferId, SpillFailure};
 pub use fault::Fault;
 pub use fetching::FetchLimits;
 pub use ledger::{MemoryConfig, PAUSE, SPILL, TARGET, TERMINATE, Threshold};
@@ -103,6 +107,7 @@ pub struct Machine {
     ledger: Ledger,
     pressure: Pressure,
     watchers: Watchers,
+    uploads: Uploads,
     /// Bytes of parts fetched since a run last ended, by graph.
     parts_fetched: Vec<(GraphId, u64)>,
     /// Where the members of gather groups are.
@@ -129,6 +134,7 @@ impl Machine {
             ledger: Ledger::new(config.memory),
             pressure: Pressure::new(config.memory),
             watchers: Watchers::default(),
+            uploads: Uploads::default(),
             parts_fetched: Vec::new(),
             groups: FxHashMap::default(),
             is_retiring: false,
@@ -162,6 +168,13 @@ impl Machine {
             Event::PeerWatches { peer, items } => self.begin_watches(peer, &items, out),
             Event::PeerUnwatches { peer, items } => items.iter().for_each(|item| self.watchers.remove(peer, *item)),
             Event::PeerGone { peer } => self.watchers.remove_peer(peer),
+            Event::UploadsOffered { id, offer } => self.take_offer(id, offer, out),
+            Event::OfferOverdue { id } => self.offer_overdue(id),
+            Event::OfferWithdrawn { id } => self.offer_withdrawn(id),
+            Event::UploadArrived { task, attempt, nbytes, n_parts, duration_us } => {
+                self.upload_arrived(now, (task, attempt), nbytes, n_parts, duration_us, out);
+            }
+            Event::UploadFailed { task, attempt } => self.upload_failed(task, attempt),
             Event::ResultLost { task, attempt } => self.lose_result(now, task, attempt, out),
             Event::ReadForOthers { nbytes } => self.ledger.lend(nbytes),
             Event::SentOff { nbytes } => self.ledger.sent_off(nbytes),
@@ -206,6 +219,7 @@ impl Machine {
         self.fetching.validate();
         self.story.validate();
         self.ledger.validate();
+        self.uploads.validate();
         assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
         let is_limited = self.config.memory.limit > 0;
         // What memory is too short for is looked into by those who can change something.
@@ -278,6 +292,12 @@ impl Machine {
         self.ledger.nbytes_lent()
     }
 
+    /// Values that clients are expected to upload.
+    #[must_use]
+    pub fn n_expected(&self) -> usize {
+        self.uploads.n_expected()
+    }
+
     /// Results that peers watch for.
     #[must_use]
     pub fn n_watched(&self) -> usize {
@@ -314,6 +334,7 @@ impl Machine {
             }
             ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
             ToWorker::Run(run) => self.take_run(now, run, out),
+            ToWorker::Expect { task, attempt, nbytes, ticket } => self.expect(now, (task, attempt), nbytes, ticket, out),
             ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),
             ToWorker::Revoke { task, attempt } => self.revoke(now, task, attempt, out),
             ToWorker::Free { tasks } => {
@@ -461,10 +482,16 @@ impl Machine {
             self.drop_unless_needed(whole, out);
             return;
         }
-        self.story.push(now, task, attempt, Stage::InMemory);
         if let FromWorker::Finished { nbytes, n_parts, .. } = &news {
             self.ledger.insert(task, attempt, *nbytes, *n_parts);
         }
+        self.made(now, whole, news, out);
+    }
+
+    /// A whole result has come to be here, other than from a peer: tell the scheduler, and whoever waits for it.
+    fn made(&mut self, now: Time, whole: FetchItem, news: FromWorker, out: &mut Vec<Action>) {
+        let FetchItem { task, attempt, .. } = whole;
+        self.story.push(now, task, attempt, Stage::InMemory);
         out.push(Action::Tell(news));
         if self.fetching.n_items() > 0 && !self.config.has_fault(Fault::ForgetLocalWaiters) {
             let waiters = self.fetching.satisfy(whole);
@@ -541,6 +568,9 @@ impl Machine {
             && (run.attempt == attempt || self.config.has_fault(Fault::SkipAttemptCheckOnCancel))
         {
             self.abandon(now, key, Stage::Cancelled, out);
+            return;
+        }
+        if self.cancel_upload(now, task, attempt) {
             return;
         }
         if let Some(run) = self.executing.of(task).find(|run| run.attempt == attempt) {

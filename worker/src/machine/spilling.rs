@@ -133,16 +133,22 @@ impl Machine {
     }
 
     /// Bytes of memory that everything takes or is expected to take.
-    fn nbytes_used(&self) -> u64 {
+    pub(super) fn nbytes_used(&self) -> u64 {
         let runs = self.ledger.nbytes_in_memory().saturating_add(self.ledger.nbytes_reserved());
         runs.saturating_add(self.ledger.nbytes_lent())
             .saturating_add(self.fetching.nbytes_here())
-            .saturating_add(self.fetching.nbytes_in_flight())
+            .saturating_add(self.nbytes_in_flight())
+    }
+
+    /// Bytes that are on their way here, from peers and from clients.
+    fn nbytes_in_flight(&self) -> u64 {
+        self.fetching.nbytes_in_flight().saturating_add(self.uploads.nbytes_arriving())
     }
 
     /// Whether nothing is under way that could free memory.
     pub(super) fn is_still(&self) -> bool {
-        self.executing.is_empty() && self.fetching.is_idle() && self.ledger.n_writes() + self.ledger.n_offered() == 0
+        let is_leaving = self.ledger.n_writes() + self.ledger.n_offered() > 0;
+        self.executing.is_empty() && self.fetching.is_idle() && self.uploads.is_idle() && !is_leaving
     }
 
     /// Whether the next run may start although there is no room for it, as the last resort.
@@ -333,7 +339,7 @@ impl Machine {
         }
         out.push(Action::Tell(FromWorker::Status(Box::new(WorkerStatus {
             nbytes_results: self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(),
-            nbytes_in_flight: self.fetching.nbytes_in_flight(),
+            nbytes_in_flight: self.nbytes_in_flight(),
             nbytes_reserved: self.ledger.nbytes_reserved().saturating_add(self.ledger.nbytes_lent()),
             nbytes_spilled: self.ledger.nbytes_in_files(),
             nbytes_written: self.ledger.nbytes_written(),

@@ -1,4 +1,4 @@
-//! What may begin at the end of a turn: runs on slots, and fetches, as far as memory allows.
+//! What may begin at the end of a turn: runs on slots, fetches and uploads, as far as memory allows.
 
 use rask_comm::time::Time;
 
@@ -20,6 +20,10 @@ impl Machine {
             if !self.pressure.is_paused() {
                 let room = Room { nbytes_in_flight: self.room_in_flight(), is_last_resort: false };
                 wanted = wanted.or(self.fetching.pump(usize::MAX, room, out));
+                // What runs wait for comes first.
+                if wanted.is_none() && self.uploads.has_offers() {
+                    wanted = self.admit_offers(false, out);
+                }
             }
             if self.config.memory.limit == 0 {
                 return;
@@ -40,6 +44,9 @@ impl Machine {
         if !self.start_next(now, out) {
             let room = self.room_as_last_resort();
             self.fetching.pump(1, room, out);
+            if self.is_still() {
+                self.admit_offers(true, out);
+            }
         }
         !self.is_still()
     }

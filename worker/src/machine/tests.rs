@@ -113,6 +113,7 @@ fn show(action: &Action) -> String {
         }
         Action::Push { to, item } => format!("push {} to {}", show_item(item), to.0),
         Action::Drop(item) => format!("drop {}", show_item(item)),
+        Action::Admit { offer, verdict } => format!("admit {} {verdict:?}", offer.0),
         Action::Spill { task, attempt } => format!("spill {}", show_id(*task, *attempt)),
         Action::Evict { task, attempt } => format!("evict {}", show_id(*task, *attempt)),
         Action::Abort { .. } => "abort".to_owned(),
@@ -193,6 +194,27 @@ impl Script {
             }
             "lend" => self.handle(Event::ReadForOthers { nbytes }),
             "sent" => self.handle(Event::SentOff { nbytes }),
+            "expect" => {
+                let ((task, attempt), ticket) = (task(), rask_comm::Ticket([rest[1].parse().unwrap(); 16]));
+                self.say(ToWorker::Expect { task, attempt, nbytes, ticket })
+            }
+            "offer" => {
+                let ticket = rask_comm::Ticket([rest[1].parse().unwrap(); 16]);
+                let offered = rest[2..].iter().map(|word| {
+                    let (name, nbytes) = word.split_once(':').unwrap();
+                    let (task, attempt) = id(name);
+                    rask_comm::OfferedItem { task, attempt, nbytes: nbytes.parse().unwrap() }
+                });
+                let offer = rask_comm::Offer { ticket, items: offered.collect() };
+                self.handle(Event::UploadsOffered { id: OfferId(rest[0].parse().unwrap()), offer })
+            }
+            "overdue" => self.handle(Event::OfferOverdue { id: OfferId(rest[0].parse().unwrap()) }),
+            "withdraw" => self.handle(Event::OfferWithdrawn { id: OfferId(rest[0].parse().unwrap()) }),
+            "uploaded" => {
+                let (task, attempt) = task();
+                self.handle(Event::UploadArrived { task, attempt, nbytes, n_parts: 0, duration_us: 1 })
+            }
+            "lost" => self.handle(Event::UploadFailed { task: task().0, attempt: task().1 }),
             "rss" => self.handle(Event::MemoryMeasured { rss_nbytes: rest[0].parse().unwrap() }),
             "cancel" => self.say(ToWorker::Cancel { task: task().0, attempt: task().1 }),
             "revoke" => self.say(ToWorker::Revoke { task: task().0, attempt: task().1 }),

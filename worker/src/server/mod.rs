@@ -10,6 +10,7 @@ mod registration;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod uploads;
 mod watching;
 
 use std::future::Future;
@@ -151,7 +152,7 @@ pub async fn run(
     let handover = start_handover(&config);
     let spill = config.spill.as_ref().map(|spill| spill_area(spill, &registry)).transpose()?;
     let meters = Arc::new(Meters::new(endpoint.socket_buffers()));
-    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(&meters)));
+    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(&registry), Arc::clone(&meters)));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
     tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {

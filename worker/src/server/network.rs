@@ -8,13 +8,15 @@ use parking_lot::Mutex;
 use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
-use rask_comm::{Endpoint, Handover, Incoming, Link, Outbox, Plane, WatchHello, Watcher};
+use rask_comm::upload::refuse_all;
+use rask_comm::{Admitted, Endpoint, Handover, Incoming, Link, Offer, Outbox, Plane, WatchHello, Watcher};
 use rask_graphs::{Registry, Value, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::traffic::Meters;
+use super::uploads;
 use super::watching::{Identity, Watching, fetch_item, request};
 use crate::exec::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
 use crate::machine::{FetchFailure, FetchId, FetchItem};
@@ -30,12 +32,13 @@ pub(super) struct Current {
 pub(super) struct CurrentRegistration {
     current: watch::Sender<Option<Arc<Current>>>,
     handover: Option<Handover>,
+    registry: Arc<Registry>,
     meters: Arc<Meters>,
 }
 
 impl CurrentRegistration {
-    pub(super) fn new(handover: Option<Handover>, meters: Arc<Meters>) -> Self {
-        Self { current: watch::Sender::default(), handover, meters }
+    pub(super) fn new(handover: Option<Handover>, registry: Arc<Registry>, meters: Arc<Meters>) -> Self {
+        Self { current: watch::Sender::default(), handover, registry, meters }
     }
 
     pub(super) fn set(&self, current: Option<Current>) {
@@ -75,6 +78,16 @@ impl PartSource for CurrentRegistration {
             .core
             .needs_room_to_send(&item)
             .then(|| -> data::BoxFuture<'a, data::Room> { Box::pin(async move { current.core.room_to_send(item).await }) })
+    }
+
+    fn offered(&self, offer: Offer) -> data::BoxFuture<'_, Box<dyn Admitted>> {
+        Box::pin(async move {
+            let current = self.current.borrow().clone();
+            match current {
+                Some(current) => uploads::take_in(&current.core, Arc::clone(&self.registry), offer).await,
+                None => refuse_all(&offer),
+            }
+        })
     }
 
     fn watched_by(&self, watcher: Watcher) {

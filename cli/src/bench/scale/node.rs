@@ -140,7 +140,7 @@ impl World<'_> {
         for action in actions.drain(..) {
             match action {
                 Action::Tell(message) => messages.push(message),
-                Action::AddBody { .. } | Action::ForgetBodies { .. } => {}
+                Action::AddBody { .. } | Action::ForgetBodies { .. } | Action::Admit { .. } => {}
                 Action::Execute { task, attempt, inputs, .. } => self.begin_run(worker, task, attempt, &inputs)?,
                 // A kernel that does not look whether it was cancelled.
                 Action::Interrupt { .. } => {}

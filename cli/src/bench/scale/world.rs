@@ -365,6 +365,7 @@ impl<'a> World<'a> {
             | ToClient::Progress { .. }
             | ToClient::TaskDone { .. }
             | ToClient::Located { .. }
+            | ToClient::Upload { .. }
             | ToClient::Status { .. } => {}
         }
         Ok(())

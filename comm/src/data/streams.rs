@@ -1,0 +1,177 @@
+//! Both ends of a stream of the data plane: frames and buffers, gathered on the way out and aligned on the way in.
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream, VarInt};
+use serde::Serialize;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::{LATE_CHECKSUM_NBYTES, ServeError};
+use crate::aligned::AlignedBuffer;
+use crate::codec::{self, CodecError, FRAME_HEADER_NBYTES, FRAME_LIMIT};
+use crate::control::StreamError;
+use crate::tuning::Urgency;
+
+/// Bytes of a long buffer that are handed to the network at once.
+const PIECE_NBYTES: usize = 256 << 10;
+
+/// What is gathered of short answers before it is handed to the network.
+const BATCH_NBYTES: usize = 128 << 10;
+/// The same as a number of pieces.
+const BATCH_PIECES: usize = 256;
+
+/// A stream that is reset unless it was finished: dropped at any point, it must not look complete. Short pieces are gathered.
+pub(crate) struct ReplyStream {
+    stream: Option<SendStream>,
+    pieces: Vec<Bytes>,
+    nbytes: usize,
+}
+
+impl ReplyStream {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Urgency::Short.set(&stream);
+        Self { stream: Some(stream), pieces: Vec::new(), nbytes: 0 }
+    }
+
+    pub(crate) async fn add(&mut self, piece: Bytes) -> Result<(), StreamError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.nbytes += piece.len();
+        self.pieces.push(piece);
+        if self.nbytes >= BATCH_NBYTES || self.pieces.len() >= BATCH_PIECES { self.flush().await } else { Ok(()) }
+    }
+
+    /// A frame of one message.
+    pub(crate) async fn add_frame(&mut self, message: &impl Serialize) -> Result<(), ServeError> {
+        let mut frame = Vec::new();
+        codec::encode_frame(&[message], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
+        Ok(self.add(Bytes::from(frame)).await?)
+    }
+
+    pub(crate) async fn flush(&mut self) -> Result<(), StreamError> {
+        let stream = self.stream.as_mut().ok_or(StreamError::Closed)?;
+        self.nbytes = 0;
+        stream.write_all_chunks(&mut self.pieces).await?;
+        self.pieces.clear();
+        Ok(())
+    }
+
+    /// A buffer, and its checksum after it when it is long. `on_sent` is told how much has been handed to the network.
+    pub(crate) async fn add_buffer(&mut self, mut buffer: Bytes, on_sent: &mut impl FnMut(u64)) -> Result<(), StreamError> {
+        let nbytes = buffer.len() as u64;
+        if nbytes < LATE_CHECKSUM_NBYTES {
+            self.add(buffer).await?;
+            on_sent(nbytes);
+            return Ok(());
+        }
+        if let Some(stream) = &self.stream {
+            Urgency::Bulk.set(stream);
+        }
+        let mut checksum = Xxh3::new();
+        while !buffer.is_empty() {
+            let piece = buffer.split_to(PIECE_NBYTES.min(buffer.len()));
+            checksum.update(&piece);
+            let nbytes = piece.len() as u64;
+            self.add(piece).await?;
+            on_sent(nbytes);
+        }
+        self.add(Bytes::copy_from_slice(&checksum.digest().to_le_bytes())).await
+    }
+
+    pub(crate) async fn finish(mut self) -> Result<(), StreamError> {
+        self.flush().await?;
+        if let Some(mut stream) = self.stream.take() {
+            let _ = stream.finish();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ReplyStream {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.reset(VarInt::from_u32(1));
+        }
+    }
+}
+
+pub(crate) enum ReadFrameError {
+    Stream(StreamError),
+    Codec(CodecError),
+}
+
+impl From<StreamError> for ReadFrameError {
+    fn from(error: StreamError) -> Self {
+        ReadFrameError::Stream(error)
+    }
+}
+
+/// Reads frames and buffers from a stream, holding at most one chunk that has not been handed out.
+pub(crate) struct StreamReader {
+    stream: RecvStream,
+    left: Bytes,
+}
+
+impl StreamReader {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, left: Bytes::new() }
+    }
+
+    /// At least one byte and at most `limit`, or nothing at the end.
+    pub(crate) async fn some(&mut self, limit: u64) -> Result<Option<Bytes>, StreamError> {
+        while self.left.is_empty() {
+            match self.stream.read_chunk(usize::MAX, true).await? {
+                Some(chunk) => self.left = chunk.bytes,
+                None => return Ok(None),
+            }
+        }
+        let nbytes = usize::try_from(limit).map_or(self.left.len(), |limit| limit.min(self.left.len()));
+        Ok(Some(self.left.split_to(nbytes)))
+    }
+
+    /// The next whole frame; `None` at the end of the stream.
+    pub(crate) async fn frame(&mut self) -> Result<Option<Vec<u8>>, ReadFrameError> {
+        let mut frame = Vec::new();
+        let mut wanted = FRAME_HEADER_NBYTES;
+        while frame.len() < wanted {
+            let Some(bytes) = self.some((wanted - frame.len()) as u64).await? else {
+                return if frame.is_empty() { Ok(None) } else { Err(StreamError::EndedEarly.into()) };
+            };
+            frame.extend_from_slice(&bytes);
+            if wanted == FRAME_HEADER_NBYTES && frame.len() == wanted {
+                wanted = codec::frame_nbytes(&frame, FRAME_LIMIT).map_err(ReadFrameError::Codec)?.unwrap_or(wanted);
+            }
+        }
+        Ok(Some(frame))
+    }
+
+    /// The next `nbytes` bytes, aligned, and their checksum.
+    pub(crate) async fn buffer(&mut self, nbytes: u64) -> Result<(Bytes, u64), StreamError> {
+        let mut buffer = AlignedBuffer::new(nbytes);
+        let mut checksum = (nbytes >= LATE_CHECKSUM_NBYTES).then(Xxh3::new);
+        let mut missing = nbytes;
+        while missing > 0 {
+            let Some(bytes) = self.some(missing).await? else { return Err(StreamError::EndedEarly) };
+            missing -= bytes.len() as u64;
+            if let Some(checksum) = &mut checksum {
+                checksum.update(&bytes);
+            }
+            buffer.extend(&bytes);
+        }
+        let buffer = buffer.freeze();
+        let checksum = checksum.map_or_else(|| xxh3_64(&buffer), |checksum| checksum.digest());
+        Ok((buffer, checksum))
+    }
+
+    /// A checksum that comes after its buffer.
+    pub(crate) async fn checksum(&mut self) -> Result<u64, StreamError> {
+        let mut bytes = [0; 8];
+        let mut n_read = 0;
+        while n_read < bytes.len() {
+            let Some(some) = self.some((bytes.len() - n_read) as u64).await? else { return Err(StreamError::EndedEarly) };
+            bytes[n_read..n_read + some.len()].copy_from_slice(&some);
+            n_read += some.len();
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
