@@ -14,7 +14,7 @@ pub use crate::report::{
 pub use crate::ticket::Ticket;
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -175,3 +175,22 @@ impl StreamReader {
         Ok(u64::from_le_bytes(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn short_results_overtake_long_ones() {
+        let pair = crate::tests::data_pair().await;
+        let (send, _receive) = pair.client.inner.open_bi().await.unwrap();
+        let mut reply = ReplyStream::new(send);
+        let urgency = |reply: &ReplyStream| reply.stream.as_ref().unwrap().priority().unwrap();
+        reply.add(Bytes::from_static(b"short")).await.unwrap();
+        assert_eq!(urgency(&reply), Urgency::Short as i32);
+        let long = Bytes::from(vec![1; LATE_CHECKSUM_NBYTES as usize]);
+        reply.add_buffer(long, &mut |_nbytes| {}).await.unwrap();
+        assert_eq!(urgency(&reply), Urgency::Bulk as i32);
+        assert!(Urgency::Control > Urgency::Short && Urgency::Short > Urgency::Bulk);
+    }
+}
