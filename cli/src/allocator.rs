@@ -151,7 +151,7 @@ mod tests {
         std::thread::spawn(|| drop(vec![1_u8; 64 << 20])).join().unwrap();
         drop(other);
         drop(vec![1_u8; 2 << 20]);
-        let mut growing = Vec::with_capacity(8);
+        let mut growing: Vec<u8> = Vec::with_capacity(8);
         growing.extend(kept.iter().take(100));
         assert!((5 << 20..(5 << 20) + (1 << 16)).contains(&peak()), "{}", peak());
         begin_count();
