@@ -13,6 +13,7 @@ pub mod connection;
 pub mod control;
 pub mod data;
 pub mod endpoint;
+mod failure;
 mod greeting;
 pub mod handover;
 pub mod host;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
+pub use crate::failure::{FailureKind, RunFailure, TaskFailure};
 pub use crate::report::{
     GraphReport, GraphStats, HotLink, N_BUSIEST, PeerTraffic, StatusReport, TaskCounts, Traffic, UnmetReport, WorkerReport,
 };
@@ -346,61 +347,6 @@ pub struct WorkerStatus {
     pub is_spill_full: bool,
     /// What moves.
     pub traffic: Traffic,
-}
-
-/// What kind of thing went wrong. Kinds travel as enums, never as text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum FailureKind {
-    /// The operator returned an error.
-    Operator,
-    /// The operator panicked.
-    Panicked,
-    /// The operator is unknown on the worker, or refused its arguments or number of inputs.
-    Unprepared,
-    /// Workers died while it was executing, more often than allowed.
-    KilledWorkers,
-    /// No worker has been there for longer than the grace period.
-    NoWorkers,
-    /// No worker offers the resources or has the name it asks for.
-    Unsatisfiable,
-    /// The graph was cancelled.
-    Cancelled,
-    /// It needs a result that its client has released, or that never was.
-    NoSuchResult,
-    /// It needs more memory than any worker has.
-    TooLarge,
-    /// Its client was to upload it, and cannot.
-    NotUploaded,
-}
-
-/// Why a run failed, as the worker saw it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RunFailure {
-    /// What kind of thing.
-    pub kind: FailureKind,
-    /// The operator that failed.
-    pub operator: String,
-    /// The cause, in words.
-    pub message: String,
-}
-
-/// Why a task failed for good, as the client is told.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TaskFailure {
-    /// The task that failed; the task asked for may only depend on it.
-    pub task: TaskId,
-    /// Its human name.
-    pub key: String,
-    /// What kind of thing.
-    pub kind: FailureKind,
-    /// The operator that failed.
-    pub operator: String,
-    /// The worker it failed on, by name; empty when on none.
-    pub worker: String,
-    /// Which run.
-    pub attempt: Attempt,
-    /// The cause, in words.
-    pub message: String,
 }
 
 /// Options of a submission.
