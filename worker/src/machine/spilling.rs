@@ -186,9 +186,11 @@ impl Machine {
     /// Have results leave memory until enough of it is free, with `wanted` bytes for what waits for memory. Tells whether some
     /// of it is free at once.
     pub(super) fn relieve(&mut self, wanted: u64, out: &mut Vec<Action>) -> bool {
-        // What the next run needs would only have to be read back.
+        // What the next run needs would only have to be read back. A full disk is tried with that too: perhaps there is nothing else,
+        // and the run waits for space.
+        let can_write = self.pressure.can_write();
         let next: SmallVec<[TaskId; 4]> = match self.runs.peek_ready() {
-            Some(run) if wanted > 0 => run.inputs.iter().map(|input| input.task).collect(),
+            Some(run) if wanted > 0 && can_write => run.inputs.iter().map(|input| input.task).collect(),
             Some(_) | None => SmallVec::new(),
         };
         let mut is_freed = false;
@@ -276,7 +278,7 @@ impl Machine {
         if self.ledger.end_write(task, attempt, place)
             && let (Place::Memory, Some(held)) = (place, self.ledger.get(task).copied())
         {
-            self.ledger.keep_victim(task, &held);
+            self.ledger.postpone_victim(task, &held);
         }
     }
 

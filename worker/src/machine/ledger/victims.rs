@@ -45,7 +45,11 @@ type Victim = (u32, u64, TaskId);
 impl Ledger {
     /// The result that should leave memory next, which is not one of those that `is_pinned` names: of what `may_write` allows,
     /// the one that is least worth keeping.
-    pub(in crate::machine) fn next_victim(&mut self, may_write: bool, is_pinned: impl Fn(TaskId) -> bool) -> Option<(TaskId, Held)> {
+    pub(in crate::machine) fn next_victim(
+        &mut self,
+        may_write: bool,
+        is_pinned: impl Fn(TaskId) -> bool,
+    ) -> Option<(TaskId, Held)> {
         if let Some(found) = self.pop_victim(may_write, &is_pinned) {
             return Some(found);
         }
@@ -120,5 +124,9 @@ impl Ledger {
     /// A result that [`Ledger::next_victim`] gave, and that has to be written, cannot go now: it is the next one another time.
     pub(in crate::machine) fn keep_victim(&mut self, task: TaskId, held: &Held) {
         self.victims.to_write.push((held.worth(), held.stamp, task));
+    }
+    /// As [`Ledger::keep_victim`], after all others: there was no space for this one, and there may be for a smaller one.
+    pub(in crate::machine) fn postpone_victim(&mut self, task: TaskId, held: &Held) {
+        self.victims.to_write.insert(0, (held.worth(), held.stamp, task));
     }
 }
