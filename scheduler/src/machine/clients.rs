@@ -321,11 +321,26 @@ fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: 
             out.tell_client(client, ToClient::TaskDone { task, nbytes: entry.nbytes });
         } else if entry.state == TaskState::Erred {
             out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(cause(run, idx)) });
+        } else if !entry.has(WANTED) {
+            let reason = "it was released, or its graph was cancelled";
+            out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(no_such_result(task, reason)) });
         }
     }
     if has_ended {
         let stats = stats(core, graph);
         out.tell_client(client, ToClient::GraphEnded { graph, stats });
+    }
+}
+
+fn no_such_result(task: TaskId, reason: &str) -> TaskFailure {
+    TaskFailure {
+        task,
+        key: String::new(),
+        kind: FailureKind::NoSuchResult,
+        operator: String::new(),
+        worker: String::new(),
+        attempt: rask_graphs::Attempt(0),
+        message: reason.to_owned(),
     }
 }
 
@@ -337,15 +352,7 @@ fn cause(run: &GraphRun, idx: TaskIdx) -> TaskFailure {
 fn locate(core: &mut Core, client: ClientId, task: TaskId, out: &mut Actions) {
     // What only another graph needs is made for that one, and may stop being made without a word to this client.
     if !is_own(core, client, task) || !core.entry(task).has(WANTED) && core.entry(task).state != TaskState::Erred {
-        let failure = TaskFailure {
-            task,
-            key: String::new(),
-            kind: FailureKind::NoSuchResult,
-            operator: String::new(),
-            worker: String::new(),
-            attempt: rask_graphs::Attempt(0),
-            message: format!("{task} is not a result that this client holds"),
-        };
+        let failure = no_such_result(task, "it is not a result that this client holds");
         out.tell_client(client, ToClient::TaskFailed { task, failure: Box::new(failure) });
         return;
     }
