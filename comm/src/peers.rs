@@ -78,8 +78,8 @@ impl Peers {
         Self { handover, ..self }
     }
 
-    /// The connection to the worker `name` at `address`, made now if there is none. Cancel-safe; an attempt nobody waits for
-    /// rests until somebody does.
+    /// The connection to the worker `name` at `address`, made now if there is none. Cancel-safe: an attempt goes on whoever waits
+    /// for it, so that nobody meets the end of one that was begun long ago.
     ///
     /// # Errors
     /// When the attempt that this call made or shared fails.
@@ -156,6 +156,9 @@ impl Peers {
         entries.retain(|_key, entry| is_usable(&entry.attempt));
         let (endpoint, expected) = (self.endpoint.clone(), ExpectedPeer::named(Role::Worker, name));
         let attempt = async move { endpoint.connect(address, Plane::Data, expected).await }.boxed().shared();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(attempt.clone().map(drop));
+        }
         entries.insert(key, Entry { attempt: attempt.clone(), linking: None });
         attempt
     }

@@ -227,3 +227,19 @@ async fn callers_share_a_connection_and_dead_ones_are_replaced() {
     peers.forget(address, "server");
     assert_eq!(peers.len(), 1, "a failed attempt is kept until the next one");
 }
+
+#[tokio::test]
+async fn an_attempt_that_was_given_up_is_not_met_again() {
+    let pair = data_pair().await;
+    // Takes datagrams and answers none.
+    let mute = std::net::UdpSocket::bind(crate::tests::loopback()).unwrap();
+    let address = mute.local_addr().unwrap();
+    let peers = Peers::new(pair.client_endpoint.clone());
+    let impatient = tokio::time::timeout(Duration::from_millis(50), peers.get(address, "server")).await;
+    assert!(impatient.is_err(), "nobody answers");
+    // The attempt ends by itself, and the next one is a new one.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let begun = std::time::Instant::now();
+    assert!(peers.get(address, "server").await.is_err());
+    assert!(begun.elapsed() > Duration::from_millis(500), "the end of the old attempt was met");
+}
