@@ -46,7 +46,7 @@ pub enum WriteError {
 }
 
 impl Client {
-    /// Have the workers write `results`, which this client holds, into files in `directory`, each where the result is. Returns
+    /// Have the workers write `results`, which this client holds, into files in `directory`, as a rule where each is. Returns
     /// once all are complete and on the disk; the files in the order of the results. [`rask_graphs::written::read`] reads one.
     ///
     /// `directory` is a path on the workers, within their data roots; it is made when it is missing.
