@@ -117,7 +117,8 @@ fn a_client_scatters_and_gathers_several_times_the_memory_of_the_workers_and_of_
     for line in &lines {
         let number = |name: &str| line[name].as_u64().unwrap();
         assert!(number("nbytes_spilled") > data - memory, "what is beyond the memory is on disk: {line}");
-        assert!(number("peak_workers_nbytes") <= memory, "the workers keep below their limit: {line}");
+        // On a busy machine a worker may be above its limit for a moment; at 120 % it would end itself.
+        assert!(number("peak_workers_nbytes") < memory / 5 * 6, "the workers never have much more than their limit: {line}");
         assert!(number("peak_client_nbytes") < data / 8, "the client never has much of it: {line}");
     }
     assert_eq!(place.names_in("spill"), Vec::<String>::new(), "nothing is left behind");
