@@ -209,8 +209,15 @@ impl Job {
     /// this client's memory.
     #[must_use]
     pub fn gather_all(&self, options: GatherOptions) -> Gathering {
-        let ids = self.outputs.iter().map(|task| self.result_id(*task)).collect();
-        self.client.gather_many(ids, options)
+        self.client.gather_many(self.output_ids(), options)
+    }
+
+    pub(crate) fn output_ids(&self) -> Vec<TaskId> {
+        self.outputs.iter().map(|task| self.result_id(*task)).collect()
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Stop the graph and release its outputs. Outputs that were not done fail as cancelled.

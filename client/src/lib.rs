@@ -41,6 +41,7 @@ mod scatter;
 mod session;
 mod transfer;
 mod upload;
+mod write;
 
 use std::sync::Arc;
 
@@ -58,6 +59,7 @@ pub use remote::{ConnectError, ConnectOptions};
 pub use scatter::{ScatterError, ScatterOptions, Scattered};
 pub use session::Disconnected;
 pub use transfer::{TransferMeter, TransferProgress};
+pub use write::{WriteError, WriteOptions};
 
 /// A registry with every operator that comes with Rask: `core.*`, `array.*`, `frame.*`.
 ///

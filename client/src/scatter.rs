@@ -81,6 +81,10 @@ impl Scattered {
         Self { client, jobs: Vec::new(), ids: Vec::new() }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Number of values.
     #[must_use]
     pub fn len(&self) -> usize {

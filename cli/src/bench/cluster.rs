@@ -1,5 +1,6 @@
 //! The cluster that a benchmark measures: embedded in this process, or a scheduler and workers as processes of their own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ pub(super) struct Cluster {
     /// Worker processes, or 1.
     pub(super) n_workers: u32,
     /// The processes, if there are any; they end when this is dropped.
-    _processes: Option<LocalCluster>,
+    pub(super) processes: Option<LocalCluster>,
 }
 
 impl Cluster {
@@ -40,7 +41,7 @@ impl Cluster {
             return Self::start_processes(n_workers, true);
         }
         let client = Client::local(LocalOptions { n_slots, ..LocalOptions::new(registry()) })?;
-        Ok(Self { client, mode: "in-process", n_workers: 1, _processes: None })
+        Ok(Self { client, mode: "in-process", n_workers: 1, processes: None })
     }
 
     /// A scheduler and `n_workers` one-slot workers as processes, which hand results over to each other or use QUIC.
@@ -48,11 +49,23 @@ impl Cluster {
     /// # Errors
     /// When something cannot be started.
     pub(super) fn start_processes(n_workers: u32, has_handover: bool) -> Result<Self> {
-        let binary = std::env::current_exe().context("cannot find this program's own file")?;
-        let options = ClusterOptions { has_handover, ..ClusterOptions::new(binary, n_workers) };
+        let options = ClusterOptions { has_handover, ..ClusterOptions::new(own_binary()?, n_workers) };
+        Self::of_processes(options)
+    }
+
+    /// A scheduler and `n_workers` one-slot workers as processes, each with this memory limit (0 for none).
+    ///
+    /// # Errors
+    /// When something cannot be started.
+    pub(super) fn start_limited(n_workers: u32, memory_limit: u64, spill_dir: Option<PathBuf>) -> Result<Self> {
+        Self::of_processes(ClusterOptions { memory_limit, spill_dir, ..ClusterOptions::new(own_binary()?, n_workers) })
+    }
+
+    fn of_processes(options: ClusterOptions) -> Result<Self> {
+        let n_workers = options.n_workers;
         let processes = block_on(LocalCluster::processes(options))?;
         let client = block_on(processes.client(registry()))?;
-        Ok(Self { client, mode: "cluster", n_workers, _processes: Some(processes) })
+        Ok(Self { client, mode: "cluster", n_workers, processes: Some(processes) })
     }
 
     /// From submission until every output is known to be done. The job holds the results: let go of it, then
@@ -77,6 +90,10 @@ impl Cluster {
         drop(job);
         Ok(())
     }
+}
+
+fn own_binary() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
 }
 
 /// Nothing is fused or dropped: the tasks are what is measured.

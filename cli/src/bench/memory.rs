@@ -26,7 +26,7 @@ use super::round;
 /// Inputs of a task that adds up.
 const FAN_IN: usize = 8;
 /// Workers say how they are once a second.
-const STATUS_INTERVAL: Duration = Duration::from_millis(1_200);
+pub(super) const STATUS_INTERVAL: Duration = Duration::from_millis(1_200);
 
 /// A workload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -217,14 +217,14 @@ fn rechunk(client: &Client, n_chunks: u32, nbytes: u64) -> Summed {
 }
 
 /// Reads the high-water marks of processes again and again, so that those of one that dies are known too.
-struct PeakWatch {
+pub(super) struct PeakWatch {
     is_over: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
     thread: thread::JoinHandle<()>,
 }
 
 impl PeakWatch {
-    fn start(processes: &[u32]) -> Self {
+    pub(super) fn start(processes: &[u32]) -> Self {
         let (is_over, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (processes, is_stopped, sum) = (processes.to_vec(), Arc::clone(&is_over), Arc::clone(&peak));
         let thread = thread::spawn(move || {
@@ -245,14 +245,15 @@ impl PeakWatch {
     }
 
     /// The marks, added up.
-    fn stop(self) -> u64 {
+    pub(super) fn stop(self) -> u64 {
         self.is_over.store(true, Ordering::Release);
         let _ = self.thread.join();
         self.peak.load(Ordering::Acquire)
     }
 }
 
-fn high_water_mark(process: u32) -> Option<u64> {
+/// The most memory that a process ever took.
+pub(super) fn high_water_mark(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     read_nbytes(&status, "VmHWM")
 }

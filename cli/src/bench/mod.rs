@@ -1,5 +1,6 @@
 //! `rask bench`: what the scheduler costs, measured by the program that ships.
 
+mod client_transfer;
 mod cluster;
 mod kernels;
 mod machine;
@@ -51,6 +52,8 @@ enum Bench {
     /// arithmetic reaches on as many threads as slots without any runtime, measured in turn with the graphs. Each pattern takes
     /// about half a minute. Without --cluster everything runs in this process, with a slot a processor.
     Taskbench(TaskbenchArgs),
+    /// Time how values go from a client to worker processes (scatter) and back (gather), as streams of bounded memory.
+    Client(client_transfer::ClientArgs),
     /// Time how results go from one worker process to another: large ones, small ones, one at a time, all to all.
     Transfer(TransferArgs),
 }
@@ -148,6 +151,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         Bench::Scale(args) => scale::run(&args),
         Bench::Soak(args) => soak::run(&args),
         Bench::Taskbench(args) => taskbench::run(&args),
+        Bench::Client(args) => client_transfer::run(&args),
         Bench::Transfer(args) => transfer::run(&args),
         Bench::Machine(args) => {
             let figures = machine::measure(args.tasks, args.workers);

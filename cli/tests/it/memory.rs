@@ -100,3 +100,26 @@ fn what_memory_is_too_short_for_comes_back_from_disk() {
     assert_eq!(spilled, [("persisted-sum", true), ("streaming-sum", false), ("rechunk", true)], "{}", ended.stdout);
     assert_eq!(place.names_in("spill"), Vec::<String>::new(), "nothing is left behind");
 }
+
+#[test]
+fn a_client_scatters_and_gathers_several_times_the_memory_of_the_workers_and_of_its_own() {
+    let place = Place::new();
+    let spill = place.path("spill");
+    let (memory, data) = (384 << 20, 1 << 30);
+    // Every byte that comes back is compared.
+    let command = ["bench", "client", "--json", "--case", "large", "--repetitions", "1", "--spill-dir", spill.to_str().unwrap()];
+    let sizes = ["--data", "1GiB", "--value", "4MiB", "--memory", "384MiB", "--in-flight", "16MiB"];
+    let ended = place.run(command.into_iter().chain(sizes));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let lines: Vec<serde_json::Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let benches: Vec<&str> = lines.iter().map(|line| line["bench"].as_str().unwrap()).collect();
+    assert_eq!(benches, ["scatter", "gather"], "{}", ended.stdout);
+    for line in &lines {
+        let number = |name: &str| line[name].as_u64().unwrap();
+        assert!(number("nbytes_spilled") > data - memory, "what is beyond the memory is on disk: {line}");
+        // On a busy machine a worker may be above its limit for a moment; at 120 % it would end itself.
+        assert!(number("peak_workers_nbytes") < memory / 5 * 6, "the workers never have much more than their limit: {line}");
+        assert!(number("peak_client_nbytes") < data / 8, "the client never has much of it: {line}");
+    }
+    assert_eq!(place.names_in("spill"), Vec::<String>::new(), "nothing is left behind");
+}

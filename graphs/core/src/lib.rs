@@ -32,6 +32,7 @@ mod testing;
 mod validate;
 pub mod value;
 mod walk;
+pub mod written;
 
 pub use builder::{GraphBuilder, TaskBuilder};
 pub use dot::to_dot;

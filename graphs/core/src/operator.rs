@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::builtin;
 use crate::value::{DecodeError, DecodeFn, Value};
+use crate::written;
 
 /// Why a kernel failed, as text for people. Any error converts into it with `?`; it is data, not an error type of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,6 +277,7 @@ impl Registry {
     pub fn new() -> Self {
         let mut registry = Self { operators: BTreeMap::new(), kinds: BTreeMap::new() };
         builtin::register(&mut registry);
+        written::register(&mut registry);
         registry
     }
 
