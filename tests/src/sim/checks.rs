@@ -10,7 +10,7 @@ use rask_scheduler::machine::TaskState;
 
 use super::oracle::{Behaviour, KernelInput, kernel_inputs};
 use super::process::failure_message;
-use super::session::JobState;
+use super::session::{JobState, OutputState};
 use super::world::World;
 use rask_worker::machine::{Machine, TERMINATE};
 
@@ -181,7 +181,8 @@ impl World {
             FailureKind::Unsatisfiable => !self.could_run_somewhere(task) || self.failed_earlier(task),
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
-                info.is_cancel_sent || owner.state == JobState::Over
+                let is_let_go = owner.outputs.get(&task.idx).is_some_and(|state| *state == OutputState::Released);
+                info.is_cancel_sent || is_let_go || owner.state == JobState::Over
             }
             FailureKind::TooLarge => self.is_too_large_somewhere(task),
             FailureKind::NotUploaded => {

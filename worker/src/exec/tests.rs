@@ -29,6 +29,18 @@ impl Uplink for Ear {
 }
 
 impl Ear {
+    /// Wait until the end has been told, 10 s at most: another thread may be telling.
+    fn ending(&self) -> Ending {
+        let mut heard = self.heard.lock();
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(ending) = &heard.1 {
+                return ending.clone();
+            }
+            assert!(!self.changed.wait_until(&mut heard, until).timed_out(), "no end is told");
+        }
+    }
+
     /// Wait until `n` messages have come, 10 s at most, and take them all.
     pub(super) fn take(&self, n: usize) -> Vec<FromWorker> {
         let mut heard = self.heard.lock();
@@ -285,7 +297,7 @@ fn status_retirement_and_leaving_are_told_once() {
     bench.core.retire();
     assert_eq!(bench.ear.take(1), [FromWorker::Retiring]);
     bench.core.deliver([ToWorker::Leave, ToWorker::Leave]);
-    assert_eq!(bench.ear.heard.lock().1, Some(Ending::Left));
+    assert_eq!(bench.ear.ending(), Ending::Left);
 }
 
 /// A scheduler in this process that answers each finished run with the next one, within the call.

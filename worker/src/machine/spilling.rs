@@ -198,7 +198,13 @@ impl Machine {
             let may_write = self.pressure.can_write() || (self.config.memory.can_spill && self.pressure.may_retry);
             let executing = &self.executing;
             let victim = self.ledger.next_victim(may_write, |task| executing.uses(task) || next.contains(&task));
-            let Some((task, held)) = victim else { break };
+            let Some((task, held)) = victim else {
+                // Nothing is left that could be written: whether there is space for it does not matter.
+                if may_write && self.is_still() {
+                    self.pressure.is_disk_full = false;
+                }
+                break;
+            };
             let attempt = held.attempt;
             if held.place == Place::Both {
                 self.evict(task, attempt, held.nbytes, out);
@@ -323,7 +329,9 @@ impl Machine {
     fn shows_pause(&self) -> bool {
         let is_idle = self.runs.len() == 0 && self.executing.is_empty() && self.fetching.is_idle();
         let has_room = !self.pressure.is_dire(self.nbytes_taken(), 0);
-        self.pressure.is_paused() && !(is_idle && has_room)
+        // What it does not dare to begin may be begun elsewhere.
+        let is_stuck = self.config.memory.limit > 0 && self.is_still() && self.runs.n_ready() > 0;
+        is_stuck || self.pressure.is_paused() && !(is_idle && has_room)
     }
 
     /// Tell the scheduler at once when it should give this worker no more, or may again.
