@@ -11,8 +11,8 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use super::memory::seal_copy;
 use super::socket::Writer;
 use super::*;
-use crate::data::{BoxFuture, FetchError, Fetched, NO_PROGRESS_LIMIT};
-use crate::tests::{Pair, data_pair};
+use crate::data::{FetchError, Fetched};
+use crate::tests::{Pair, SlowDisk, data_pair};
 use crate::{Peers, fetch, serve_data};
 
 const SMALL: usize = 5_000;
@@ -121,26 +121,6 @@ async fn hand_over_in_order(giver: Handover) {
     assert!(matches!(outcomes[6].1, Err(FetchError::NotThere)));
     assert_eq!(handover.inner.kept.len(), if is_sealing { 3 } else { 0 }, "the large ones come in files, or need none");
     assert!(pair.server.inner.stats().udp_tx.bytes - sent_before < SMALL as u64, "nothing went over the network");
-}
-
-/// Everything has to be read first, and that takes longer than a peer may be silent.
-struct SlowDisk(Arc<dyn PartSource>);
-
-impl PartSource for SlowDisk {
-    fn get(&self, _item: &PartRequest) -> Option<Value> {
-        None
-    }
-
-    fn handover(&self) -> Option<&Handover> {
-        self.0.handover()
-    }
-
-    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
-        Box::pin(async move {
-            tokio::time::sleep(NO_PROGRESS_LIMIT + Duration::from_millis(500)).await;
-            self.0.get(item)
-        })
-    }
 }
 
 #[tokio::test]

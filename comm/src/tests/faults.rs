@@ -12,9 +12,9 @@ use rask_graphs::{Attempt, Data, EncodeError, Encoded, GraphId, Part, Registry, 
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{Pair, data_pair, identity, loopback};
+use super::{Pair, SlowDisk, data_pair, identity, loopback};
 use crate::codec::{self, FRAME_LIMIT};
-use crate::data::{BoxFuture, NO_PROGRESS_LIMIT, Request};
+use crate::data::{NO_PROGRESS_LIMIT, Request};
 use crate::{Authority, Endpoint, ExpectedPeer, FetchError, Fetched, PartRequest, PartSource, Plane, Role, fetch, serve_data};
 
 /// Long enough for its checksum to come after it.
@@ -159,22 +159,6 @@ async fn a_peer_that_trickles_is_given_up_in_time() {
     }
     assert!(begun.elapsed() >= NO_PROGRESS_LIMIT && begun.elapsed() < 2 * NO_PROGRESS_LIMIT);
     assert!(!pair.client.is_closed(), "other requests may fare better");
-}
-
-/// Everything has to be read first, and that takes longer than a peer may be silent.
-struct SlowDisk(Arc<Store>);
-
-impl PartSource for SlowDisk {
-    fn get(&self, _item: &PartRequest) -> Option<Value> {
-        None
-    }
-
-    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
-        Box::pin(async move {
-            tokio::time::sleep(NO_PROGRESS_LIMIT + Duration::from_millis(500)).await;
-            self.0.get(item)
-        })
-    }
 }
 
 #[tokio::test]

@@ -9,9 +9,14 @@ mod upload;
 mod watch;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Authority, Connection, Endpoint, ExpectedPeer, Identity, Incoming, Plane, Role, Tuning};
+use rask_graphs::Value;
+
+use crate::data::{BoxFuture, NO_PROGRESS_LIMIT};
+use crate::handover::Handover;
+use crate::{Authority, Connection, Endpoint, ExpectedPeer, Identity, Incoming, PartRequest, PartSource, Plane, Role, Tuning};
 
 pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -59,4 +64,24 @@ pub(crate) async fn data_pair() -> Pair {
 
 async fn worker_pair() -> Pair {
     pair(Plane::Worker, Role::Scheduler, Role::Worker, Tuning::default()).await
+}
+
+/// Everything has to be read first, and that takes longer than a peer may be silent.
+pub(crate) struct SlowDisk(pub(crate) Arc<dyn PartSource>);
+
+impl PartSource for SlowDisk {
+    fn get(&self, _item: &PartRequest) -> Option<Value> {
+        None
+    }
+
+    fn handover(&self) -> Option<&Handover> {
+        self.0.handover()
+    }
+
+    fn read_back<'a>(&'a self, item: &'a PartRequest) -> BoxFuture<'a, Option<Value>> {
+        Box::pin(async move {
+            tokio::time::sleep(NO_PROGRESS_LIMIT + Duration::from_millis(500)).await;
+            self.0.get(item)
+        })
+    }
 }
