@@ -5,6 +5,7 @@
 //! here. The format is not self-describing, so message types avoid serde's `flatten`, `untagged` and `skip_serializing_if`.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -74,6 +75,16 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, CodecError> {
     };
     let (message, used) = decoded.map_err(|error| CodecError::Malformed(error.to_string()))?;
     if used == bytes.len() { Ok(message) } else { Err(CodecError::TrailingBytes(bytes.len() - used)) }
+}
+
+/// One frame with `message` alone.
+///
+/// # Errors
+/// When it would be longer than [`FRAME_LIMIT`].
+pub(crate) fn frame_of<M: Serialize>(message: &M) -> Result<Bytes, CodecError> {
+    let mut frame = Vec::new();
+    encode_frame(std::slice::from_ref(message), FRAME_LIMIT, &mut frame)?;
+    Ok(Bytes::from(frame))
 }
 
 /// Append one frame with `messages` to `out`.

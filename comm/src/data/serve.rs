@@ -10,7 +10,7 @@ use super::{
     BoxFuture, Found, FoundHeader, ItemHeader, NO_PROGRESS_LIMIT, PartRequest, PartSource, REQUEST_LIMIT, ReadFrameError,
     ReplyStream, Request, StreamReader,
 };
-use crate::codec::{self, CodecError, FRAME_LIMIT};
+use crate::codec::{self, CodecError};
 use crate::connection::Connection;
 use crate::control::StreamError;
 use crate::handover::Answer;
@@ -101,16 +101,18 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
             match finding.wait().await {
                 Sought::Found(found) => break found,
                 Sought::NotYet => {
-                    reply.add(frame_of(&ItemHeader::Reading).map_err(ServeError::Garbage)?).await?;
+                    reply.add_frame(&ItemHeader::Reading).await?;
                     reply.flush().await?;
                 }
             }
         };
         let (header, buffers) = answer(item, value);
-        let (frame, buffers) = match frame_of(&header) {
+        let (frame, buffers) = match codec::frame_of(&header) {
             Ok(frame) => (frame, buffers),
             // What it is made of takes more words than a frame has room for.
-            Err(error) => (frame_of(&ItemHeader::NotSendable(error.to_string())).map_err(ServeError::Garbage)?, Vec::new()),
+            Err(error) => {
+                (codec::frame_of(&ItemHeader::NotSendable(error.to_string())).map_err(ServeError::Garbage)?, Vec::new())
+            }
         };
         reply.add(frame).await?;
         for buffer in buffers {
@@ -121,12 +123,6 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
         }
     }
     Ok(reply.finish().await?)
-}
-
-fn frame_of(header: &ItemHeader) -> Result<Bytes, CodecError> {
-    let mut frame = Vec::new();
-    codec::encode_frame(std::slice::from_ref(header), FRAME_LIMIT, &mut frame)?;
-    Ok(Bytes::from(frame))
 }
 
 /// A result or part on its way from wherever a source has it, which may be a slow disk or a long line before one.

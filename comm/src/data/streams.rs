@@ -43,9 +43,8 @@ impl ReplyStream {
 
     /// A frame of one message.
     pub(crate) async fn add_frame(&mut self, message: &impl Serialize) -> Result<(), ServeError> {
-        let mut frame = Vec::new();
-        codec::encode_frame(&[message], FRAME_LIMIT, &mut frame).map_err(ServeError::Garbage)?;
-        Ok(self.add(Bytes::from(frame)).await?)
+        let frame = codec::frame_of(message).map_err(ServeError::Garbage)?;
+        Ok(self.add(frame).await?)
     }
 
     pub(crate) async fn flush(&mut self) -> Result<(), StreamError> {

@@ -15,7 +15,7 @@ use super::memory::{KeptFiles, Range};
 use super::reading::Readable;
 use super::socket::{self, Reader, Writer, garbage};
 use super::{Handed, MAX_COPIERS, MEMORY_FROM_NBYTES, Place, Wish};
-use crate::codec::{self, FRAME_LIMIT};
+use crate::codec;
 use crate::connection::Connection;
 use crate::data::{FetchError, Fetched, NO_PROGRESS_LIMIT, PartRequest, REQUEST_LIMIT};
 
@@ -169,9 +169,7 @@ async fn ask(
 }
 
 fn frame(wish: &Wish<'_>) -> io::Result<Bytes> {
-    let mut frame = Vec::new();
-    codec::encode_frame(std::slice::from_ref(wish), FRAME_LIMIT, &mut frame).map_err(io::Error::other)?;
-    Ok(Bytes::from(frame))
+    codec::frame_of(wish).map_err(io::Error::other)
 }
 
 /// Tell whoever asked of what has come, in the order asked for, and the peer of what it need not hold any more.

@@ -20,7 +20,7 @@ use super::memory::{KeptFiles, Range, lay_out, seal_copy};
 use super::reading::places;
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MAX_LENT, MEMORY_FROM_NBYTES, Place, READ_FROM_NBYTES, Wish};
-use crate::codec::{self, FRAME_LIMIT};
+use crate::codec;
 use crate::data::{Finding, Found, PartRequest, PartSource, Room, Sought};
 
 /// Requests of one peer that wait; a worker has two.
@@ -238,7 +238,5 @@ fn described<'a>(item: &PartRequest, encoded: &'a Encoded, place: Place) -> Hand
 }
 
 fn frame(message: &impl Serialize) -> io::Result<Bytes> {
-    let mut frame = Vec::new();
-    codec::encode_frame(std::slice::from_ref(message), FRAME_LIMIT, &mut frame).map_err(io::Error::other)?;
-    Ok(Bytes::from(frame))
+    codec::frame_of(message).map_err(io::Error::other)
 }
