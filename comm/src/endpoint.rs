@@ -217,9 +217,13 @@ impl Endpoint {
         let mut config = quinn::ClientConfig::new(crypto);
         config.transport_config(Arc::new(tuning.transport(address.ip().is_loopback())));
         let attempt = connect::attempt(&self.inner.quinn, config, address, plane, expected);
-        match tokio::time::timeout(tuning.connect_timeout, attempt).await {
-            Ok(connected) => connected,
-            Err(_elapsed) => Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout }),
+        tokio::select! {
+            biased;
+            connected = attempt => connected,
+            () = crate::reach::refused(address) => Err(ConnectError::Nobody { address }),
+            () = tokio::time::sleep(tuning.connect_timeout) => {
+                Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout })
+            }
         }
     }
 

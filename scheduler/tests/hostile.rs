@@ -81,7 +81,7 @@ impl Stage {
                     | ToWorker::Cancel { .. }
                     | ToWorker::Revoke { .. }
                     | ToWorker::Replicate { .. }
-                    | ToWorker::Leave
+                    | ToWorker::Leave { .. }
                     | ToWorker::Close { .. } => {}
                 }
             }

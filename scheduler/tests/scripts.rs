@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, graph};
-use rask_comm::message::{FromClient, FromWorker};
+use rask_comm::message::{FailureKind, FromClient, FromWorker, SubmitOptions};
 use rask_graphs::Attempt;
 use rask_scheduler::machine::{Config, Event};
 
@@ -92,6 +92,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         "worker" => {
             let gpu = number(&words, "gpu", 0) as f64;
             let resources: &[(&str, f64)] = if gpu > 0.0 { &[("gpu", gpu)] } else { &[] };
+            cluster.memory_limit = number(&words, "memory", 0);
             cluster.join(words[1], number(&words, "slots", 1) as u32, resources);
         }
         "client" => {
@@ -102,7 +103,12 @@ fn command(cluster: &mut Cluster, line: &str) {
             let (head, tasks) = line.split_once(" : ").expect("tasks after a colon");
             let client = head.split_whitespace().find_map(|word| word.strip_prefix("client=")).unwrap_or("client");
             let head: Vec<&str> = head.split_whitespace().collect();
-            cluster.submit(client, words[1], graph(tasks), number(&head, "priority", 0) as i32);
+            let options = SubmitOptions {
+                name: words[1].to_owned(),
+                priority: number(&head, "priority", 0) as i32,
+                detached: head.contains(&"detached"),
+            };
+            cluster.submit_as(client, graph(tasks), options);
         }
         "finish" => {
             let task = cluster.task(words[1]);
@@ -111,6 +117,11 @@ fn command(cluster: &mut Cluster, line: &str) {
         "fail" => {
             let task = cluster.task(words[1]);
             cluster.fail(task, &words[2..].join(" "));
+        }
+        // too-large TASK: it takes more than the memory of its worker
+        "too-large" => {
+            let task = cluster.task(words[1]);
+            cluster.fail_as(task, FailureKind::TooLarge, "it takes 2.0 GiB of memory");
         }
         "executing" => {
             let task = cluster.task(words[1]);
@@ -177,6 +188,11 @@ fn command(cluster: &mut Cluster, line: &str) {
         "locate" => {
             let (client, task) = (cluster.client("client"), cluster.task(words[1]));
             cluster.event(Event::ClientSaid { client, message: FromClient::Locate { tasks: vec![task] } });
+        }
+        // attach GRAPH CLIENT
+        "attach" => {
+            let (graph, client) = (cluster.graphs[words[1]], cluster.client(words[2]));
+            cluster.event(Event::ClientSaid { client, message: FromClient::Attach { request: 0, graph } });
         }
         "client-gone" => {
             let client = cluster.client(words[1]);

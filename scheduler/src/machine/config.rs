@@ -105,11 +105,15 @@ pub enum Fault {
     MixUpAttempts,
     /// The slot of a backup that is ended is not given back.
     LeakBackupSlot,
+    /// What fetches its inputs for a run, or waits for them, is not thought capable of killing its worker.
+    TrustFetchers,
+    /// A graph that comes while no worker is there has what is left of the time that others wait.
+    ShareGrace,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 23] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -131,5 +135,7 @@ impl Fault {
         Fault::KeepLoser,
         Fault::MixUpAttempts,
         Fault::LeakBackupSlot,
+        Fault::ShareGrace,
+        Fault::TrustFetchers,
     ];
 }

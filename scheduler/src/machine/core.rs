@@ -71,6 +71,8 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     /// Since when no worker has been there, while some graph waits.
     pub(super) no_workers_since: Option<Time>,
+    /// When the first of the graphs that wait has waited for a worker for as long as it may.
+    pub(super) deserted_until: Option<Time>,
     /// The worker that was lost last, by name, and how it ended; empty when none was.
     pub(super) last_loss: String,
     /// When clients are told of progress next.
@@ -110,6 +112,7 @@ impl Core {
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,
+            deserted_until: None,
             last_loss: String::new(),
             next_progress: None,
             needs_filling: false,
