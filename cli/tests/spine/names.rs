@@ -11,7 +11,8 @@ fn nobody() -> String {
 
 #[test]
 fn a_port_where_nobody_listens_is_known_at_once() {
-    let place = Place::new();
+    let cluster = Cluster::start(0);
+    let place = &cluster.place;
     let address = nobody();
     let begun = Instant::now();
     for command in [&["status"][..], &["cancel", "g1"], &["wait", "g1"]] {
@@ -25,7 +26,8 @@ fn a_port_where_nobody_listens_is_known_at_once() {
 
 #[test]
 fn a_worker_says_what_it_waits_for_and_for_how_long() {
-    let place = Place::new();
+    let cluster = Cluster::start(0);
+    let place = &cluster.place;
     let address = nobody();
     let mut worker = Daemon::start(place.command(&["worker", "--scheduler", &address, "--patience", "1s"]));
     worker.wait_for(&["waiting for the scheduler at", &address, "(0 of 1 s)", "nobody listens"]);
