@@ -302,7 +302,12 @@ impl Acceptor {
                 Ok(Ok(incoming)) => drop(ready.send(incoming).await),
                 Ok(Err(reason)) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%address, reason, "refused a connection");
+                    // A node that ends in the middle of it is nobody's fault.
+                    let was_given_up = reason.starts_with("closed by the other side");
+                    match was_given_up {
+                        true => tracing::debug!(%address, reason, "a connection attempt was given up"),
+                        false => tracing::warn!(%address, reason, "refused a connection"),
+                    }
                 }
                 Err(_elapsed) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);

@@ -30,7 +30,7 @@ fn every_script_causes_exactly_the_actions_it_names() {
 /// Play a script; what differs is told.
 fn play(name: &str, text: &str) -> Vec<String> {
     // Most stories are about something else, and clearer without it.
-    let mut config = Config { max_early: 0, ..Config::default() };
+    let mut config = Config { max_early: 0, retry_pause: Duration::ZERO, ..Config::default() };
     let mut lines = text.lines().filter(|line| !line.starts_with('#')).peekable();
     while let Some(line) = lines.next_if(|line| line.starts_with("config ") || line.is_empty()) {
         configure(&mut config, line.trim_start_matches("config "));
@@ -75,6 +75,7 @@ fn configure(config: &mut Config, settings: &str) {
             "prefill" => config.prefill = Duration::from_millis(value.parse().expect("milliseconds")),
             "early" => config.max_early = value.parse().expect("a number"),
             "allowed_failures" => config.allowed_failures = value.parse().expect("a number"),
+            "retry_pause" => config.retry_pause = Duration::from_millis(value.parse().expect("milliseconds")),
             "grace" => config.no_worker_grace = Duration::from_secs(value.parse().expect("seconds")),
             _ => panic!("no setting \"{key}\""),
         }

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use super::clients::Clients;
 use super::config::Config;
 use super::constraints::Constraints;
+use super::delays::Delays;
 use super::event::Actions;
 use super::fairness::Flows;
 use super::graph_run::{GraphRun, TaskEntry, TaskState};
@@ -64,6 +65,7 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
     pub(super) quarantine: Quarantine,
+    pub(super) delays: Delays,
     pub(super) speculation: Speculation,
     pub(super) uploads: Uploads,
     pub(super) learning: Learning,
@@ -107,6 +109,7 @@ impl Core {
             queue: Queue::default(),
             constraints: Constraints::default(),
             quarantine: Quarantine::default(),
+            delays: Delays::default(),
             speculation: Speculation::default(),
             uploads: Uploads::default(),
             story: Story::default(),

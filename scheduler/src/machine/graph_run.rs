@@ -60,6 +60,9 @@ pub(super) const DOUBTED: u16 = 2048;
 /// Its result is not computed: its client uploads it.
 pub(super) const UPLOADED: u16 = 4096;
 
+/// It has failed, and waits before it is tried again: see [`super::delays`].
+pub(super) const DELAYED: u16 = 8192;
+
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 

@@ -18,8 +18,8 @@ use super::graph_run::{DOUBTED, EXECUTING, GraphRun, IS_CONSTRAINED, NOT_EARLY, 
 use super::holders::Loss;
 use super::workers::Worker;
 use super::{
-    constraints, contract, dispatch, early, holders, killers, placement, quarantine, replicas, retirement, speculation, stealing,
-    transitions, uploads,
+    constraints, contract, delays, dispatch, early, holders, killers, placement, quarantine, replicas, retirement, speculation,
+    stealing, transitions, uploads,
 };
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
@@ -35,6 +35,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
 
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, reason: &str, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
+    let reason = if was_graceful { "it was told to stop, and left" } else { reason };
     core.last_loss = format!("worker \"{}\": {reason}", gone.hello.name);
     core.learning.forget_worker(worker);
     quarantine::workers_changed(core);
@@ -240,6 +241,9 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 }
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
+                if !goes_on {
+                    delays::input_lost(core, task);
+                }
                 // They have what there is.
                 let holders = if cannot_be.is_some() { Vec::new() } else { holders };
                 for holder in holders {
@@ -396,6 +400,7 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
     }
     transitions::abandon_run(core, task, false, out);
     if may_retry {
+        delays::failed(core, task, n_failures);
         transitions::processing_to_waiting(core, task, out);
     } else {
         let failure = transitions::failure_of(core, task, failure.kind, &name, Some(failure.operator), failure.message);

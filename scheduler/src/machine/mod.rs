@@ -15,6 +15,7 @@ mod config;
 mod constraints;
 mod contract;
 mod core;
+mod delays;
 mod dispatch;
 mod early;
 pub mod event;
@@ -64,6 +65,8 @@ pub enum Timer {
     NoWorkers,
     /// A run may have become a straggler.
     Speculation,
+    /// A task that has failed is to be tried again.
+    Retry,
 }
 
 /// The scheduler.
@@ -113,6 +116,7 @@ impl Machine {
         if core.deserted_until.is_some_and(|until| until <= core.now) {
             fail_deserted(core, out);
         }
+        delays::advance(core, out);
         speculation::look(core, out);
         settle(core, out);
         core.forget_finished_graphs(out);
@@ -124,7 +128,8 @@ impl Machine {
         let progress = self.core.next_progress.map(|at| (at, Timer::Progress));
         let no_workers = self.core.deserted_until.map(|until| (until, Timer::NoWorkers));
         let speculation = self.core.speculation.next_look.map(|at| (at, Timer::Speculation));
-        progress.into_iter().chain(no_workers).chain(speculation).min()
+        let retry = self.core.delays.next().map(|at| (at, Timer::Retry));
+        progress.into_iter().chain(no_workers).chain(speculation).chain(retry).min()
     }
 
     /// The last transitions of `task`, oldest first.

@@ -14,7 +14,7 @@ use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
-use super::graph_run::{DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState, UPLOADED};
+use super::graph_run::{DELAYED, DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState, UPLOADED};
 use super::workers::{Rank, Worker};
 use super::{constraints, dispatch, early, quarantine, replicas, uploads};
 
@@ -42,6 +42,9 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
     core.entry_mut(task).worker = NOBODY;
     if core.entry(task).has(UPLOADED) {
         uploads::push(core, task);
+        return;
+    }
+    if core.entry(task).has(DELAYED) {
         return;
     }
     if core.entry(task).n_crashes > 0 && quarantine::push(core, task) {

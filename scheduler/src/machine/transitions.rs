@@ -283,6 +283,8 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     let entry = core.entry_mut(task);
     let is_first = !entry.has(FINISHED_ONCE);
     entry.set(FINISHED_ONCE);
+    core.delays.forget(task);
+    let entry = core.entry_mut(task);
     // Whatever killed a worker that had this, it was not this.
     entry.n_crashes = 0;
     entry.clear(DOUBTED);

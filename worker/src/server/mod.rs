@@ -8,6 +8,7 @@ mod driver;
 mod looking;
 mod network;
 mod registration;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod traffic;
