@@ -25,7 +25,6 @@ mod machine;
 mod operators;
 #[cfg(feature = "collections")]
 mod progress;
-#[cfg_attr(not(feature = "collections"), expect(dead_code, reason = "part of it is for the commands about graph files"))]
 mod report;
 #[cfg(feature = "collections")]
 mod run;

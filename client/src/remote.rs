@@ -7,14 +7,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rask_comm::endpoint::Endpoint;
 use rask_comm::identity::Role;
 use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
 use rask_comm::reach::{STAGGER, gone, lookup, race};
 use rask_comm::{ExpectedPeer, FetchError, Outbox, PartRequest, Peers, Plane, StateDir};
 use rask_graphs::{Registry, Value};
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
@@ -237,10 +239,14 @@ async fn converse(
     };
     let peers = Peers::new(endpoint.clone());
     let lanes = Lanes::new(peers.clone(), session.clone());
+    let silent = Silent::default();
     let mover = async {
         while let Some(job) = jobs.recv().await {
             match job {
-                NetworkJob::Fetch(job) => drop(tokio::spawn(fetch(peers.clone(), Arc::clone(&options.registry), job))),
+                NetworkJob::Fetch(job) => {
+                    let (peers, registry, silent) = (peers.clone(), Arc::clone(&options.registry), silent.clone());
+                    drop(tokio::spawn(fetch(peers, registry, silent, job)));
+                }
                 NetworkJob::Upload(orders) => lanes.add(orders),
             }
         }
@@ -259,7 +265,26 @@ async fn converse(
 const FETCH_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const FETCH_CONNECT_LIMIT_WITH_OTHERS: Duration = Duration::from_secs(1);
 
-async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
+/// How long a worker that did not answer is not asked for what others have.
+const SILENT_FOR: Duration = Duration::from_secs(5);
+
+/// Workers that did not answer a moment ago.
+#[derive(Clone, Default)]
+struct Silent(Arc<Mutex<FxHashMap<SocketAddr, Instant>>>);
+
+impl Silent {
+    fn note(&self, worker: SocketAddr) {
+        let mut silent = self.0.lock();
+        silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        silent.insert(worker, Instant::now());
+    }
+
+    fn has(&self, worker: SocketAddr) -> bool {
+        self.0.lock().get(&worker).is_some_and(|since| since.elapsed() < SILENT_FOR)
+    }
+}
+
+async fn fetch(peers: Peers, registry: Arc<Registry>, silent: Silent, job: FetchJob) {
     if !job.manner.pause.is_zero() {
         tokio::time::sleep(job.manner.pause).await;
     }
@@ -272,10 +297,15 @@ async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
         n_reported.store(idx + 1, Ordering::Relaxed);
         drop(job.reply.send((idx, outcome)));
     };
-    let reason = match connecting.await {
-        Err(_elapsed) => "no answer".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(connection)) => {
+    let connected = if has_others && silent.has(job.address) { None } else { Some(connecting.await) };
+    let reason = match connected {
+        None => "it did not answer a moment ago".to_owned(),
+        Some(Err(_elapsed)) => {
+            silent.note(job.address);
+            "no answer".to_owned()
+        }
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Ok(Ok(connection))) => {
             let fetching = rask_comm::fetch(&connection, &job.items, &registry, |idx, result| {
                 reply(idx, result.map(|fetched| fetched.value).map_err(|error| miss(&error)));
             });
@@ -287,6 +317,7 @@ async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
                 () = gone(&connection, has_others) => {
                     // Whoever asks next does not wait for it either.
                     peers.forget(job.address, &job.name);
+                    silent.note(job.address);
                     "it does not answer any more".to_owned()
                 }
             }

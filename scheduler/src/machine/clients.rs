@@ -42,6 +42,7 @@ pub(super) fn client_joined(core: &mut Core, client: ClientId, hello: ClientHell
 }
 
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let name = core.clients.name(client);
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
     out.to_clients.remove(&client);
     for graph in graphs {
@@ -51,7 +52,7 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             waiting.retain(|other| *other != client);
         }
         if !run.options.detached {
-            note_end(core, graph, GraphEnd::Abandoned { client: core.clients.name(client) }, out);
+            note_end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
             unwant_all(core, graph, out);
         }
         uploads::client_gone(core, client, graph, out);

@@ -26,7 +26,8 @@ pub(super) fn tell(core: &mut Core, out: &mut Actions) {
     for (graph, reason) in changed {
         let run = core.run_mut(graph);
         run.told_waits.clone_from(&reason);
-        if let Some(client) = run.client {
+        // One that has ended waits for nothing, which its client knows.
+        if let Some(client) = run.client.filter(|_| run.n_active > 0) {
             out.tell_client(client, ToClient::Waits { graph, reason });
         }
     }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{ClientHello, FailureKind, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, ClientId, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::{Event, TaskState};
@@ -70,7 +70,9 @@ impl World {
             *self.n_taken.entry(*task).or_default() += 1;
         }
         // Only the first of two runs has failed for the scheduler.
-        if let FromWorker::Failed { task, attempt, .. } = message
+        if let FromWorker::Failed { task, attempt, failure } = message
+            // Elsewhere there may be memory enough, and this counts against nobody.
+            && failure.kind != FailureKind::TooLarge
             && is_first(self, *task, *attempt)
         {
             *self.n_heard_failures.entry(*task).or_default() += 1;
