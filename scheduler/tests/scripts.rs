@@ -93,7 +93,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         "worker" => {
             let gpu = number(&words, "gpu", 0) as f64;
             let resources: &[(&str, f64)] = if gpu > 0.0 { &[("gpu", gpu)] } else { &[] };
-            cluster.memory_limit = number(&words, "memory", 0);
+            cluster.memory_limit = Some(number(&words, "memory", 0)).filter(|limit| *limit > 0);
             cluster.join(words[1], number(&words, "slots", 1) as u32, resources);
         }
         "client" => {

@@ -42,7 +42,7 @@ pub(crate) struct Cluster {
     pub(crate) stats: BTreeMap<GraphId, GraphStats>,
     n_workers: u32,
     /// Of workers that join.
-    pub(crate) memory_limit: u64,
+    pub(crate) memory_limit: Option<u64>,
 }
 
 impl Cluster {
@@ -61,7 +61,7 @@ impl Cluster {
             stats: BTreeMap::new(),
             n_messages: 0,
             n_workers: 0,
-            memory_limit: 0,
+            memory_limit: None,
         }
     }
 
@@ -97,10 +97,9 @@ impl Cluster {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         self.workers.insert(name.to_owned(), worker);
-        self.event(Event::WorkerJoined {
-            worker,
-            hello: WorkerHello { memory_limit: self.memory_limit, ..hello(worker, name, n_slots, resources) },
-        });
+        let mut hello = hello(worker, name, n_slots, resources);
+        hello.memory_limit = self.memory_limit.unwrap_or(hello.memory_limit);
+        self.event(Event::WorkerJoined { worker, hello });
         worker
     }
 
