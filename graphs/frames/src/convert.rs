@@ -30,10 +30,9 @@ pub(crate) fn unify(a: &DataType, b: &DataType) -> Option<DataType> {
         (Dictionary(_, values), other) | (other, Dictionary(_, values)) => unify(values, other)?,
         (RunEndEncoded(_, values), other) | (other, RunEndEncoded(_, values)) => unify(values.data_type(), other)?,
         (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View) => LargeUtf8,
-        (
-            Binary | LargeBinary | BinaryView | FixedSizeBinary(_),
-            Binary | LargeBinary | BinaryView | FixedSizeBinary(_),
-        ) => LargeBinary,
+        (Binary | LargeBinary | BinaryView | FixedSizeBinary(_), Binary | LargeBinary | BinaryView | FixedSizeBinary(_)) => {
+            LargeBinary
+        }
         (Date32 | Date64, Date32 | Date64) => Date64,
         (Date32 | Date64, Timestamp(unit, None)) | (Timestamp(unit, None), Date32 | Date64) => Timestamp(*unit, None),
         (Timestamp(a, None), Timestamp(b, None)) => Timestamp(finer(*a, *b), None),
@@ -261,9 +260,8 @@ fn exactly<A: ArrowPrimitiveType, B: ArrowPrimitiveType>(
     convert: impl Fn(A::Native) -> Option<B::Native>,
 ) -> Result<ArrayRef, String> {
     let own = array.as_primitive::<A>();
-    let made: Result<PrimitiveArray<B>, String> = own.try_unary(|value| {
-        convert(value).ok_or_else(|| format!("{value:?} is beyond what {} holds exactly", type_name(to)))
-    });
+    let made: Result<PrimitiveArray<B>, String> =
+        own.try_unary(|value| convert(value).ok_or_else(|| format!("{value:?} is beyond what {} holds exactly", type_name(to))));
     Ok(Arc::new(made?))
 }
 
@@ -295,12 +293,8 @@ fn same_nans(array: &ArrayRef) -> ArrayRef {
             let nan = <Float16Type as ArrowPrimitiveType>::Native::NAN;
             of::<Float16Type>(array, |value| value.is_nan() && value.to_bits() != nan.to_bits(), nan)
         }
-        DataType::Float32 => {
-            of::<Float32Type>(array, |value| value.is_nan() && value.to_bits() != f32::NAN.to_bits(), f32::NAN)
-        }
-        DataType::Float64 => {
-            of::<Float64Type>(array, |value| value.is_nan() && value.to_bits() != f64::NAN.to_bits(), f64::NAN)
-        }
+        DataType::Float32 => of::<Float32Type>(array, |value| value.is_nan() && value.to_bits() != f32::NAN.to_bits(), f32::NAN),
+        DataType::Float64 => of::<Float64Type>(array, |value| value.is_nan() && value.to_bits() != f64::NAN.to_bits(), f64::NAN),
         DataType::Struct(_)
         | DataType::List(_)
         | DataType::LargeList(_)
@@ -367,10 +361,8 @@ mod tests {
     #[test]
     fn structs_and_lists_grow() {
         let int = |name: &str| Field::new(name, DataType::Int64, true);
-        let one: ArrayRef = Arc::new(StructArray::from(vec![(
-            Arc::new(int("x")),
-            Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef,
-        )]));
+        let one: ArrayRef =
+            Arc::new(StructArray::from(vec![(Arc::new(int("x")), Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]));
         let grown = DataType::Struct(vec![int("x"), int("y")].into());
         let common = unify(one.data_type(), &grown).unwrap();
         assert_eq!(common, grown);

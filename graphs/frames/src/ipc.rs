@@ -77,9 +77,8 @@ impl Messages {
             self.stand_for(batch.columns().iter().map(|column| column.to_data()))?;
             return Ok(Some(batch));
         }
-        let dictionary = message
-            .header_as_dictionary_batch()
-            .ok_or_else(|| malformed("a message that is neither rows nor dictionary"))?;
+        let dictionary =
+            message.header_as_dictionary_batch().ok_or_else(|| malformed("a message that is neither rows nor dictionary"))?;
         let data = dictionary.data().ok_or_else(|| malformed("empty dictionary message"))?;
         check_batch_buffers(data, body)?;
         read_dictionary(body, dictionary, &self.schema, &mut self.dictionaries, &message.version())?;

@@ -59,7 +59,11 @@ fn small_files_have_the_types_that_all_rows_need() {
 #[test]
 fn values_that_do_not_fit_the_type_of_a_sample_are_refused_by_name_and_line() {
     for (name, text, error) in [
-        ("a.csv", lines("v\n", 30, "1\n", "1.5\n"), "a.csv:32: column \"v\": \"1.5\" is no i64; types = { v = \"f64\" } reads it"),
+        (
+            "a.csv",
+            lines("v\n", 30, "1\n", "1.5\n"),
+            "a.csv:32: column \"v\": \"1.5\" is no i64; types = { v = \"f64\" } reads it",
+        ),
         (
             "a.csv",
             lines("v\n", 30, "2024-01-01\n", "2024-01-01T10:00:00\n"),
@@ -394,8 +398,14 @@ fn columns_that_differ_harmlessly_are_one() {
             json!([[200], [300], [-1], [1_u64 << 40], [i64::MIN]]),
         ),
         (vec![Arc::new(Float32Array::from(vec![0.5])), Arc::new(Float64Array::from(vec![0.25]))], json!([[0.5], [0.25]])),
-        (vec![Arc::new(Int64Array::from(vec![1 << 53])), Arc::new(Float64Array::from(vec![0.5]))], json!([[9.007199254740992e15], [0.5]])),
-        (vec![decimal(vec![125], 5, 2), decimal(vec![1_234_525], 10, 2), decimal(vec![5], 9, 4)], json!([[1.25], [12345.25], [0.0005]])),
+        (
+            vec![Arc::new(Int64Array::from(vec![1 << 53])), Arc::new(Float64Array::from(vec![0.5]))],
+            json!([[9.007199254740992e15], [0.5]]),
+        ),
+        (
+            vec![decimal(vec![125], 5, 2), decimal(vec![1_234_525], 10, 2), decimal(vec![5], 9, 4)],
+            json!([[1.25], [12345.25], [0.0005]]),
+        ),
         (
             vec![Arc::new(dictionary), Arc::new(StringArray::from(vec!["z"])), Arc::new(LargeStringArray::from(vec!["w"]))],
             json!([["x"], ["y"], ["z"], ["w"]]),
@@ -418,12 +428,18 @@ fn columns_that_differ_harmlessly_are_one() {
 fn columns_that_no_type_holds_are_refused_by_file() {
     let far = 253_402_300_799_000;
     let cases: Vec<(Vec<ArrayRef>, &str)> = vec![
-        (vec![Arc::new(Int64Array::from(vec![(1 << 53) + 1])), Arc::new(Float64Array::from(vec![0.5]))], "0.parquet: column \"v\""),
+        (
+            vec![Arc::new(Int64Array::from(vec![(1 << 53) + 1])), Arc::new(Float64Array::from(vec![0.5]))],
+            "0.parquet: column \"v\"",
+        ),
         (
             vec![Arc::new(TimestampMillisecondArray::from(vec![far])), Arc::new(TimestampNanosecondArray::from(vec![1]))],
             "0.parquet: column \"v\"",
         ),
-        (vec![Arc::new(Date32Array::from(vec![2_932_896])), Arc::new(TimestampNanosecondArray::from(vec![1]))], "0.parquet: column \"v\""),
+        (
+            vec![Arc::new(Date32Array::from(vec![2_932_896])), Arc::new(TimestampNanosecondArray::from(vec![1]))],
+            "0.parquet: column \"v\"",
+        ),
         (vec![Arc::new(UInt64Array::from(vec![u64::MAX])), Arc::new(Int64Array::from(vec![-1]))], "0.parquet: column \"v\""),
         (vec![Arc::new(Int64Array::from(vec![1])), Arc::new(StringArray::from(vec!["x"]))], "1.parquet: column \"v\" is string"),
     ];
@@ -500,7 +516,9 @@ fn rows_without_bytes_are_refused_before_they_are_made() {
 fn lengths_in_files_are_only_claims() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.arrow");
-    for bytes in [&b"\xff\xff\xff\xff\xff\xff\xff\x7f"[..], b"\xff\xff\xff\x7f", b"ARROW1\0\0\xff\xff\xff\x7fARROW1", b"", b"ARROW1"] {
+    for bytes in
+        [&b"\xff\xff\xff\xff\xff\xff\xff\x7f"[..], b"\xff\xff\xff\x7f", b"ARROW1\0\0\xff\xff\xff\x7fARROW1", b"", b"ARROW1"]
+    {
         std::fs::write(&path, bytes).unwrap();
         let error = read(std::slice::from_ref(&path), options()).unwrap_err();
         assert!(error.contains("a.arrow: "), "{error}");

@@ -91,8 +91,9 @@ fn read(file: &File) -> parquet::errors::Result<ArrowReaderMetadata> {
 fn without_short_times(footer: &ArrowReaderMetadata) -> Option<Schema> {
     let descriptor = footer.metadata().file_metadata().schema_descr();
     let is_short = |root: usize| {
-        (0..descriptor.num_columns())
-            .any(|leaf| descriptor.get_column_root_idx(leaf) == root && descriptor.column(leaf).physical_type() == PhysicalType::INT96)
+        (0..descriptor.num_columns()).any(|leaf| {
+            descriptor.get_column_root_idx(leaf) == root && descriptor.column(leaf).physical_type() == PhysicalType::INT96
+        })
     };
     let has_any = descriptor.columns().iter().any(|column| column.physical_type() == PhysicalType::INT96);
     if !has_any {

@@ -50,17 +50,11 @@ pub(crate) struct Seen {
 const NOTHING: Seen = Seen { has_columns: false, is_whole: true, has_lines: false, n_fields: 0 };
 
 /// The common schema of `paths`, and what is known of each.
-pub(super) fn schema(
-    format: Format,
-    paths: &[PathBuf],
-    options: &ReadOptions,
-) -> Result<(SchemaRef, Vec<Seen>), FrameError> {
+pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<(SchemaRef, Vec<Seen>), FrameError> {
     let (schema, seen) = match format {
         Format::Csv => csv(paths, options)?,
         Format::Json => json(paths, options)?,
-        Format::Parquet => {
-            binary(paths, |path| Ok(footers::footer(&open(path)?, path)?.schema().as_ref().clone()))?
-        }
+        Format::Parquet => binary(paths, |path| Ok(footers::footer(&open(path)?, path)?.schema().as_ref().clone()))?,
         Format::Arrow => binary(paths, arrow_schema)?,
     };
     // Metadata written by other programs (a pandas index, say) means nothing here and would travel with every task.
@@ -288,10 +282,7 @@ fn n_whole_rows(bytes: &[u8], enough: usize) -> Result<usize, (u64, String)> {
 }
 
 /// The columns of files that name them with their types.
-fn binary(
-    paths: &[PathBuf],
-    schema_of: impl Fn(&Path) -> Result<Schema, FrameError>,
-) -> Result<(Schema, Vec<Seen>), FrameError> {
+fn binary(paths: &[PathBuf], schema_of: impl Fn(&Path) -> Result<Schema, FrameError>) -> Result<(Schema, Vec<Seen>), FrameError> {
     let mut merged: Option<(Schema, &PathBuf)> = None;
     for path in paths {
         let schema = schema_of(path)?;
@@ -380,9 +371,7 @@ fn without_null(data_type: &DataType) -> DataType {
     #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: guesses have no others with types inside")]
     match data_type {
         DataType::Null => DataType::Utf8,
-        DataType::List(items) => {
-            DataType::List(Arc::new(items.as_ref().clone().with_data_type(without_null(items.data_type()))))
-        }
+        DataType::List(items) => DataType::List(Arc::new(items.as_ref().clone().with_data_type(without_null(items.data_type())))),
         DataType::Struct(fields) => {
             let fields = fields.iter().map(|f| f.as_ref().clone().with_data_type(without_null(f.data_type())));
             DataType::Struct(fields.collect::<Vec<_>>().into())

@@ -106,11 +106,9 @@ fn as_pattern(path: &Path) -> PathBuf {
                 Some(name) => pattern.push(glob::Pattern::escape(name)),
                 None => pattern.push(name),
             },
-            Component::Normal(_)
-            | Component::Prefix(_)
-            | Component::RootDir
-            | Component::CurDir
-            | Component::ParentDir => pattern.push(component),
+            Component::Normal(_) | Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
+                pattern.push(component)
+            }
         }
     }
     pattern
@@ -176,8 +174,7 @@ mod tests {
     fn what_matches_nothing_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("empty")).unwrap();
-        for (name, reason) in
-            [("*.csv", "no file matches"), ("gone.csv", "no such file"), ("empty", "no file in this directory")]
+        for (name, reason) in [("*.csv", "no file matches"), ("gone.csv", "no such file"), ("empty", "no file in this directory")]
         {
             let path = dir.path().join(name);
             let error = expand(std::slice::from_ref(&path)).unwrap_err();

@@ -75,7 +75,11 @@ fn csv_cuts(path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> 
     for &position in wanted {
         let previous = likely.last().copied().unwrap_or(0);
         // A record that goes on beyond the next place to cut leaves nothing to cut there.
-        let cut = if previous >= position { previous } else { cuts::likely(&mut file, position, options.dialect(), seen.n_fields).map_err(io)? };
+        let cut = if previous >= position {
+            previous
+        } else {
+            cuts::likely(&mut file, position, options.dialect(), seen.n_fields).map_err(io)?
+        };
         likely.push(cut);
     }
     Ok(likely)

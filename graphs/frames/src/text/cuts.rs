@@ -221,19 +221,17 @@ mod tests {
 
     #[test]
     fn lines_are_found_and_counted_whatever_ends_them() {
-        for (text, line_starts) in [
-            ("a\nb\n", &[2, 4][..]),
-            ("a\r\nb", &[3, 4]),
-            ("a\rb\rc", &[2, 4, 5]),
-            ("abc", &[3]),
-        ] {
+        for (text, line_starts) in [("a\nb\n", &[2, 4][..]), ("a\r\nb", &[3, 4]), ("a\rb\rc", &[2, 4, 5]), ("abc", &[3])] {
             let mut file = file_of(text);
             let nbytes = text.len() as u64;
             for position in 1..nbytes {
                 let first = *line_starts.iter().find(|&&start| start >= position).unwrap();
                 assert_eq!(line_start(&mut file, position, nbytes).unwrap(), first, "{text:?} {position}");
             }
-            assert_eq!(n_lines_before(&mut file, nbytes).unwrap(), text.replace("\r\n", "\n").matches(['\n', '\r']).count() as u64);
+            assert_eq!(
+                n_lines_before(&mut file, nbytes).unwrap(),
+                text.replace("\r\n", "\n").matches(['\n', '\r']).count() as u64
+            );
         }
     }
 }
