@@ -261,7 +261,7 @@ impl Sink<'_> {
             })?;
             batch = filter_record_batch(&batch, verdict)?;
         }
-        let mut batch = adapt(&batch, &self.output).map_err(|error| self.request.fail(error))?;
+        let mut batch = select(&batch, &self.output)?;
         if let Some(n_left) = &mut self.n_left {
             batch = batch.slice(0, batch.num_rows().min(*n_left));
             *n_left -= batch.num_rows();
@@ -293,6 +293,15 @@ fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelE
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
     }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// The columns of `schema` out of `batch`, which has them.
+fn select(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelError> {
+    let places = places(batch.schema_ref());
+    let columns = schema.fields().iter().filter_map(|field| places.get(field.name().as_str()));
+    let columns = columns.map(|&place| Arc::clone(batch.column(place))).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

@@ -55,7 +55,8 @@ struct Reader {
     places: Vec<usize>,
     /// Whether the record read last is a row: files without a header have one in its place.
     is_at_row: bool,
-    /// Where the slice begins (0 for all) and ends, and the length of the file.
+    /// Where the header ends, the slice begins (0 for all) and ends, and the length of the file.
+    header_end: u64,
     start: u64,
     end: Option<u64>,
     nbytes: u64,
@@ -78,7 +79,7 @@ impl Reader {
         let mut records = Records::new(text, options.dialect(), offset, 1);
         let Some(names) = csv_names(request.path, &mut records, options)? else {
             // A file of no bytes has no rows.
-            return Ok(Self { records, places: Vec::new(), is_at_row: false, start: 0, end: None, nbytes: 0 });
+            return Ok(Self { records, places: Vec::new(), is_at_row: false, header_end: 0, start: 0, end: None, nbytes: 0 });
         };
         let planned: Vec<String> = request.file_schema.fields().iter().map(|field| field.name().clone()).collect();
         let order = csv_order(&planned, &names, "the plan").map_err(|reason| request.fail(reason))?;
@@ -88,8 +89,9 @@ impl Reader {
             let place = planned.get(field.name().as_str());
             places.push(*place.map(|&place| &order[place]).ok_or_else(|| request.fail(format!("no column {}", field.name())))?);
         }
-        let mut is_at_row = !options.header;
-        if start > records.position() || start > 0 && is_at_row {
+        let header_end = if options.header { records.position() } else { 0 };
+        let mut is_at_row = !options.header && end.is_none_or(|end| records.start() < end);
+        if start > records.position() || start > 0 && !options.header {
             let mut file = request.open()?;
             file.seek(SeekFrom::Start(start)).map_err(io)?;
             records = Records::new(Box::new(file), options.dialect(), start, 1);
@@ -97,7 +99,7 @@ impl Reader {
             is_at_row = false;
         }
         records.stop_at(end.unwrap_or(u64::MAX));
-        Ok(Self { records, places, is_at_row, start, end, nbytes })
+        Ok(Self { records, places, is_at_row, header_end, start, end, nbytes })
     }
 
     /// Lines before the slice, which are only counted for somebody who wants to read about them.
@@ -117,7 +119,8 @@ impl Reader {
 
     /// The next slice begins at the first line end from where this one was to end; its first record must begin there too.
     fn check_end(&self, request: &Request<'_>) -> Result<(), KernelError> {
-        let Some(end) = self.end.filter(|&end| end < self.nbytes) else { return Ok(()) };
+        // A slice that ends in the header, or in comments before it, has no rows.
+        let Some(end) = self.end.filter(|&end| end < self.nbytes && end > self.header_end) else { return Ok(()) };
         let io = |error: std::io::Error| FrameError::io(request.path, &error);
         let next = cuts::line_start(&mut request.open()?, end, self.nbytes).map_err(io)?;
         if self.records.position().max(end) == next {

@@ -40,10 +40,14 @@ pub(crate) fn likely(file: &mut File, wanted: u64, dialect: Dialect, n_fields: u
         (&mut *file).take(window).read_to_end(&mut bytes)?;
         let is_all = from + bytes.len() as u64 >= nbytes;
         let outside = judge(&[], &bytes, is_all, dialect, n_fields);
-        let inside = judge(&[dialect.quote], &bytes, is_all, dialect, n_fields);
+        // A letter after the quote, lest the two quotes of a closed field look like a doubled one.
+        let inside = judge(&[dialect.quote, b'x'], &bytes, is_all, dialect, n_fields);
         let decided = match (outside.start, inside.start) {
             (Some(start), _) if outside.is_possible && (!inside.is_possible || inside.start.is_none()) => Some(start),
             (_, Some(start)) if inside.is_possible && !outside.is_possible => Some(start),
+            (Some(start), Some(other)) if outside.is_possible && start == other => Some(start),
+            (Some(start), _) if outside.is_possible && outside.n_odd < inside.n_odd => Some(start),
+            (_, Some(start)) if inside.is_possible && inside.n_odd < outside.n_odd => Some(start),
             _ => None,
         };
         match decided {
@@ -71,6 +75,8 @@ struct Verdict {
     is_possible: bool,
     /// Where the first whole record begins, if one was read.
     start: Option<u64>,
+    /// Fields that are allowed and hardly ever meant.
+    n_odd: usize,
 }
 
 /// Read `before` and `bytes` as CSV of which the first record is only a part.
@@ -78,23 +84,25 @@ fn judge(before: &[u8], bytes: &[u8], is_all: bool, dialect: Dialect, n_fields: 
     let length = (before.len() + bytes.len()) as u64;
     let mut records = Records::new(Cursor::new(before).chain(bytes), dialect, 0, 1);
     let mut start = None;
+    let mut n_odd = 0;
     // The rest of the first record, or of the line end before it.
     records.stop_at(1);
     loop {
         match records.read() {
-            Ok(_) if records.position() == length && !is_all => return Verdict { is_possible: true, start },
-            Ok(false) if start.is_some() => return Verdict { is_possible: true, start },
-            Ok(_) if start.is_none() => {
+            Ok(_) if records.position() == length && !is_all => return Verdict { is_possible: true, start, n_odd },
+            Ok(false) if start.is_some() => return Verdict { is_possible: true, start, n_odd },
+            Ok(is_record) if start.is_none() => {
+                n_odd += if is_record { records.n_odd_fields() } else { 0 };
                 start = Some(records.position() - before.len() as u64);
                 records.stop_at(u64::MAX);
                 records.expect_fields(n_fields);
             }
-            Ok(_) => {}
+            Ok(_) => n_odd += records.n_odd_fields(),
             // What is cut off at the end of the window proves nothing.
             Err(_) if !is_all && (records.is_cut_off() || records.position() == length) => {
-                return Verdict { is_possible: true, start };
+                return Verdict { is_possible: true, start, n_odd };
             }
-            Err(_) => return Verdict { is_possible: false, start },
+            Err(_) => return Verdict { is_possible: false, start, n_odd },
         }
     }
 }

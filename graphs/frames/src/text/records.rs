@@ -59,8 +59,9 @@ pub(crate) struct Records<R> {
     offset: u64,
     /// Of the next record, from 1.
     line: u64,
-    /// Of the record read last.
+    /// Of the record read last: its line, and its position in the file.
     record_line: u64,
+    record_start: u64,
     fields: Vec<Field>,
     /// Whether a quoted field has no end.
     is_open: bool,
@@ -91,6 +92,7 @@ impl<R: Read> Records<R> {
             offset,
             line,
             record_line: line,
+            record_start: offset,
             fields,
             is_open: false,
         }
@@ -119,6 +121,18 @@ impl<R: Read> Records<R> {
     /// The line of the record read last.
     pub(crate) fn line(&self) -> u64 {
         self.record_line
+    }
+
+    /// Where the record read last begins, as a position in the file.
+    pub(crate) fn start(&self) -> u64 {
+        self.record_start
+    }
+
+    /// Fields of the record read last that have a quote in them without standing in quotes: as rare as it is allowed.
+    pub(crate) fn n_odd_fields(&self) -> usize {
+        let is_odd =
+            |field: &&Field| !field.is_quoted && memchr(self.dialect.quote, &self.buffer[field.start..field.end]).is_some();
+        self.fields.iter().filter(is_odd).count()
     }
 
     /// The fields of the record read last.
@@ -150,6 +164,7 @@ impl<R: Read> Records<R> {
         while self.position() < self.end {
             match self.step()? {
                 Step::Record(next) => {
+                    self.record_start = self.position();
                     self.at = next;
                     if let Some(wanted) = self.n_fields
                         && wanted != self.fields.len()
