@@ -4,6 +4,7 @@
 //! file, the line in it and the column, also when the task read only a slice.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::DataType;
@@ -179,13 +180,11 @@ impl Rows {
                 request.fail_at(line, request.describe(field, &bad))
             })?);
         }
+        if columns.is_empty() && self.lines.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(&request.needed)));
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(self.lines.len()));
-        let schema = if columns.is_empty() && self.lines.is_empty() {
-            return Ok(RecordBatch::new_empty(std::sync::Arc::clone(&request.needed)));
-        } else {
-            std::sync::Arc::clone(&request.needed)
-        };
-        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&request.needed), columns, &options)?)
     }
 }
 

@@ -13,7 +13,7 @@ use rask_graphs::KernelError;
 
 use super::scan::{Request, Sink};
 use crate::error::FrameError;
-use crate::text::json::{Elements, Keys, Rows, as_texts, check, from_texts};
+use crate::text::json::{Elements, Keys, Row, Rows, as_texts, check, from_texts};
 use crate::text::{cuts, input};
 use crate::types::option_name;
 
@@ -98,26 +98,25 @@ fn failure(request: &Request<'_>, schema: &SchemaRef, start: u64, error: &str) -
 fn first_bad_row(request: &Request<'_>, schema: &SchemaRef, text: &[u8]) -> Option<(u64, String)> {
     let mut rows = Rows::new(text);
     loop {
-        let mut some = Vec::with_capacity(SEARCH_ROWS);
+        let mut some: Vec<Row<'_>> = Vec::with_capacity(SEARCH_ROWS);
         let end = loop {
             match rows.next() {
-                Ok(Some((line, row, _))) if some.len() + 1 < SEARCH_ROWS => some.push((line, row)),
-                Ok(Some((line, row, _))) => {
-                    some.push((line, row));
-                    break None;
-                }
+                Ok(Some(row)) => some.push(row),
                 Ok(None) => break Some(None),
                 Err(error) => break Some(Some(error)),
             }
+            if some.len() == SEARCH_ROWS {
+                break None;
+            }
         };
-        let together: Vec<&[u8]> = some.iter().map(|&(_, row)| row).collect();
+        let together: Vec<&[u8]> = some.iter().map(|row| row.text).collect();
         if try_rows(request, schema, &together.concat()).is_err() {
-            for (line, row) in some {
-                if let Err((inner, reason)) = check(row) {
-                    return Some((line + inner, reason));
+            for row in some {
+                if let Err((inner, reason)) = check(row.text) {
+                    return Some((row.line + inner, reason));
                 }
-                if let Err(error) = try_rows(request, schema, row) {
-                    return Some((line, unknown_key(&error, row).unwrap_or_else(|| plain(&error))));
+                if let Err(error) = try_rows(request, schema, row.text) {
+                    return Some((row.line, unknown_key(&error, row.text).unwrap_or_else(|| plain(&error))));
                 }
             }
         }

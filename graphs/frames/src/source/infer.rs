@@ -262,10 +262,10 @@ fn json_file(path: &Path, idx: usize, plan: &mut Plan<'_>, keys: &mut Keys) -> R
     let mut rows = json::Rows::new(&bytes);
     let is_array = rows.is_array();
     let first = rows.next().map_err(at)?;
-    let is_a_line = first.is_some_and(|(_, row, _)| !row.contains(&b'\n'));
-    let n_rows_in_it = first.is_some();
+    let is_a_line = first.as_ref().is_some_and(|row| !row.text.contains(&b'\n'));
+    let has_columns = first.is_some();
     let is_whole = is_whole && n_seen < n_rows.max(1);
-    Ok(Seen { has_columns: n_rows_in_it, is_whole, has_lines: is_a_line && !is_array, n_fields: 0 })
+    Ok(Seen { has_columns, is_whole, has_lines: is_a_line && !is_array, n_fields: 0 })
 }
 
 /// Whole rows in `bytes`, counted up to `enough`.
@@ -274,8 +274,8 @@ fn n_whole_rows(bytes: &[u8], enough: usize) -> Result<usize, (u64, String)> {
     let mut n_rows = 0;
     while n_rows < enough {
         match rows.next()? {
-            Some((_, _, true)) => n_rows += 1,
-            Some((_, _, false)) | None => break,
+            Some(row) if row.is_complete => n_rows += 1,
+            Some(_) | None => break,
         }
     }
     Ok(n_rows)

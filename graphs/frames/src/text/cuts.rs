@@ -207,12 +207,12 @@ mod tests {
     #[test]
     fn records_begin_where_they_do_wherever_a_file_is_cut() {
         let texts = [
-            rows(40, |n| format!("{n},plain\n")),
-            rows(40, |n| format!("{n},\"line one\nline, two of {n}\"\n")),
-            rows(40, |n| format!("{n},\"says \"\"{n}\"\",\n\"\"\"\r\n")),
-            rows(40, |n| if n % 3 == 0 { format!("{n},\"a\n\n\nb\"\n") } else { format!("{n},5\" pipe\n") }),
-            format!("1,\"{}\"\n2,y\n", "x\n".repeat(200)),
-            rows(40, |n| format!("{n},b\r")),
+            rows(15, |n| format!("{n},plain\n")),
+            rows(15, |n| format!("{n},\"line one\nline, two of {n}\"\n")),
+            rows(15, |n| format!("{n},\"says \"\"{n}\"\",\n\"\"\"\r\n")),
+            rows(15, |n| if n % 3 == 0 { format!("{n},\"a\n\n\nb\"\n") } else { format!("{n},5\" pipe\n") }),
+            format!("1,\"{}\"\n2,y\n", "x\n".repeat(60)),
+            rows(15, |n| format!("{n},b\r")),
         ];
         for text in texts {
             let starts = starts(&text);

@@ -51,17 +51,13 @@ impl Keys {
     pub(crate) fn look_at(&mut self, text: &[u8], n_rows: usize, is_whole: bool) -> Result<usize, (u64, String)> {
         let mut rows = Rows::new(text);
         for seen in 0..n_rows {
-            let (line, row, is_complete) = match rows.next() {
-                Ok(Some(row)) => row,
-                Ok(None) => return Ok(seen),
-                Err(error) => return Err(error),
-            };
-            if !is_complete && !is_whole {
+            let Some(row) = rows.next()? else { return Ok(seen) };
+            if !row.is_complete && !is_whole {
                 return Ok(seen);
             }
-            let mut deserializer = serde_json::Deserializer::from_slice(row);
+            let mut deserializer = serde_json::Deserializer::from_slice(row.text);
             let done = RowSeed(self).deserialize(&mut deserializer).and_then(|()| deserializer.end());
-            done.map_err(|error| (line + (error.line() as u64).saturating_sub(1), plain(&error)))?;
+            done.map_err(|error| (row.line + (error.line() as u64).saturating_sub(1), plain(&error)))?;
         }
         Ok(n_rows)
     }
@@ -253,8 +249,11 @@ impl<'a> Rows<'a> {
         skipped
     }
 
-    /// The next row with its line, and whether its end was seen.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, &'a [u8], bool)>, (u64, String)> {
+    /// The next row.
+    ///
+    /// # Errors
+    /// When there is something else, with its line.
+    pub(crate) fn next(&mut self) -> Result<Option<Row<'a>>, (u64, String)> {
         self.skip_blanks();
         if self.in_array {
             if self.rest.first() == Some(&b']') {
@@ -282,11 +281,20 @@ impl<'a> Rows<'a> {
         for (at, &byte) in self.rest.iter().enumerate() {
             walker.step(byte);
             if walker.is_outside() {
-                return Ok(Some((line, self.skip(at + 1), true)));
+                return Ok(Some(Row { line, text: self.skip(at + 1), is_complete: true }));
             }
         }
-        Ok(Some((line, self.skip(self.rest.len()), false)))
+        Ok(Some(Row { line, text: self.skip(self.rest.len()), is_complete: false }))
     }
+}
+
+/// A row as text.
+pub(crate) struct Row<'a> {
+    /// The line that it begins in, from 1.
+    pub(crate) line: u64,
+    pub(crate) text: &'a [u8],
+    /// Whether its end was seen.
+    pub(crate) is_complete: bool,
 }
 
 /// Reads the elements of an array as objects one after the other: its brackets and the commas between its elements become

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use memchr::{memchr, memchr_iter, memchr2, memchr3};
 
 /// Bytes asked for at once.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 64 << 10;
 
 /// A record beyond this is a file that is not CSV, or a quote that is not closed.
 const MAX_RECORD: usize = 256 << 20;
