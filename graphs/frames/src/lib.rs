@@ -11,6 +11,7 @@ pub mod error;
 mod frame;
 mod operators;
 mod partition;
+mod plain;
 mod plan;
 pub mod present;
 mod source;

@@ -9,6 +9,7 @@ pub(crate) mod scan_parquet;
 pub(crate) mod scan_text;
 pub(crate) mod sql;
 pub(crate) mod write;
+mod write_text;
 
 use rask_graphs::{KernelError, Registry, Value};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, utils::conjunction};
@@ -20,13 +20,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{scan_arrow, scan_parquet, scan_text};
+use crate::columns::to_f64;
 use crate::error::{FrameError, plain_message};
 use crate::partition::{KIND, Partition, schema_from_bytes};
-use crate::plan::{codec, session};
+use crate::plan::sql::plan_condition;
+use crate::plan::{bounds, codec, session};
 use crate::source::{FileSource, Format, ReadOptions};
 
 /// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
 const MIN_BATCH_ROWS: usize = 4096;
+
+/// Most conditions that a planner pushes into one scan: each lies a level deeper than the last.
+const MAX_PUSHED: usize = 20_000;
 
 /// Arguments of `frame.scan`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -76,7 +81,7 @@ pub(crate) struct Pushed {
 pub(super) fn register(registry: &mut Registry) {
     let doc = "Read a file, or a slice of one, as a partition. Only the columns and rows asked for are kept.";
     registry.register(OperatorSpec::new::<ScanArgs>("frame.scan", 1, Arity::exactly(0), KIND, doc), |ctx, args, _inputs| {
-        Ok(Value::new(scan(ctx, args)?))
+        bounds::planning(|| Ok(Value::new(scan(ctx, args)?)))
     });
 }
 
@@ -162,7 +167,10 @@ fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<S
     let mut conditions = Vec::new();
     if let Some(text) = &args.filter {
         let table = DFSchema::try_from(Arc::clone(schema)).map_err(plain)?;
-        conditions.push(state.create_logical_expr(text, &table).map_err(plain)?);
+        conditions.push(plan_condition(&state, text, &table)?);
+    }
+    if args.pushed.len() > MAX_PUSHED {
+        return Err(KernelError(format!("{} conditions, at most {MAX_PUSHED} are allowed", args.pushed.len())));
     }
     for pushed in &args.pushed {
         conditions.push(codec::decode_expr(&pushed.expr, &state.task_ctx()).map_err(plain)?);
@@ -243,6 +251,10 @@ fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelE
     for field in schema.fields() {
         columns.push(match batch.column_by_name(field.name()) {
             Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            // Another file has fractions in this column.
+            Some(column) if field.data_type() == &DataType::Float64 && column.data_type().is_integer() => {
+                to_f64(column, field.name())?
+            }
             Some(column) => cast(column, field.data_type())?,
             None => new_null_array(field.data_type(), batch.num_rows()),
         });

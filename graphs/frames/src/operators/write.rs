@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -13,8 +14,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::partitions;
+use super::write_text::{CsvStyle, CsvWriter, JsonWriter};
 use crate::partition::{Partition, check_same_columns};
 use crate::source::Format;
+use crate::types::{any_type, type_name};
 
 /// Arguments of `frame.write`.
 #[derive(Deserialize, JsonSchema)]
@@ -57,6 +60,7 @@ fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<Fi
     for part in parts {
         check_same_columns(parts[0].schema(), part.schema())?;
     }
+    check_columns(parts[0].schema())?;
     let path = make_room(ctx, Path::new(&args.path))?;
     let fail = |error: KernelError| KernelError(format!("{}: {error}", path.display()));
     let unfinished = Unfinished::beside(&path, ctx).map_err(fail)?;
@@ -64,6 +68,35 @@ fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<Fi
     let file = write_rows(ctx, args, format, parts, file).map_err(fail)?;
     let nbytes = unfinished.finish(&file, &path).map_err(|error| fail(error.into()))?;
     Ok(FileWritten { path: args.path.clone(), nbytes })
+}
+
+/// No format keeps two columns of one name apart, and rows without columns are none.
+fn check_columns(schema: &Schema) -> Result<(), KernelError> {
+    if schema.fields().is_empty() {
+        return Err(KernelError("there are no columns to write".to_owned()));
+    }
+    let mut names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => {
+            let hint = "give one of them another name, as in SELECT .. AS other";
+            Err(KernelError(format!("two columns are called \"{}\", and a file cannot tell them apart: {hint}", pair[0])))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Fails for what Parquet has no type for.
+fn check_parquet(field: &Field) -> Result<(), KernelError> {
+    let has_no_type = |kind: &DataType| {
+        matches!(kind, DataType::Union(..) | DataType::Interval(IntervalUnit::MonthDayNano))
+            || matches!(kind, DataType::Struct(fields) if fields.is_empty())
+    };
+    if any_type(field.data_type(), &has_no_type) {
+        let (name, kind) = (field.name(), type_name(field.data_type()));
+        return Err(KernelError(format!("column \"{name}\" is {kind}, which Parquet cannot hold: cast it to text, or write .arrow")));
+    }
+    Ok(())
 }
 
 /// The permitted path of a file to be, its directory made.
@@ -127,6 +160,9 @@ fn write_rows(
     match format {
         Format::Parquet => {
             let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+            for field in schema.fields() {
+                check_parquet(field)?;
+            }
             // Partitions may differ in nullability, so columns are nullable in the file where any of them needs it.
             let all = super::concat::concat(parts)?;
             let mut writer = ArrowWriter::try_new(file, std::sync::Arc::clone(all.schema()), Some(properties))?;
@@ -139,29 +175,24 @@ fn write_rows(
         Format::Csv => {
             let delimiter =
                 u8::try_from(args.delimiter).map_err(|_| KernelError("delimiter must be one ASCII character".to_owned()))?;
-            let mut out = BufWriter::with_capacity(256 << 10, file);
-            if args.header && parts.iter().all(|part| part.n_rows() == 0) {
-                write_csv_header(&mut out, schema, delimiter)?;
+            let out = BufWriter::with_capacity(256 << 10, file);
+            let mut writer = CsvWriter::new(out, CsvStyle { delimiter, null: &args.null });
+            if args.header {
+                writer.header(schema.fields())?;
             }
-            let builder = arrow::csv::WriterBuilder::new();
-            let mut writer = builder.with_header(args.header).with_delimiter(delimiter).with_null(args.null.clone()).build(out);
             for batch in batches() {
                 ctx.check_cancelled()?;
-                writer.write(batch)?;
+                writer.rows(batch)?;
             }
             finish(writer.into_inner())
         }
         Format::Json => {
-            let out = BufWriter::with_capacity(256 << 10, file);
-            // With nulls spelled out every line has all columns, in order, and a reader finds them.
-            let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
-            let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(out);
+            let mut writer = JsonWriter::new(BufWriter::with_capacity(256 << 10, file));
             for batch in batches() {
                 ctx.check_cancelled()?;
-                writer.write(batch)?;
+                writer.rows(batch)?;
             }
-            writer.finish()?;
-            finish(writer.into_inner())
+            finish(writer.into_inner()?)
         }
         Format::Arrow => {
             let all = super::concat::concat(parts)?;
@@ -178,18 +209,4 @@ fn write_rows(
 fn finish(mut out: BufWriter<File>) -> Result<File, KernelError> {
     out.flush()?;
     out.into_inner().map_err(|error| KernelError(error.to_string()))
-}
-
-/// Arrow's writer writes the header with the first batch, and there is none: write an empty one.
-fn write_csv_header(out: &mut impl Write, schema: &arrow::datatypes::SchemaRef, delimiter: u8) -> Result<(), KernelError> {
-    let names = arrow::datatypes::Schema::new(
-        schema
-            .fields()
-            .iter()
-            .map(|f| arrow::datatypes::Field::new(f.name(), arrow::datatypes::DataType::Utf8, true))
-            .collect::<Vec<_>>(),
-    );
-    let empty = arrow::array::RecordBatch::new_empty(std::sync::Arc::new(names));
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).with_delimiter(delimiter).build(out);
-    Ok(writer.write(&empty)?)
 }

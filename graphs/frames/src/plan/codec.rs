@@ -13,11 +13,13 @@ use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
-use datafusion_proto::bytes::{
-    Serializeable, logical_plan_from_bytes_with_extension_codec, logical_plan_to_bytes_with_extension_codec,
-};
-use datafusion_proto::logical_plan::LogicalExtensionCodec;
+use datafusion_proto::logical_plan::from_proto::parse_expr;
+use datafusion_proto::logical_plan::to_proto::serialize_expr;
+use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
+use datafusion_proto::protobuf::{LogicalExprNode, LogicalPlanNode};
+use prost::Message;
 
+use super::admit;
 use super::tables::{SlotTable, downcast};
 
 /// Writes slots; reads them as the tables at hand.
@@ -66,27 +68,64 @@ impl LogicalExtensionCodec for SlotCodec {
     }
 }
 
+/// Longest plan or expression that is read.
+const MAX_NBYTES: usize = 32 << 20;
+
 /// A plan over slots as text.
 pub(crate) fn encode_plan(plan: &LogicalPlan) -> Result<String> {
-    let bytes = logical_plan_to_bytes_with_extension_codec(plan, &SlotCodec { tables: Vec::new() })?;
+    let mut node = LogicalPlanNode::try_from_logical_plan(plan, &SlotCodec { tables: Vec::new() })?;
+    let bytes = node.encode_to_vec();
+    // What cannot be read is better said here than by the worker.
+    read_message::<LogicalPlanNode>(&bytes)?;
+    admit::check_plan(&mut node)?;
     Ok(BASE64.encode(&bytes))
 }
 
-/// A plan whose slots are `tables`.
+/// A plan whose slots are `tables`, which is all that it may touch.
 pub(crate) fn decode_plan(text: &str, tables: Vec<Arc<dyn TableProvider>>, ctx: &TaskContext) -> Result<LogicalPlan> {
-    logical_plan_from_bytes_with_extension_codec(&decode_base64(text)?, ctx, &SlotCodec { tables })
+    let mut node: LogicalPlanNode = read_message(&decode_base64(text)?)?;
+    admit::check_plan(&mut node)?;
+    let codec = SlotCodec { tables };
+    let plan = node.try_into_logical_plan(ctx, &codec)?;
+    admit::check_tables(&plan, &codec.tables)?;
+    Ok(plan)
 }
 
 /// An expression as text.
 pub(crate) fn encode_expr(expr: &Expr) -> Result<String> {
-    Ok(BASE64.encode(&expr.to_bytes()?))
+    let mut node = serialize_expr(expr, &SlotCodec { tables: Vec::new() })?;
+    let bytes = node.encode_to_vec();
+    read_message::<LogicalExprNode>(&bytes)?;
+    admit::check_condition(&mut node)?;
+    Ok(BASE64.encode(&bytes))
 }
 
 /// Read back what [`encode_expr`] made.
 pub(crate) fn decode_expr(text: &str, ctx: &TaskContext) -> Result<Expr> {
-    Expr::from_bytes_with_ctx(&decode_base64(text)?, ctx)
+    let mut node: LogicalExprNode = read_message(&decode_base64(text)?)?;
+    admit::check_condition(&mut node)?;
+    Ok(parse_expr(&node, ctx, &SlotCodec { tables: Vec::new() })?)
+}
+
+/// A message whose parts nest to a hundred levels at most: that is what its reader allows.
+fn read_message<M: Message + Default>(bytes: &[u8]) -> Result<M> {
+    M::decode(bytes).map_err(|error| {
+        let text = error.to_string();
+        DataFusionError::Plan(if text.contains("recursion limit") {
+            "the query is nested too deeply: compute it in steps, each a frame of its own that several queries use".to_owned()
+        } else {
+            format!("not a plan: {text}")
+        })
+    })
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>> {
+    if text.len() > MAX_NBYTES {
+        return Err(DataFusionError::Plan(format!("a plan of {} bytes, at most {MAX_NBYTES} are allowed", text.len())));
+    }
     BASE64.decode(text.as_bytes()).map_err(|error| DataFusionError::Plan(format!("not base64: {error}")))
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;
