@@ -49,11 +49,7 @@ pub(crate) fn to_f64(column: &ArrayRef, name: &str) -> Result<ArrayRef, KernelEr
     // Smaller ones fit in any case, and fractions of decimals are rounded by nature.
     let is_whole = matches!(
         data_type,
-        DataType::Int64
-            | DataType::UInt64
-            | DataType::Decimal64(_, 0)
-            | DataType::Decimal128(_, 0)
-            | DataType::Decimal256(_, 0)
+        DataType::Int64 | DataType::UInt64 | DataType::Decimal64(_, 0) | DataType::Decimal128(_, 0) | DataType::Decimal256(_, 0)
     );
     if !is_whole {
         return Ok(floats);

@@ -153,7 +153,10 @@ type Rewording = (Regex, &'static str);
 /// Whole sentences, in other words.
 static SENTENCES: LazyLock<Vec<Rewording>> = LazyLock::new(|| {
     compiled(&[
-        (r"(?s)^.*No function matches the given name and argument types '([^']*)'.*$", "there is no function $1: cast its arguments"),
+        (
+            r"(?s)^.*No function matches the given name and argument types '([^']*)'.*$",
+            "there is no function $1: cast its arguments",
+        ),
         (r"(?s)^.*Function '(\w+)' failed to match any signature.*$", "$1 cannot take these arguments: cast them"),
         (r"^Invalid function '([^']*)'\.?\s*(?:Did you mean '([^']*)'\?)?$", "there is no function \"$1\"; did you mean \"$2\"?"),
         (
@@ -165,10 +168,7 @@ static SENTENCES: LazyLock<Vec<Rewording>> = LazyLock::new(|| {
             "two columns have the same name ($1 and $3): give one of them another name with AS",
         ),
         (r"^Cannot coerce arithmetic expression (.*) to valid types$", "$1 cannot be computed: cast one of the two"),
-        (
-            r"^Cannot create filter with non-boolean predicate '(.*)' returning (.*)$",
-            "the condition $1 is $2, not true or false",
-        ),
+        (r"^Cannot create filter with non-boolean predicate '(.*)' returning (.*)$", "the condition $1 is $2, not true or false"),
         (r"(?s)^Cannot cast (?:string|value) '(.*)' to value of (.*?) type$", "'$1' is not a $2"),
         (r"^Divide by zero error$", "division by zero"),
         (r"^Schema contains duplicate unqualified field name (.*)$", "two columns are called $1: give one another name with AS"),
@@ -266,9 +266,15 @@ mod tests {
     #[test]
     fn texts_are_put_into_words() {
         let cases = [
-            ("Cannot coerce arithmetic expression Int64 + Utf8View to valid types", "i64 + string cannot be computed: cast one of the two"),
+            (
+                "Cannot coerce arithmetic expression Int64 + Utf8View to valid types",
+                "i64 + string cannot be computed: cast one of the two",
+            ),
             ("Cannot cast string 'x' to value of Date32 type", "'x' is not a date"),
-            ("Optimizer rule 'simplify_expressions' failed: Arrow error: Cast error: Cannot add Timestamp(ns) to it", "Cannot add timestamp to it"),
+            (
+                "Optimizer rule 'simplify_expressions' failed: Arrow error: Cast error: Cannot add Timestamp(ns) to it",
+                "Cannot add timestamp to it",
+            ),
             ("Invalid function 'nosuch'.\nDid you mean 'cosh'?", "there is no function \"nosuch\"; did you mean \"cosh\"?"),
             ("Invalid function 'nosuch'", "there is no function \"nosuch\""),
             (
@@ -293,7 +299,10 @@ mod tests {
     fn columns_that_are_not_there_have_neighbours() {
         let columns: Vec<Column> = ["carrier", "dep_delay", "Total"].map(|name| Column::new(Some("f"), name)).to_vec();
         let message = |column: &str| not_found(&Column::from_qualified_name(column), &columns);
-        assert_eq!(message("dep_dealy"), "there is no column \"dep_dealy\"; did you mean \"f.dep_delay\"? (there are f.carrier, f.dep_delay, f.Total)");
+        assert_eq!(
+            message("dep_dealy"),
+            "there is no column \"dep_dealy\"; did you mean \"f.dep_delay\"? (there are f.carrier, f.dep_delay, f.Total)"
+        );
         assert!(message("g.carrier").contains("did you mean \"f.carrier\"?"));
         assert!(message("total").contains("did you mean \"Total\" in double quotes?"));
         assert!(!message("zz").contains("did you mean"));

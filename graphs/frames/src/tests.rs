@@ -345,12 +345,11 @@ fn a_failed_write_leaves_nothing() {
     let numbers = Frame::read_csv(&[write(dir.path(), "a.csv", "a\n1\n4611686018427387904\n")], ReadOptions::default()).unwrap();
     let beyond = sql("SELECT arrow_cast(a, 'Timestamp(s)') AS late FROM t", &[("t", &numbers)]).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let (mut graph, mut lowering) = (GraphBuilder::new(), FrameLowering::new());
-    let parts = lowering.lower(&beyond, &mut graph, "beyond").unwrap();
     for name in ["a.csv", "a.json"] {
+        let (mut graph, mut lowering) = (GraphBuilder::new(), FrameLowering::new());
+        let parts = lowering.lower(&beyond, &mut graph, "beyond").unwrap();
         let args = json!({ "path": out.path().join(name) }).to_string();
-        let mut graph = graph.clone();
-        let task = graph.task("write", "frame.write", 1, &args).inputs(parts.clone()).add();
+        let task = graph.task("write", "frame.write", 1, &args).inputs(parts).add();
         let error = run(graph, &[task]).err().unwrap();
         assert!(error.contains(name) && error.contains("\"late\"") && error.contains("4611686018427387904"), "{error}");
         assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);

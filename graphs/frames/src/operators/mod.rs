@@ -2,6 +2,7 @@
 
 pub(crate) mod concat;
 pub(crate) mod execute;
+mod holds;
 pub(crate) mod query;
 pub(crate) mod scan;
 pub(crate) mod scan_arrow;

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
-use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -13,11 +12,11 @@ use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::holds::{check_columns, check_parquet};
 use super::partitions;
 use super::write_text::{CsvStyle, CsvWriter, JsonWriter};
 use crate::partition::{Partition, check_same_columns};
 use crate::source::Format;
-use crate::types::{any_type, type_name};
 
 /// Arguments of `frame.write`.
 #[derive(Deserialize, JsonSchema)]
@@ -57,10 +56,10 @@ pub(super) fn register(registry: &mut Registry) {
 fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<FileWritten, KernelError> {
     let format = args.format.or_else(|| Format::of_path(Path::new(&args.path)));
     let format = format.ok_or_else(|| KernelError(format!("{}: say which format it shall have", args.path)))?;
+    check_columns(parts[0].schema())?;
     for part in parts {
         check_same_columns(parts[0].schema(), part.schema())?;
     }
-    check_columns(parts[0].schema())?;
     let path = make_room(ctx, Path::new(&args.path))?;
     let fail = |error: KernelError| KernelError(format!("{}: {error}", path.display()));
     let unfinished = Unfinished::beside(&path, ctx).map_err(fail)?;
@@ -68,35 +67,6 @@ fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<Fi
     let file = write_rows(ctx, args, format, parts, file).map_err(fail)?;
     let nbytes = unfinished.finish(&file, &path).map_err(|error| fail(error.into()))?;
     Ok(FileWritten { path: args.path.clone(), nbytes })
-}
-
-/// No format keeps two columns of one name apart, and rows without columns are none.
-fn check_columns(schema: &Schema) -> Result<(), KernelError> {
-    if schema.fields().is_empty() {
-        return Err(KernelError("there are no columns to write".to_owned()));
-    }
-    let mut names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => {
-            let hint = "give one of them another name, as in SELECT .. AS other";
-            Err(KernelError(format!("two columns are called \"{}\", and a file cannot tell them apart: {hint}", pair[0])))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Fails for what Parquet has no type for.
-fn check_parquet(field: &Field) -> Result<(), KernelError> {
-    let has_no_type = |kind: &DataType| {
-        matches!(kind, DataType::Union(..) | DataType::Interval(IntervalUnit::MonthDayNano))
-            || matches!(kind, DataType::Struct(fields) if fields.is_empty())
-    };
-    if any_type(field.data_type(), &has_no_type) {
-        let (name, kind) = (field.name(), type_name(field.data_type()));
-        return Err(KernelError(format!("column \"{name}\" is {kind}, which Parquet cannot hold: cast it to text, or write .arrow")));
-    }
-    Ok(())
 }
 
 /// The permitted path of a file to be, its directory made.

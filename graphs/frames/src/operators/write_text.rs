@@ -219,7 +219,13 @@ impl<T: ArrowPrimitiveType, F: Copy + Into<f64> + serde::Serialize> Encoder for 
             // The shortest digits that are read back as the same number of this width; writing into memory cannot fail.
             let _ = serde_json::to_writer(out, &value);
         } else {
-            let text = if wide.is_nan() { "NaN" } else if wide > 0.0 { "Infinity" } else { "-Infinity" };
+            let text = if wide.is_nan() {
+                "NaN"
+            } else if wide > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
             out.extend([b"\"", text.as_bytes(), b"\""].concat());
         }
     }
@@ -262,3 +268,7 @@ fn check_values(column: &ArrayRef) -> Result<(), ArrowError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "write_text_tests.rs"]
+mod tests;

@@ -91,6 +91,8 @@ fn bombs_are_refused_before_they_cost_anything() {
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a BETWEEN 0 AND 1", ") BETWEEN false AND true")), "terms"),
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a IN (1, 2, 3)", ") IN (true, false)")), "terms"),
         (format!("{} WHERE a > 5", nested("SELECT a + a AS a FROM (", 20, "SELECT a FROM t", ")")), "terms"),
+        ("SELECT length(lpad('x', 2147483647, 'y'))".to_owned(), "lpad would make"),
+        ("SELECT cardinality(array_resize([1], 2147483647, 0))".to_owned(), "array_resize would make"),
         ("SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)')".to_owned(), "at most"),
     ];
     for (sql, word) in bombs {
@@ -137,6 +139,7 @@ fn large_honest_queries_are_planned_and_run() {
         (format!("SELECT * FROM (VALUES {}) v(x)", (0..1_000).map(|n| format!("({n})")).collect::<Vec<_>>().join(", ")), 1_000),
         (format!("SELECT {} FROM t", (0..15).fold("a".to_owned(), |inner, n| format!("abs({inner} - {n})"))), 3),
         (vec!["SELECT a FROM t"; 100].join(" UNION ALL "), 300),
+        ("SELECT lpad('x', 5, '0'), rpad('x', a, 'y'), repeat('ab', 1000), array_repeat(1, 3) FROM t".to_owned(), 3),
     ];
     for (sql, n_rows) in queries {
         let began = Instant::now();

@@ -19,6 +19,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
 use super::bounds::Watched;
+use super::room;
 
 static BASE: LazyLock<SessionState> = LazyLock::new(|| {
     let mut config = SessionConfig::new()
@@ -38,6 +39,8 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         .build();
     // Plans compute over tables at hand: there is nothing to make tables of files with.
     state.table_factories_mut().clear();
+    // It fails for a session whose functions cannot be replaced, which this is not.
+    room::install(&mut state).unwrap_or_else(|error| panic!("no functions for queries: {error}"));
     state
 });
 
