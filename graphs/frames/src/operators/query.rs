@@ -1,7 +1,5 @@
 //! `frame.query`: what remains of a planned query above its scans.
 
-use std::sync::Arc;
-
 use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +15,9 @@ use crate::plan::{bounds, codec, session};
 pub(crate) struct QueryArgs {
     /// The plan, as the planner writes it (base64 of DataFusion's protobuf form).
     pub(crate) plan: String,
+    /// The pieces that a deep plan stands on, from the bottom, in the same form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) below: Vec<String>,
     /// For each table of the plan the number of inputs that hold its rows, in order.
     pub(crate) n_inputs: Vec<usize>,
 }
@@ -41,7 +42,7 @@ fn query(ctx: &TaskContext, args: &QueryArgs, inputs: &[&Partition]) -> Result<P
         rest = others;
     }
     let state = session::within(ctx.memory_limit).map_err(|e| KernelError(plain_message(&e)))?;
-    let plan =
-        codec::decode_plan(&args.plan, tables, &Arc::clone(&state.task_ctx())).map_err(|e| KernelError(plain_message(&e)))?;
+    let pieces: Vec<&str> = args.below.iter().chain([&args.plan]).map(String::as_str).collect();
+    let plan = codec::decode_plan(&pieces, tables, &state.task_ctx()).map_err(|e| KernelError(plain_message(&e)))?;
     execute::run(ctx, &state, &plan)
 }

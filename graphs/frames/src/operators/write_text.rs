@@ -226,7 +226,7 @@ impl<T: ArrowPrimitiveType, F: Copy + Into<f64> + serde::Serialize> Encoder for 
             } else {
                 "-Infinity"
             };
-            out.extend([b"\"", text.as_bytes(), b"\""].concat());
+            out.extend_from_slice(format!("\"{text}\"").as_bytes());
         }
     }
 }

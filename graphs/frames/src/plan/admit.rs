@@ -19,7 +19,9 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion_proto::protobuf::logical_expr_node::ExprType;
 use datafusion_proto::protobuf::logical_plan_node::LogicalPlanType;
-use datafusion_proto::protobuf::{self, BinaryExprNode, LogicalExprNode, LogicalPlanNode, ScalarValue, SortExprNode};
+use datafusion_proto::protobuf::{
+    self, BinaryExprNode, LogicalExprNode, LogicalExtensionNode, LogicalPlanNode, ScalarValue, SortExprNode,
+};
 use datafusion_proto_common::scalar_value::Value;
 
 use super::bounds::{MAX_DEPTH, MAX_STEPS, MAX_TERMS};
@@ -37,8 +39,18 @@ fn refused<T>(what: &str) -> Result<T> {
 }
 
 /// Whether `plan` may be made into a plan; long chains of AND and OR are put in balance.
-pub(super) fn check_plan(plan: &mut LogicalPlanNode) -> Result<()> {
-    Walk::default().step(Some(plan)).map(|_| ())
+/// `pieces` are the sizes of those that it may name; returns its own.
+pub(super) fn check_plan(plan: &mut LogicalPlanNode, pieces: &[Size]) -> Result<Size> {
+    let mut walk = Walk { pieces, ..Walk::default() };
+    let depth = walk.step(Some(plan))?;
+    Ok(Size { n_steps: walk.n_steps, depth })
+}
+
+/// How large a plan is, with its pieces in their places.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    n_steps: usize,
+    depth: usize,
 }
 
 /// As [`check_plan`], of a condition on one row.
@@ -49,19 +61,20 @@ pub(super) fn check_condition(expr: &mut LogicalExprNode) -> Result<()> {
 
 /// What has been seen so far.
 #[derive(Default)]
-struct Walk {
+struct Walk<'p> {
+    pieces: &'p [Size],
     n_steps: usize,
     n_terms: usize,
     /// Only what can be said of one row: neither subqueries nor aggregates.
     is_condition: bool,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Check a step and what is below it; returns how deep that is.
     fn step(&mut self, node: Option<&mut LogicalPlanNode>) -> Result<usize> {
         use LogicalPlanType as Kind;
         let Some(kind) = node.and_then(|node| node.logical_plan_type.as_mut()) else { return refused("a step of no kind") };
-        self.n_steps += 1;
+        self.n_steps = self.n_steps.saturating_add(1);
         if self.n_steps > MAX_STEPS {
             return Err(DataFusionError::Plan(format!("the plan has more than {MAX_STEPS} steps")));
         }
@@ -107,7 +120,14 @@ impl Walk {
             | Kind::CreateView(_)
             | Kind::DropView(_) => refused("a definition"),
             Kind::Explain(_) | Kind::Analyze(_) => refused("EXPLAIN"),
-            Kind::Extension(_) => refused("an extension"),
+            Kind::Extension(n) => match piece_of(n).and_then(|number| self.pieces.get(number).copied()) {
+                Some(piece) => {
+                    // A piece that is named twice is there twice.
+                    self.n_steps = self.n_steps.saturating_add(piece.n_steps);
+                    Ok(piece.depth)
+                }
+                None => refused("an extension"),
+            },
             Kind::Prepare(_) => refused("a prepared statement"),
             Kind::CopyTo(_) => refused("COPY"),
             Kind::Dml(_) => refused("a change of data"),
@@ -272,6 +292,12 @@ impl Walk {
 
 fn sorted(by: &mut [SortExprNode]) -> impl Iterator<Item = &mut LogicalExprNode> {
     by.iter_mut().filter_map(|by| by.expr.as_mut())
+}
+
+/// The number of the piece that an extension stands for.
+fn piece_of(node: &LogicalExtensionNode) -> Option<usize> {
+    let number = <[u8; 4]>::try_from(node.node.as_slice()).ok()?;
+    if node.inputs.is_empty() { usize::try_from(u32::from_le_bytes(number)).ok() } else { None }
 }
 
 /// Put a long chain of AND or OR in balance, which changes nothing but how deep its operands lie.

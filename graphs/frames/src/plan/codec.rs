@@ -19,13 +19,16 @@ use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
 use datafusion_proto::protobuf::{LogicalExprNode, LogicalPlanNode};
 use prost::Message;
 
-use super::admit;
+use super::pieces::Piece;
 use super::tables::{SlotTable, downcast};
+use super::{admit, pieces};
 
 /// Writes slots; reads them as the tables at hand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SlotCodec {
     tables: Vec<Arc<dyn TableProvider>>,
+    /// What has been read of the plan so far.
+    pieces: Vec<LogicalPlan>,
 }
 
 fn unsupported<T>(what: &str) -> Result<T> {
@@ -33,12 +36,20 @@ fn unsupported<T>(what: &str) -> Result<T> {
 }
 
 impl LogicalExtensionCodec for SlotCodec {
-    fn try_decode(&self, _buf: &[u8], _inputs: &[LogicalPlan], _ctx: &TaskContext) -> Result<Extension> {
-        unsupported("an extension node")
+    fn try_decode(&self, buf: &[u8], _inputs: &[LogicalPlan], _ctx: &TaskContext) -> Result<Extension> {
+        let number = <[u8; 4]>::try_from(buf).map(u32::from_le_bytes).unwrap_or(u32::MAX);
+        match self.pieces.get(number as usize) {
+            Some(piece) => Ok(Piece::of(number, piece)),
+            None => unsupported("an extension"),
+        }
     }
 
-    fn try_encode(&self, node: &Extension, _buf: &mut Vec<u8>) -> Result<()> {
-        unsupported(&format!("extension node {}", node.node.name()))
+    fn try_encode(&self, node: &Extension, buf: &mut Vec<u8>) -> Result<()> {
+        match Piece::from_step(&LogicalPlan::Extension(node.clone())) {
+            Some(piece) => buf.extend_from_slice(&piece.number.to_le_bytes()),
+            None => return unsupported(&format!("the extension {}", node.node.name())),
+        }
+        Ok(())
     }
 
     fn try_decode_table_provider(
@@ -71,29 +82,39 @@ impl LogicalExtensionCodec for SlotCodec {
 /// Longest plan or expression that is read.
 const MAX_NBYTES: usize = 32 << 20;
 
-/// A plan over slots as text.
-pub(crate) fn encode_plan(plan: &LogicalPlan) -> Result<String> {
-    let mut node = LogicalPlanNode::try_from_logical_plan(plan, &SlotCodec { tables: Vec::new() })?;
-    let bytes = node.encode_to_vec();
-    // What cannot be read is better said here than by the worker.
-    read_message::<LogicalPlanNode>(&bytes)?;
-    admit::check_plan(&mut node)?;
-    Ok(BASE64.encode(&bytes))
+/// A plan over slots as texts: its pieces, from the bottom.
+pub(crate) fn encode_plan(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let (mut texts, mut sizes) = (Vec::new(), Vec::new());
+    for piece in pieces::take_apart(plan.clone())? {
+        let mut node = LogicalPlanNode::try_from_logical_plan(&piece, &SlotCodec::default())?;
+        let bytes = node.encode_to_vec();
+        // What cannot be read is better said here than by the worker.
+        read_message::<LogicalPlanNode>(&bytes)?;
+        sizes.push(admit::check_plan(&mut node, &sizes)?);
+        texts.push(BASE64.encode(&bytes));
+    }
+    Ok(texts)
 }
 
 /// A plan whose slots are `tables`, which is all that it may touch.
-pub(crate) fn decode_plan(text: &str, tables: Vec<Arc<dyn TableProvider>>, ctx: &TaskContext) -> Result<LogicalPlan> {
-    let mut node: LogicalPlanNode = read_message(&decode_base64(text)?)?;
-    admit::check_plan(&mut node)?;
-    let codec = SlotCodec { tables };
-    let plan = node.try_into_logical_plan(ctx, &codec)?;
+pub(crate) fn decode_plan(texts: &[&str], tables: Vec<Arc<dyn TableProvider>>, ctx: &TaskContext) -> Result<LogicalPlan> {
+    let mut codec = SlotCodec { tables, pieces: Vec::new() };
+    let mut sizes = Vec::new();
+    for text in texts {
+        let mut node: LogicalPlanNode = read_message(&decode_base64(text)?)?;
+        sizes.push(admit::check_plan(&mut node, &sizes)?);
+        let piece = node.try_into_logical_plan(ctx, &codec)?;
+        let piece = pieces::put_together(piece, &codec.pieces)?;
+        codec.pieces.push(piece);
+    }
+    let plan = codec.pieces.pop().ok_or_else(|| DataFusionError::Plan("not a plan: there is nothing in it".to_owned()))?;
     admit::check_tables(&plan, &codec.tables)?;
     Ok(plan)
 }
 
 /// An expression as text.
 pub(crate) fn encode_expr(expr: &Expr) -> Result<String> {
-    let mut node = serialize_expr(expr, &SlotCodec { tables: Vec::new() })?;
+    let mut node = serialize_expr(expr, &SlotCodec::default())?;
     let bytes = node.encode_to_vec();
     read_message::<LogicalExprNode>(&bytes)?;
     admit::check_condition(&mut node)?;
@@ -104,7 +125,7 @@ pub(crate) fn encode_expr(expr: &Expr) -> Result<String> {
 pub(crate) fn decode_expr(text: &str, ctx: &TaskContext) -> Result<Expr> {
     let mut node: LogicalExprNode = read_message(&decode_base64(text)?)?;
     admit::check_condition(&mut node)?;
-    Ok(parse_expr(&node, ctx, &SlotCodec { tables: Vec::new() })?)
+    Ok(parse_expr(&node, ctx, &SlotCodec::default())?)
 }
 
 /// A message whose parts nest to a hundred levels at most: that is what its reader allows.

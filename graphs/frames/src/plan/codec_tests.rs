@@ -101,6 +101,7 @@ fn every_kind_of_step_that_is_not_part_of_a_query_is_refused() {
         LogicalPlanType::Prepare(Box::new(PrepareNode { input: Some(nothing()), ..Default::default() })),
         LogicalPlanType::Explain(Box::new(ExplainNode { input: Some(nothing()), ..Default::default() })),
         LogicalPlanType::Extension(LogicalExtensionNode { node: vec![0; 4], inputs: vec![*nothing()] }),
+        LogicalPlanType::Extension(LogicalExtensionNode { node: vec![0; 4], inputs: vec![] }),
         LogicalPlanType::CreateCatalog(CreateCatalogNode::default()),
         LogicalPlanType::CreateExternalTable(CreateExternalTableNode { location: "/etc/passwd".into(), ..Default::default() }),
         LogicalPlanType::Repartition(Box::new(RepartitionNode { input: Some(nothing()), ..Default::default() })),
@@ -119,7 +120,7 @@ fn every_kind_of_step_that_is_not_part_of_a_query_is_refused() {
 
 #[test]
 fn a_table_that_no_input_holds_is_refused() {
-    let codec = SlotCodec { tables: Vec::new() };
+    let codec = SlotCodec::default();
     for slot in [1, u32::MAX] {
         let table: Arc<dyn TableProvider> = Arc::new(SlotTable { schema: Arc::clone(partition().schema()), slot });
         let plan = LogicalPlanBuilder::scan("t", provider_as_source(table), None).unwrap().build().unwrap();
@@ -177,10 +178,50 @@ fn queries_go_round() {
         let table: Arc<dyn TableProvider> = Arc::new(SlotTable { schema: Arc::clone(&schema), slot: 0 });
         let (state, plan) = crate::plan::sql::plan_over(sql, vec![("t".to_owned(), Arc::clone(&table))]).unwrap();
         let plan = state.optimize(&plan).unwrap();
-        let text = encode_plan(&plan).unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let back = decode_plan(&text, vec![table], &state.task_ctx()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let texts = encode_plan(&plan).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let back = decode_plan(&texts, vec![table], &state.task_ctx()).unwrap_or_else(|error| panic!("{sql}: {error}"));
         assert_eq!(back.schema().field_names(), plan.schema().field_names(), "{sql}");
     }
+}
+
+/// Fifteen table expressions on top of each other are more than one message holds.
+#[test]
+fn deep_plans_go_round_in_pieces() {
+    let schema = Arc::clone(partition().schema());
+    let steps: String = (1..60).map(|n| format!(", w{n} AS (SELECT a, count(*) AS c{n} FROM w{} GROUP BY a)", n - 1)).collect();
+    let deep = format!("WITH w0 AS (SELECT a FROM t){steps} SELECT * FROM w59 WHERE a > 1");
+    let joins: String = (1..60).map(|n| format!(" JOIN t x{n} ON x{n}.a = x{}.a", n - 1)).collect();
+    for sql in [deep, format!("SELECT x0.a FROM t x0{joins}")] {
+        crate::plan::bounds::deep(|| {
+            let table: Arc<dyn TableProvider> = Arc::new(SlotTable { schema: Arc::clone(&schema), slot: 0 });
+            let (state, plan) = crate::plan::sql::plan_over(&sql, vec![("t".to_owned(), Arc::clone(&table))]).unwrap();
+            let plan = state.optimize(&plan).unwrap();
+            let texts = encode_plan(&plan).unwrap();
+            assert!(texts.len() > 1);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let back = decode_plan(&texts, vec![table], &state.task_ctx()).unwrap();
+            assert_eq!(back.display_indent().to_string(), plan.display_indent().to_string());
+        });
+    }
+}
+
+/// Each is twice the one below it.
+#[test]
+fn pieces_do_not_double_without_bound() {
+    let piece = |number: u32| {
+        let extension = LogicalExtensionNode { node: number.to_le_bytes().to_vec(), inputs: vec![] };
+        node(LogicalPlanType::Extension(extension))
+    };
+    let mut texts = vec![BASE64.encode(&nothing().encode_to_vec())];
+    for number in 0..40 {
+        let both = UnionNode { inputs: vec![piece(number), piece(number)] };
+        texts.push(BASE64.encode(&node(LogicalPlanType::Union(both)).encode_to_vec()));
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let error = decode_plan(&texts, Vec::new(), &session::fresh().task_ctx()).unwrap_err();
+    assert!(error.to_string().contains("steps"), "{error}");
+    assert!(decode_plan(&[], Vec::new(), &session::fresh().task_ctx()).is_err());
 }
 
 #[test]

@@ -155,7 +155,9 @@ fn to_json(value: &impl Serialize) -> Result<String, FrameError> {
 }
 
 fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameError> {
-    let args = QueryArgs { plan: codec::encode_plan(rest)?, n_inputs };
+    let mut pieces = codec::encode_plan(rest)?;
+    let plan = pieces.pop().unwrap_or_default();
+    let args = QueryArgs { plan, below: pieces, n_inputs };
     Ok(Body::single("frame.query", 1, &to_json(&args)?))
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod codec;
 pub(crate) mod cut;
 mod dialect;
 pub(crate) mod lower;
+mod pieces;
 mod room;
 pub(crate) mod session;
 pub(crate) mod sql;

@@ -67,21 +67,32 @@ fn check_tables(query: &ast::Statement) -> std::result::Result<(), SqlError> {
 }
 
 /// Counts the tables of a query, those of table expressions as often as these are named.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct TableCounter {
     n_tables: u64,
+    /// Tables that one mention of a table expression costs.
     expressions: HashMap<String, u64, FxBuildHasher>,
+    /// The queries of table expressions by their addresses: name, and how many tables there were before.
+    named: HashMap<usize, (String, u64), FxBuildHasher>,
 }
 
 impl Visitor for TableCounter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        if let Some((_, n_before)) = self.named.get_mut(&std::ptr::from_ref(query).addr()) {
+            *n_before = self.n_tables;
+        }
         for expression in query.with.iter().flat_map(|with| &with.cte_tables) {
-            // Its own tables are counted when the walk gets there; this is what each further mention costs.
-            let mut counter = Self { n_tables: 0, ..self.clone() };
-            expression.query.visit(&mut counter)?;
-            self.expressions.insert(normalise(&expression.alias.name), counter.n_tables.max(1));
+            let address = std::ptr::from_ref::<ast::Query>(&expression.query).addr();
+            self.named.insert(address, (normalise(&expression.alias.name), 0));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        if let Some((name, n_before)) = self.named.remove(&std::ptr::from_ref(query).addr()) {
+            self.expressions.insert(name, (self.n_tables - n_before).max(1));
         }
         ControlFlow::Continue(())
     }
