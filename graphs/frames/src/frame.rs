@@ -24,7 +24,7 @@ pub(crate) struct Inner {
 }
 
 /// Most queries on top of each other: dropping the last drops all, each within the one above.
-const MAX_HEIGHT: usize = 200;
+const MAX_HEIGHT: usize = 100;
 
 pub(crate) enum Node {
     /// Rows in files.

@@ -66,13 +66,15 @@ impl<'a, W: Write> CsvWriter<'a, W> {
         let mut cells = Vec::with_capacity(columns.len());
         for (field, column) in fields.iter().zip(&columns) {
             check_encodable(field, column)?;
-            cells.push(CsvCells::of(field, column, &formats, &options).map_err(|error| about(field, &error))?);
+            let of_column = CsvCells::of(field, column, &formats, &options).map_err(|error| about(field, &error))?;
+            // Columns of nothing but nulls have no list of them.
+            cells.push((of_column, column.logical_nulls(), field));
         }
         for row in 0..batch.num_rows() {
             self.line.clear();
-            for (at, ((cells, column), field)) in cells.iter_mut().zip(&columns).zip(fields).enumerate() {
+            for (at, (cells, nulls, field)) in cells.iter_mut().enumerate() {
                 self.cell.clear();
-                if column.is_null(row) {
+                if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                     self.cell.extend_from_slice(self.style.null.as_bytes());
                     self.end_cell(at, false);
                 } else {

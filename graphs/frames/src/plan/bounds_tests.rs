@@ -90,7 +90,7 @@ fn bombs_are_refused_before_they_cost_anything() {
         (format!("SELECT {} FROM t", nested("coalesce(", 30, "a", ", 1)")), "more than 200000 terms"),
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a BETWEEN 0 AND 1", ") BETWEEN false AND true")), "terms"),
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a IN (1, 2, 3)", ") IN (true, false)")), "terms"),
-        (format!("{} WHERE a > 5", nested("SELECT a + a AS a FROM (", 20, "SELECT a FROM t", ")")), "terms"),
+        (format!("{} WHERE a > 5", nested("SELECT a + a AS a FROM (", 20, "SELECT a FROM t", ")")), "too complex"),
         ("SELECT length(lpad('x', 2147483647, 'y'))".to_owned(), "lpad would make"),
         ("SELECT cardinality(array_resize([1], 2147483647, 0))".to_owned(), "array_resize would make"),
         ("SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)')".to_owned(), "at most"),
@@ -100,7 +100,7 @@ fn bombs_are_refused_before_they_cost_anything() {
         let error = planned(&sql).unwrap_err();
         assert!(error.contains(word), "{}: {error}", sql.chars().take(60).collect::<String>());
         // Without optimisation and beside other tests; a tenth of it otherwise.
-        assert!(began.elapsed().as_secs() < 20, "{}: {:?}", sql.chars().take(60).collect::<String>(), began.elapsed());
+        assert!(began.elapsed().as_secs() < 60, "{}: {:?}", sql.chars().take(60).collect::<String>(), began.elapsed());
     }
 }
 
