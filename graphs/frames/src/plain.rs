@@ -169,7 +169,7 @@ static SENTENCES: LazyLock<Vec<Rewording>> = LazyLock::new(|| {
         ),
         (r"^Cannot coerce arithmetic expression (.*) to valid types$", "$1 cannot be computed: cast one of the two"),
         (r"^Cannot create filter with non-boolean predicate '(.*)' returning (.*)$", "the condition $1 is $2, not true or false"),
-        (r"(?s)^Cannot cast (?:string|value) '(.*)' to value of (.*?) type$", "'$1' is not a $2"),
+        (r"(?s)^Cannot cast (?:string|value) '(.*)' to value of (.*?) type$", "'$1' cannot be read as $2"),
         (r"^Divide by zero error$", "division by zero"),
         (r"^Schema contains duplicate unqualified field name (.*)$", "two columns are called $1: give one another name with AS"),
         (r"^Dot access not supported for .*$", "a period must follow a name: put what stands before it into brackets"),
@@ -270,7 +270,7 @@ mod tests {
                 "Cannot coerce arithmetic expression Int64 + Utf8View to valid types",
                 "i64 + string cannot be computed: cast one of the two",
             ),
-            ("Cannot cast string 'x' to value of Date32 type", "'x' is not a date"),
+            ("Cannot cast string 'x' to value of Date32 type", "'x' cannot be read as date"),
             (
                 "Optimizer rule 'simplify_expressions' failed: Arrow error: Cast error: Cannot add Timestamp(ns) to it",
                 "Cannot add timestamp to it",

@@ -1,7 +1,7 @@
 //! Rows as text files: CSV, and JSON an object a line.
 //!
 //! What is written is read back as it was, as far as the format goes. In CSV a missing value is an empty field (or the
-//! text chosen for it), and a text that would look the same stands in quotes, as PostgreSQL and DuckDB have it. JSON has no
+//! text chosen for it), and a text that would look the same stands in quotes, as PostgreSQL has it. JSON has no
 //! NaN and no infinities: they are the texts `"NaN"`, `"Infinity"` and `"-Infinity"`, as in `--json`. A value that has no
 //! text (a date beyond the calendar) is an error that names its column, never a text about an error.
 

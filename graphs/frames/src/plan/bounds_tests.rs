@@ -91,8 +91,6 @@ fn bombs_are_refused_before_they_cost_anything() {
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a BETWEEN 0 AND 1", ") BETWEEN false AND true")), "terms"),
         (format!("SELECT * FROM t WHERE {}", nested("(", 30, "a IN (1, 2, 3)", ") IN (true, false)")), "terms"),
         (format!("{} WHERE a > 5", nested("SELECT a + a AS a FROM (", 20, "SELECT a FROM t", ")")), "too complex"),
-        ("SELECT length(lpad('x', 2147483647, 'y'))".to_owned(), "lpad would make"),
-        ("SELECT cardinality(array_resize([1], 2147483647, 0))".to_owned(), "array_resize would make"),
         ("SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)')".to_owned(), "at most"),
     ];
     for (sql, word) in bombs {
@@ -114,6 +112,10 @@ fn bombs_in_the_operators_arguments_are_refused_too() {
         assert!(error.contains("too long") || error.contains("too many ways"), "{error}");
         let error = run("frame.sql", &json!({ "sql": format!("SELECT {condition} FROM t"), "tables": ["t"] })).unwrap_err();
         assert!(error.contains("too long") || error.contains("too many ways"), "{error}");
+    }
+    for (call, word) in [("length(lpad('x', 2147483647, 'y'))", "lpad"), ("array_resize([1], 2147483647, 0)", "array_resize")] {
+        let error = run("frame.sql", &json!({ "sql": format!("SELECT {call} FROM t"), "tables": ["t"] })).unwrap_err();
+        assert!(error.contains(&format!("{word} would make")), "{error}");
     }
     let many = vec!["a = 1"; 5_000].join(" OR ");
     assert_eq!(run("frame.scan", &json!({ "path": path, "where": many })), Ok(1));
