@@ -72,7 +72,7 @@ fn frames_and_arrays_meet() {
     let outputs = computed(&planned(dir.path(), text).unwrap());
     assert_eq!(outputs[0]["data"], json!([[1.0, 10.0], [2.0, "NaN"], [3.0, 30.0]]));
     assert_eq!(outputs[1]["data"], 2.0);
-    assert_eq!(outputs[2]["rows"], json!([[6.0]]));
+    assert_eq!(outputs[2]["rows"], json!([[6]]));
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl Array {
     /// # Errors
     /// When the axis is not there or of unknown size, or there are too many chunks along it.
     pub(crate) fn scan(&self, scan: Scan, axis: Option<i64>) -> Result<Self, ArrayError> {
+        // As in NumPy a single number has an axis here.
+        let axis = axis.filter(|axis| self.n_axes() > 0 || !matches!(axis, 0 | -1));
         let Some(axis) = axis else { return self.ravel()?.scan(scan, Some(0)) };
         let axis = normalise_axis(axis, self.n_axes())?;
         ArrayError::check_known(&self.shape()[axis..=axis], "a running sum")?;

@@ -6,7 +6,7 @@ use super::{Array, Op, Operand};
 use crate::chunking::{ChunkSpec, UNKNOWN, broadcast_shapes};
 use crate::dtype::DType;
 use crate::error::ArrayError;
-use crate::function::Function;
+use crate::function::{Function, common_type};
 use crate::scalar::Scalar;
 
 impl Array {
@@ -49,8 +49,10 @@ impl Array {
         if low.is_none() && high.is_none() {
             return Err(ArrayError::argument("clip", "one of the bounds is needed"));
         }
+        let operands: Vec<_> = [Some(&Operand::from(self)), low, high].into_iter().flatten().map(Operand::type_of).collect();
+        let common = common_type(&operands);
         // A bound that no element of the type can reach bounds nothing; one on the wrong side fails below.
-        let range = self.dtype().range();
+        let range = common.range();
         let binds = |bound: &&Operand, is_low: bool| match (bound, range) {
             (Operand::Scalar(Scalar::Int(bound)), Some((least, most))) => {
                 if is_low {
@@ -61,7 +63,7 @@ impl Array {
             }
             (Operand::Scalar(_) | Operand::Array(_), _) => true,
         };
-        let mut result = self.clone();
+        let mut result = if common.is_float() { self.astype(common)? } else { self.clone() };
         if let Some(low) = low.filter(|low| binds(low, true)) {
             result = Self::apply(Function::Maximum, &[result.into(), low.clone()])?;
         }

@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) dtype: DType,
     /// Sizes of the chunks along each axis.
     pub(crate) chunks: Vec<Vec<usize>>,
+    /// Their sums: what is asked for once a chunk must not take as long as there are chunks.
+    shape: Vec<usize>,
     /// What tasks are called, if somebody has said.
     pub(crate) name: Option<String>,
     /// Nodes on the longest way down from here, itself included.
@@ -186,7 +188,7 @@ impl Array {
         if depth > MAX_DEPTH {
             return Err(ArrayError::TooDeep);
         }
-        Ok(Self(Arc::new(Node { op, dtype, chunks, name: None, depth })))
+        Ok(Self(Arc::new(Node { op, dtype, chunks, shape, name: None, depth })))
     }
 
     /// Call the tasks of this array `name`, `name-0`, `name-1` and so on; those of unnamed arrays below it `name-sum-0` and the like.
@@ -214,7 +216,7 @@ impl Array {
     /// The size of each axis; [`UNKNOWN`] where only running the graph will tell.
     #[must_use]
     pub fn shape(&self) -> Vec<usize> {
-        self.0.chunks.iter().map(|sizes| axis_size(sizes)).collect()
+        self.0.shape.clone()
     }
 
     /// Number of axes.

@@ -137,7 +137,12 @@ impl<'a> Arguments<'a> {
     pub(super) fn dtype(&mut self) -> Result<Option<DType>, Mistake> {
         match self.take("dtype") {
             None => Ok(None),
-            Some(Meaning::Text(name)) => types::named(&name).map(Some),
+            Some(Meaning::Text(name)) => {
+                let fill = self.parameters.iter().position(|parameter| *parameter == "fill_value");
+                let value = fill.and_then(|at| self.values[at].as_ref());
+                let value = if let Some(Meaning::Scalar(value)) = value { Some(*value) } else { None };
+                types::named(&name, value).map(Some)
+            }
             Some(other) => Err(self.wrong("dtype", "a type's name", &other)),
         }
     }

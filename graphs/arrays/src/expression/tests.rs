@@ -96,6 +96,8 @@ const VALUES: &[(&str, &str)] = &[
     ("x.repeat(0, 0).shape[0] + x[0, 0]", "1.0"),
     ("tile([1, 2], 2)", "[1 2 1 2]"),
     ("tile([1, 2], (2, 1))", "[[1 2]\n [1 2]]"),
+    ("cumprod(x[0, 1], axis=0)", "[2.]"),
+    ("clip(arange(3).astype('u1'), 2**63, 1.5)", "[1.5 1.5 1.5]"),
     ("cumsum(x)", "[ 1.  3.  6. 10. 15. 21.]"),
     ("x.cumsum(axis=0)", "[[1. 2. 3.]\n [5. 7. 9.]]"),
     ("cumprod(x, axis=1)", "[[  1.   2.   6.]\n [  4.  20. 120.]]"),
@@ -156,6 +158,8 @@ fn mistakes_are_named_where_they_stand() {
         ("linalg.qr(x)", "the function \"linalg.qr\" is not supported yet", None),
         ("full((2,), nan, dtype='int64')", "NaN cannot be an element of type i64", None),
         ("full((2,), 300.0, dtype=uint8)", "300 cannot be an element of type u8", None),
+        ("full((2,), 300, dtype='u8')", "uint8 by the bits that Rask counts (which does not hold 300), uint64 by", None),
+        ("full_like(x, -1, dtype='u8')", "uint64 by NumPy's bytes (which does not hold -1)", None),
         ("full((2,), -1, dtype=uint8)", "integer -1 is out of bounds for u8", None),
         ("full((2,), 2**64)", "integer 18446744073709551616 is out of bounds for u64", None),
         ("array([1, nan], dtype=int)", "NaN cannot be an element", None),
@@ -189,7 +193,7 @@ fn mistakes_are_named_where_they_stand() {
             assert_eq!(error.hint, Some(format!("did you mean \"{hint}\"?")), "{text}");
         }
     }
-    for text in ["rnd(x)", "nanmedan(x)", "x.foo()", "gradiant(x)"] {
+    for text in ["rnd(x)", "nanmdian(x)", "x.foo()", "bincont(x)"] {
         let hint = parse(text, &[("x", &x)]).expect_err(text).hint;
         assert!(hint.as_ref().is_none_or(|hint| !hint.contains("did you mean")), "{text}: {hint:?}");
     }

@@ -4,6 +4,7 @@
 
 use super::{Mistake, functions};
 use crate::dtype::DType;
+use crate::scalar::Scalar;
 
 /// Names in two meanings: here, and in NumPy.
 const AMBIGUOUS: [(&str, DType, DType); 2] = [("i8", DType::I8, DType::I64), ("u8", DType::U8, DType::U64)];
@@ -102,15 +103,21 @@ const UNSUPPORTED: [&str; 34] = [
     "V",
 ];
 
-/// The type called `name`.
+/// The type called `name`; `value` is what its elements will be, if that is one number.
 ///
 /// # Errors
 /// When it is ambiguous, exists in NumPy only, or nowhere.
-pub(super) fn named(name: &str) -> Result<DType, Mistake> {
+pub(super) fn named(name: &str, value: Option<Scalar>) -> Result<DType, Mistake> {
     if let Some((_, here, there)) = AMBIGUOUS.iter().find(|(ambiguous, ..)| *ambiguous == name) {
+        let but = |dtype: &DType| match value {
+            Some(Scalar::Int(value)) if !dtype.can_hold(value) => format!(" (which does not hold {value})"),
+            Some(_) | None => String::new(),
+        };
+        let (but_here, but_there) = (but(here), but(there));
         let (here, there) = (here.numpy_name(), there.numpy_name());
+        let meanings = format!("{here} by the bits that Rask counts{but_here}, {there} by NumPy's bytes{but_there}");
         return Err(Mistake {
-            message: format!("the type \"{name}\" is ambiguous: {here} by the bits that Rask counts, {there} by NumPy's bytes"),
+            message: format!("the type \"{name}\" is ambiguous: {meanings}"),
             hint: Some(format!("write \"{here}\" or \"{there}\"")),
         });
     }
@@ -158,7 +165,7 @@ mod tests {
             ("|b1", DType::Bool),
             ("i16", DType::I16),
         ] {
-            assert!(named(name).is_ok_and(|dtype| dtype == want), "{name}");
+            assert!(named(name, None).is_ok_and(|dtype| dtype == want), "{name}");
         }
     }
 
@@ -172,10 +179,10 @@ mod tests {
             (">f8", "byte order"),
             ("floot64", "unknown type"),
         ] {
-            let mistake = named(name).err().map(|mistake| mistake.message).unwrap_or_default();
+            let mistake = named(name, None).err().map(|mistake| mistake.message).unwrap_or_default();
             assert!(mistake.contains(words), "{name}: {mistake}");
         }
-        assert_eq!(named("floot64").err().and_then(|mistake| mistake.hint).as_deref(), Some("did you mean \"float64\"?"));
+        assert_eq!(named("floot64", None).err().and_then(|mistake| mistake.hint).as_deref(), Some("did you mean \"float64\"?"));
         let mut all: Vec<&str> = ALIASES.iter().map(|(name, _)| *name).chain(UNSUPPORTED).collect();
         all.extend(AMBIGUOUS.iter().map(|(name, ..)| *name));
         let n = all.len();

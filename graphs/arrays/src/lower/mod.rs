@@ -56,6 +56,8 @@ struct Lowered {
     tasks: Vec<Option<TaskIdx>>,
     n_done: usize,
     along: Option<Arc<Along>>,
+    /// Where chunks begin along each axis.
+    starts: Option<Arc<Vec<Vec<usize>>>>,
     fused: Option<Arc<fuse::Fused>>,
     cuts: Option<Arc<rechunk::Cuts>>,
     /// The family of the node's helper tasks, and how many there are.
@@ -64,8 +66,6 @@ struct Lowered {
 
 /// What is known of a node's axes, found out once for all its chunks.
 enum Along {
-    /// Where chunks begin along each axis.
-    Starts(Vec<Vec<usize>>),
     /// For each axis and chunk of a slice: the chunk of the input, and what of it.
     Slices(Vec<Vec<(usize, Range)>>),
     /// For each chunk along the axis of a concatenation: the input, and the chunk there.
@@ -182,6 +182,7 @@ impl<'a> Lowering<'a> {
                     tasks: vec![None; n_chunks],
                     n_done: 0,
                     along: None,
+                    starts: None,
                     fused: None,
                     cuts: None,
                     helpers: None,
@@ -204,33 +205,17 @@ impl<'a> Lowering<'a> {
         Ok(task)
     }
 
-    fn along(&mut self, array: &Array) -> Arc<Along> {
-        if let Some(along) = &self.node(array, "array").along {
-            return Arc::clone(along);
-        }
-        let along = Arc::new(match &array.0.op {
-            Op::Slice { input, ranges } => {
-                Along::Slices(ranges.iter().zip(input.chunks()).map(|(range, sizes)| shape_touched(range, sizes)).collect())
-            }
-            Op::Concatenate { axis, inputs } => {
-                let counts = inputs.iter().map(|input| input.chunks()[*axis].len());
-                Along::Joined(counts.enumerate().flat_map(|(input, count)| (0..count).map(move |place| (input, place))).collect())
-            }
-            _ => Along::Starts(array.chunks().iter().map(|sizes| offsets(sizes)).collect()),
-        });
-        self.node(array, "array").along = Some(Arc::clone(&along));
-        along
+    /// What a slice or a concatenation `make`s known of its axes.
+    fn along(&mut self, array: &Array, make: impl FnOnce() -> Along) -> Arc<Along> {
+        let node = self.node(array, "array");
+        Arc::clone(node.along.get_or_insert_with(|| Arc::new(make())))
     }
 
     /// Where the chunk at `position` begins.
     fn start_of(&mut self, array: &Array, position: &[usize]) -> Vec<usize> {
-        match &*self.along(array) {
-            Along::Starts(starts) => position.iter().zip(starts).map(|(&place, starts)| starts[place]).collect(),
-            // The caches of these are for other questions; few ask this one of them.
-            Along::Slices(_) | Along::Joined(_) => {
-                position.iter().zip(array.chunks()).map(|(&place, sizes)| sizes[..place].iter().sum()).collect()
-            }
-        }
+        let make = || Arc::new(array.chunks().iter().map(|sizes| offsets(sizes)).collect());
+        let starts = self.node(array, "array").starts.get_or_insert_with(make);
+        position.iter().zip(starts.iter()).map(|(&place, starts)| starts[place]).collect()
     }
 
     /// Add the task of chunk `chunk` of `array`, called by the array's family and the chunk's number.
@@ -285,8 +270,11 @@ impl<'a> Lowering<'a> {
                 let task = self.chunk(input, fuse::chunk_under(input, axes, &position), hint)?;
                 self.add(array, chunk, "array.transpose", &json(&TransposeArgs { axes: Some(axes.clone()) }), whole([task]))
             }
-            Op::Slice { input, .. } => {
-                let along = self.along(array);
+            Op::Slice { input, ranges } => {
+                let along = self.along(array, || {
+                    let axes = ranges.iter().zip(input.chunks());
+                    Along::Slices(axes.map(|(range, sizes)| shape_touched(range, sizes)).collect())
+                });
                 let Along::Slices(slices) = &*along else { unreachable!("a slice knows what it touches") };
                 let pieces: Vec<(usize, Range)> = position.iter().zip(slices).map(|(&place, axis)| axis[place]).collect();
                 let from: Vec<usize> = pieces.iter().map(|(chunk, _)| *chunk).collect();
@@ -304,7 +292,10 @@ impl<'a> Lowering<'a> {
                 self.add(array, chunk, "array.reshape", &json(&ReshapeArgs { shape }), whole([task]))
             }
             Op::Concatenate { axis, inputs } => {
-                let along = self.along(array);
+                let along = self.along(array, || {
+                    let counts = inputs.iter().map(|input| input.chunks()[*axis].len()).enumerate();
+                    Along::Joined(counts.flat_map(|(input, count)| (0..count).map(move |place| (input, place))).collect())
+                });
                 let Along::Joined(places) = &*along else { unreachable!("a concatenation knows what it joins") };
                 let (input, place) = places[position[*axis]];
                 let mut own = position.clone();
