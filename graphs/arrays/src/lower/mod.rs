@@ -34,7 +34,7 @@ const FAN_IN: usize = 8;
 const PAIRS: usize = 8;
 
 /// Most tasks that arrays of one graph become, for the sake of whoever plans them.
-const MAX_TASKS: usize = 3_000_000;
+const MAX_TASKS: usize = 2_000_000;
 /// So much stack is left when more is taken, which is so much.
 const RED_ZONE: usize = 128 << 10;
 const STACK_NBYTES: usize = 2 << 20;
