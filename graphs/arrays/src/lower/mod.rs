@@ -47,6 +47,7 @@ pub struct Lowering<'a> {
     kept: Vec<Array>,
     families: HashMap<String, u32, FxBuildHasher>,
     n_tasks: usize,
+    max_tasks: usize,
 }
 
 /// What is there of a node.
@@ -103,7 +104,14 @@ impl ChunkGrid {
 impl<'a> Lowering<'a> {
     /// Lower into `graph`.
     pub fn new(graph: &'a mut GraphBuilder) -> Self {
-        Self { graph, nodes: FxHashMap::default(), kept: Vec::new(), families: HashMap::default(), n_tasks: 0 }
+        Self {
+            graph,
+            nodes: FxHashMap::default(),
+            kept: Vec::new(),
+            families: HashMap::default(),
+            n_tasks: 0,
+            max_tasks: MAX_TASKS,
+        }
     }
 
     /// The graph, to add other tasks between arrays.
@@ -154,8 +162,8 @@ impl<'a> Lowering<'a> {
     /// One more task.
     fn count(&mut self) -> Result<(), ArrayError> {
         self.n_tasks += 1;
-        if self.n_tasks > MAX_TASKS {
-            return Err(ArrayError::TooManyTasks { limit: MAX_TASKS });
+        if self.n_tasks > self.max_tasks {
+            return Err(ArrayError::TooManyTasks { limit: self.max_tasks });
         }
         Ok(())
     }
@@ -572,5 +580,30 @@ fn verb(op: &Op) -> &'static str {
         Op::Diagonal(_) => "diag",
         Op::Lstsq { .. } => "lstsq",
         Op::Solve(..) => "solve",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::parse;
+
+    #[test]
+    fn more_tasks_than_may_be_planned_are_an_error() {
+        for (text, limit, fits) in [
+            ("arange(100, chunks=1)[::-1].T * 2", 200, true),
+            ("arange(100, chunks=1)[::-1] * 2", 150, false),
+            ("arange(100, chunks=1).sum()", 150, false),
+        ] {
+            let mut graph = GraphBuilder::new();
+            let mut lowering = Lowering::new(&mut graph);
+            lowering.max_tasks = limit;
+            let outcome = lowering.lower(&parse(text, &[]).unwrap());
+            assert_eq!(outcome.is_ok(), fits, "{text}");
+            if let Err(error) = outcome {
+                assert!(error.to_string().contains("more than 150 tasks"), "{error}");
+            }
+            assert!(graph.n_tasks() <= limit, "{text}");
+        }
     }
 }
