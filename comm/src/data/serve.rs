@@ -10,7 +10,7 @@ use super::{
     BoxFuture, Found, FoundHeader, ItemHeader, NO_PROGRESS_LIMIT, PartRequest, PartSource, REQUEST_LIMIT, ReadFrameError,
     ReplyStream, Request, StreamReader,
 };
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::control::StreamError;
 use crate::handover::Answer;
@@ -178,6 +178,9 @@ impl<'a> Finding<'a> {
     }
 }
 
+/// What a short buffer takes to describe at least: its length, that a checksum is there, and the checksum.
+const MIN_DESCRIPTION_NBYTES: usize = 1 + 1 + 8;
+
 /// Words that fit any frame.
 fn shortened(words: &str) -> String {
     words.chars().take(4_096).collect()
@@ -200,6 +203,12 @@ fn too_many_pieces(n_buffers: usize, error: &CodecError) -> String {
 fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {
     let Some(value) = value else { return (ItemHeader::NotThere, Vec::new()) };
     match value.encode() {
+        // Not worth the work of describing them.
+        Ok(encoded) if encoded.buffers.len() > FRAME_LIMIT / MIN_DESCRIPTION_NBYTES => {
+            let nbytes = (encoded.buffers.len() * MIN_DESCRIPTION_NBYTES) as u64;
+            let too_long = CodecError::TooLong { nbytes, limit: FRAME_LIMIT as u64 };
+            (ItemHeader::NotSendable(too_many_pieces(encoded.buffers.len(), &too_long)), Vec::new())
+        }
         Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
         Err(error) => (ItemHeader::NotSendable(shortened(&error.to_string())), Vec::new()),
     }

@@ -171,7 +171,10 @@ async fn a_result_that_is_long_in_being_read_is_waited_for() {
 }
 
 /// A result with more to say of itself than a frame has room for.
-struct Wordy;
+struct Wordy {
+    nbytes_header: usize,
+    n_buffers: usize,
+}
 
 impl Data for Wordy {
     fn kind(&self) -> &'static str {
@@ -183,7 +186,8 @@ impl Data for Wordy {
     }
 
     fn encode(&self) -> Result<Encoded, EncodeError> {
-        Ok(Encoded { kind: "wordy", header: vec![0; FRAME_LIMIT + 1].into(), buffers: Vec::new() })
+        let buffers = vec![Bytes::from_static(b"x"); self.n_buffers];
+        Ok(Encoded { kind: "wordy", header: vec![0; self.nbytes_header].into(), buffers })
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -194,10 +198,15 @@ impl Data for Wordy {
 #[tokio::test]
 async fn a_result_that_cannot_be_described_costs_nobody_the_connection() {
     let pair = data_pair().await;
-    let results = [(item(0), Value::new(Wordy)), (item(1), Value::new(Opaque(content(1))))];
+    let long = Wordy { nbytes_header: FRAME_LIMIT + 1, n_buffers: 0 };
+    let many = Wordy { nbytes_header: 0, n_buffers: FRAME_LIMIT / 10 + 1 };
+    let results = [(item(0), Value::new(long)), (item(1), Value::new(Opaque(content(1)))), (item(2), Value::new(many))];
     tokio::spawn(serve_data(pair.server.clone(), Arc::new(Store(results.into_iter().collect()))));
-    let outcomes = fetch_from(&pair.client, &[item(0), item(1)]).await;
-    assert!(matches!(outcomes[0], Err(FetchError::NotSendable(_))), "{outcomes:?}");
+    let outcomes = fetch_from(&pair.client, &[item(0), item(1), item(2)]).await;
+    for (at, n_pieces) in [(0, "0 pieces"), (2, "1677722 pieces")] {
+        let Err(FetchError::NotSendable(reason)) = &outcomes[at] else { panic!("{outcomes:?}") };
+        assert!(reason.contains(n_pieces) && reason.contains("16.0 MiB is possible"), "{reason}");
+    }
     assert_eq!(bytes_of(&outcomes[1]), content(1));
 }
 
