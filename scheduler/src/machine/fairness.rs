@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use rask_graphs::ClientId;
 
 /// A client's place among the others. Slots of flows that are over are used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct FlowId(pub(super) u32);
 
 /// Which flow goes first: the one with the lesser virtual time; among equals the lesser number.

@@ -39,7 +39,7 @@ mod uploads;
 mod validate;
 mod workers;
 
-use rask_comm::message::{FailureKind, StatusReport};
+use rask_comm::message::{FailureKind, StatusReport, ToClient};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 
@@ -47,7 +47,7 @@ pub use self::config::{Config, Fault};
 use self::core::Core;
 pub use self::core::Counters;
 pub use self::event::{Actions, Event};
-pub use self::graph_run::TaskState;
+pub use self::graph_run::{PreparedGraph, TaskState};
 pub use self::story::Transition;
 
 /// Why the machine wants to be called at a time.
@@ -83,6 +83,12 @@ impl Machine {
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
             Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello.weight, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
+            Event::ClientSubmitted { client, request, graph, options } => {
+                clients::submit(core, client, request, *graph, options, out);
+            }
+            Event::ClientMisspoke { client, request, reason } => {
+                out.tell_client(client, ToClient::Rejected { request, reason });
+            }
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
         settle(core, out);

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use rask_comm::limits::{MAX_STATUS_GRAPHS, MAX_STATUS_UNMET};
 use rask_comm::message::{GraphReport, HotLink, StatusReport, WorkerReport};
 
 use rask_graphs::WorkerId;
@@ -34,14 +35,17 @@ pub(super) fn status(core: &Core) -> StatusReport {
         seconds: run.ended_at.unwrap_or(core.now).since(run.accepted_at).as_secs_f64(),
         counts: run.counts,
     });
+    let unmet = core.constraints.unmet(&core.workers, |task| {
+        core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
+    });
     StatusReport {
         uptime_seconds: core.now.0.as_secs_f64(),
         n_clients: core.clients.graphs_of.len() as u32,
         workers: workers.collect(),
-        graphs: graphs.collect(),
-        unmet: core.constraints.unmet(&core.workers, |task| {
-            core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
-        }),
+        graphs: graphs.take(MAX_STATUS_GRAPHS).collect(),
+        n_more_graphs: core.graphs.len().saturating_sub(MAX_STATUS_GRAPHS) as u32,
+        n_more_unmet: unmet.len().saturating_sub(MAX_STATUS_UNMET) as u32,
+        unmet: unmet.into_iter().take(MAX_STATUS_UNMET).collect(),
         hot_links: hot_links(core),
     }
 }

@@ -35,6 +35,7 @@ const MIN_SWEPT: usize = 1_024;
 const REASON_LIMIT: usize = 512;
 
 /// What is special about a graph whose results are uploaded.
+#[derive(Clone)]
 pub(super) struct Scatter {
     pub(super) nbytes: Vec<u64>,
     pub(super) ticket: Ticket,

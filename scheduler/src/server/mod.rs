@@ -1,11 +1,12 @@
 //! The scheduler as a daemon: QUIC on one thread around the machine.
 //!
 //! Everything runs on the calling thread's runtime, the machine included, so a message's way through the scheduler never
-//! changes threads. Readers (`peers`) turn frames into events; the hub takes all that have come in, lets the machine
+//! changes threads. Readers (`peers`) turn frames into events, part by part (`parts`); the hub takes all that have come in, lets the machine
 //! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
 //! read, loses its connection and nothing else.
 
 mod hub;
+mod parts;
 mod peers;
 
 use std::future::Future;
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 use crate::machine::Config;
 use hub::{Hub, News};
 
-/// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
+/// Parts of frames that wait for the hub; readers wait when it is full, and so do their peers.
 const INBOX_LIMIT: usize = 1024;
 
 /// What a scheduler is started with.
@@ -102,13 +103,14 @@ pub async fn run(
 
 async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
     let mut ids = peers::Ids::default();
+    let decoders = parts::Decoders::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone()));
+                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone(), decoders.clone()));
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone()));
+                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone(), decoders.clone()));
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {

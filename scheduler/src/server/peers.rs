@@ -1,15 +1,24 @@
 //! One connected worker or client: its hello, its messages in, its outbox out.
 
+use std::time::Duration;
+
 use rask_comm::connection::Connection;
-use rask_comm::control::{ControlReceiver, ReceiveError};
+use rask_comm::control::{ControlReceiver, ControlSender, ReceiveError};
 use rask_comm::identity::Role;
+use rask_comm::limits::{HELLO_NBYTES, HELLO_TIMEOUT, MAX_REPLIES_NBYTES, MAX_WORKER_RESOURCES, name_fault};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
 use rask_graphs::{ClientId, WorkerId};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use super::hub::News;
+use super::parts::{Decoders, Parts, Speaker};
 use crate::machine::Event;
+
+/// How often is looked whether a client has read its answers.
+const DRAINING: Duration = Duration::from_millis(2);
 
 /// Most slots a worker may claim.
 const MAX_SLOTS: u32 = 65_536;
@@ -33,15 +42,30 @@ impl Ids {
     }
 }
 
+/// What whoever connected says of itself first. It has little time and few bytes for it: until it is known who it is, it
+/// must not cost anything.
+async fn hello<Hello: DeserializeOwned, In>(receiver: &mut ControlReceiver<In>) -> Result<Hello, String> {
+    match timeout(HELLO_TIMEOUT, receiver.recv_hello_within(HELLO_NBYTES)).await {
+        Ok(said) => said.map_err(|error| error.to_string()),
+        Err(_elapsed) => Err(format!("it has said nothing for {HELLO_TIMEOUT:?}")),
+    }
+}
+
+/// The peer's control stream, once it is there; as with its hello, soon.
+async fn control<Out, In>(connection: &Connection) -> Option<(ControlSender<Out>, ControlReceiver<In>)> {
+    match timeout(HELLO_TIMEOUT, connection.accept_control()).await {
+        Ok(accepted) => accepted.ok(),
+        Err(_elapsed) => {
+            connection.close_misbehaved(&format!("no hello within {HELLO_TIMEOUT:?}"));
+            None
+        }
+    }
+}
+
 /// Serve a worker until its connection ends.
-pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news: mpsc::Sender<News>) {
-    let Ok((sender, mut receiver)) = connection.accept_control::<ToWorker, FromWorker>().await else { return };
-    let hello = match receiver
-        .recv_hello::<WorkerHello>()
-        .await
-        .map_err(|error| error.to_string())
-        .and_then(|hello| check(hello, &connection))
-    {
+pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news: mpsc::Sender<News>, decoders: Decoders) {
+    let Some((sender, mut receiver)) = control::<ToWorker, FromWorker>(&connection).await else { return };
+    let hello = match hello::<WorkerHello, _>(&mut receiver).await.and_then(|hello| check(hello, &connection)) {
         Ok(hello) => hello,
         Err(reason) => {
             tracing::warn!(peer = %connection.peer(), reason, "refused a worker");
@@ -55,7 +79,7 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
     if news.send(joined).await.is_err() {
         return;
     }
-    let reader = read(&mut receiver, &news, |message| Event::WorkerSaid { worker, message });
+    let reader = read(&mut receiver, &news, Parts::new(worker, &decoders), std::future::ready);
     let reason = tokio::select! {
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
@@ -81,6 +105,15 @@ fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello,
     if hello.n_slots == 0 || hello.n_slots > MAX_SLOTS {
         return Err(format!("{} slots; 1 to {MAX_SLOTS} are possible", hello.n_slots));
     }
+    if hello.resources.len() > MAX_WORKER_RESOURCES {
+        return Err(format!("{} resources; at most {MAX_WORKER_RESOURCES} are possible", hello.resources.len()));
+    }
+    if let Some(fault) = hello.resources.iter().find_map(|(name, _)| name_fault(name)) {
+        return Err(format!("the name of a resource {fault}"));
+    }
+    if let Some(fault) = name_fault(&hello.host) {
+        return Err(format!("the name of its host {fault}"));
+    }
     if hello.resources.iter().any(|(_, amount)| !amount.is_finite() || *amount < 0.0) {
         return Err("a resource amount is negative or not a number".to_owned());
     }
@@ -90,11 +123,19 @@ fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello,
     Ok(hello)
 }
 
+/// As [`check`], of a client.
+fn check_client(hello: ClientHello) -> Result<ClientHello, String> {
+    check_version(hello.version)?;
+    match name_fault(&hello.name) {
+        Some(fault) => Err(format!("its name {fault}")),
+        None => Ok(hello),
+    }
+}
+
 /// Serve a client until its connection ends.
-pub(super) async fn serve_client(client: ClientId, connection: Connection, news: mpsc::Sender<News>) {
-    let Ok((sender, mut receiver)) = connection.accept_control::<ToClient, FromClient>().await else { return };
-    let said = receiver.recv_hello::<ClientHello>().await.map_err(|error| error.to_string());
-    let hello = match said.and_then(|hello| check_version(hello.version).map(|()| hello)) {
+pub(super) async fn serve_client(client: ClientId, connection: Connection, news: mpsc::Sender<News>, decoders: Decoders) {
+    let Some((sender, mut receiver)) = control::<ToClient, FromClient>(&connection).await else { return };
+    let hello = match hello::<ClientHello, _>(&mut receiver).await.and_then(check_client) {
         Ok(hello) => hello,
         Err(reason) => {
             tracing::warn!(peer = %connection.peer(), reason, "refused a client");
@@ -102,6 +143,7 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
             return;
         }
     };
+    receiver.set_limit(connection.plane().frame_limit_of(connection.peer().role));
     tracing::info!(%client, name = hello.name.escape_debug().to_string(), "client connected");
     let outbox = Outbox::default();
     let joined = News::ClientJoined { client, hello, outbox: outbox.clone(), connection: connection.clone() };
@@ -110,11 +152,19 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
     }
     let may_only_look = connection.peer().role == Role::Viewer;
     let mut has_overstepped = false;
-    let reader = read(&mut receiver, &news, |message| {
-        let is_look = matches!(message, FromClient::Status { .. });
-        has_overstepped |= may_only_look && !is_look;
-        if has_overstepped { Event::ClientLost { client } } else { Event::ClientSaid { client, message } }
-    });
+    // What a client asks for may be a thousand times as long as the question: who does not read the answers asks no more.
+    let listens = |events: Vec<Event>| {
+        let is_look = |event: &Event| matches!(event, Event::ClientSaid { message: FromClient::Status { .. }, .. });
+        has_overstepped |= may_only_look && !events.iter().all(is_look);
+        let (is_over, outbox) = (has_overstepped, &outbox);
+        async move {
+            while outbox.nbytes() > MAX_REPLIES_NBYTES {
+                sleep(DRAINING).await;
+            }
+            if is_over { vec![Event::ClientLost { client }] } else { events }
+        }
+    };
+    let reader = read(&mut receiver, &news, Parts::new(client, &decoders), listens);
     let reason = tokio::select! {
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
@@ -126,27 +176,32 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
     let _ = news.send(News::ClientGone { client }).await;
 }
 
-/// Pass on what comes in until the stream ends; what was wrong with it, if anything was.
-async fn read<In>(
-    receiver: &mut ControlReceiver<In>,
+/// Pass on what comes in until the stream ends; what was wrong with it, if anything was. `admit` may hold events back.
+async fn read<S: Speaker, Admitting: Future<Output = Vec<Event>>>(
+    receiver: &mut ControlReceiver<S::Message>,
     news: &mpsc::Sender<News>,
-    mut event: impl FnMut(In) -> Event,
-) -> Option<String>
-where
-    In: serde::de::DeserializeOwned,
-{
+    mut parts: Parts<S>,
+    mut admit: impl FnMut(Vec<Event>) -> Admitting,
+) -> Option<String> {
+    let garbage = |error| Some(format!("it sent garbage: {error}"));
     loop {
-        match receiver.recv().await {
-            Ok(Some(messages)) => {
-                let events: Vec<Event> = messages.into_iter().map(&mut event).collect();
-                let oversteps = events.iter().any(|event| matches!(event, Event::ClientLost { .. }));
-                if news.send(News::Events(events)).await.is_err() || oversteps {
-                    return None;
-                }
-            }
+        match receiver.recv_frame().await {
+            Ok(Some(frame)) => parts.begin(frame),
             Ok(None) => return None,
-            Err(ReceiveError::Garbage(error)) => return Some(format!("it sent garbage: {error}")),
+            Err(ReceiveError::Garbage(error)) => return garbage(error),
             Err(error @ ReceiveError::Stream(_)) => return Some(error.to_string()),
+        }
+        loop {
+            let (events, place) = match parts.next().await {
+                Ok(Some(part)) => part,
+                Ok(None) => break,
+                Err(error) => return garbage(error),
+            };
+            let events = admit(events).await;
+            let oversteps = matches!(&events[..], [Event::ClientLost { .. }]);
+            if news.send(News::Events(events, place)).await.is_err() || oversteps {
+                return None;
+            }
         }
     }
 }

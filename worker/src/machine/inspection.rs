@@ -16,6 +16,7 @@ impl Machine {
         self.story.validate();
         self.ledger.validate();
         self.uploads.validate();
+        self.spreading.validate(&self.runs, &self.executing);
         assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
         let is_limited = self.config.memory.limit > 0;
         // What memory is too short for is looked into by those who can change something.
