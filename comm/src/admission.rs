@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::identity::PeerIdentity;
+use crate::identity::{KeyId, PeerIdentity, Role};
 use crate::limits::{MAX_ADDRESS_CONNECTIONS, max_connections_of};
 use crate::plane::Plane;
 
@@ -133,14 +133,16 @@ pub(crate) struct Seats {
 
 #[derive(Default)]
 struct Taken {
-    of_peer: HashMap<(Plane, PeerIdentity), usize>,
+    of_key: HashMap<(Plane, KeyId), usize>,
+    of_name: HashMap<(Plane, Role, String), usize>,
     of_address: HashMap<Prefix, usize>,
 }
 
 /// The seat of one connection; given back when the last of its clones is dropped.
 pub(crate) struct Seat {
     taken: Arc<Mutex<Taken>>,
-    peer: (Plane, PeerIdentity),
+    key: (Plane, KeyId),
+    name: (Plane, Role, String),
     prefix: Prefix,
 }
 
@@ -152,18 +154,23 @@ impl Seats {
     pub(crate) fn take(&self, plane: Plane, peer: &PeerIdentity, address: IpAddr) -> Result<Seat, String> {
         let mut taken = lock(&self.taken);
         let prefix = Prefix::of(address);
-        let (peer, limit) = ((plane, peer.clone()), max_connections_of(plane));
-        let n_own = taken.of_peer.get(&peer).copied().unwrap_or(0);
-        if n_own >= limit {
-            return Err(format!("{} has {n_own} connections here, and at most {limit} are possible", peer.1));
+        let (max_of_key, max_of_name) = max_connections_of(plane);
+        let (key, name) = ((plane, peer.key), (plane, peer.role, peer.name.clone()));
+        let n_of_key = taken.of_key.get(&key).copied().unwrap_or(0);
+        let n_of_name = taken.of_name.get(&name).copied().unwrap_or(0);
+        for (n_own, limit, whose) in [(n_of_key, max_of_key, "this key of "), (n_of_name, max_of_name, "")] {
+            if n_own >= limit {
+                return Err(format!("{whose}{peer} has {n_own} connections here, and at most {limit} are possible"));
+            }
         }
         let n_there = taken.of_address.get(&prefix).copied().unwrap_or(0);
         if n_there >= MAX_ADDRESS_CONNECTIONS && !prefix.is_loopback() {
             return Err(format!("{n_there} connections come from {address}, and at most {MAX_ADDRESS_CONNECTIONS} are possible"));
         }
-        taken.of_peer.insert(peer.clone(), n_own + 1);
+        taken.of_key.insert(key, n_of_key + 1);
+        taken.of_name.insert(name.clone(), n_of_name + 1);
         taken.of_address.insert(prefix, n_there + 1);
-        Ok(Seat { taken: Arc::clone(&self.taken), peer, prefix })
+        Ok(Seat { taken: Arc::clone(&self.taken), key, name, prefix })
     }
 }
 
@@ -171,7 +178,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         let taken = &mut *taken;
-        subtract(&mut taken.of_peer, &self.peer);
+        subtract(&mut taken.of_key, &self.key);
+        subtract(&mut taken.of_name, &self.name);
         subtract(&mut taken.of_address, &self.prefix);
     }
 }
@@ -190,7 +198,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::identity::Role;
+    use crate::identity::Origin;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -242,14 +250,23 @@ mod tests {
     #[test]
     fn a_certificate_has_so_many_connections_and_gets_them_back() {
         let seats = Seats::default();
-        let peer = |name: &str| PeerIdentity { role: Role::Client, name: name.to_owned() };
-        let take = |name: &str| seats.take(Plane::Client, &peer(name), address("127.0.0.1"));
-        let limit = max_connections_of(Plane::Client);
-        let mut own: Vec<Seat> = (0..limit).map(|_| take("greedy").unwrap()).collect();
-        let refused = take("greedy").err().unwrap();
-        assert!(refused.contains(&format!("{limit} connections here, and at most {limit}")), "{refused}");
-        assert!(take("modest").is_ok());
+        let peer = |name: &str, key: u8| PeerIdentity {
+            role: Role::Client,
+            name: name.to_owned(),
+            origin: Origin::Local,
+            key: KeyId([key; 16]),
+        };
+        let take = |name: &str, key: u8| seats.take(Plane::Client, &peer(name, key), address("127.0.0.1"));
+        let (of_key, of_name) = max_connections_of(Plane::Client);
+        let mut own: Vec<Seat> = (0..of_key).map(|_| take("greedy", 1).unwrap()).collect();
+        let refused = take("greedy", 1).err().unwrap();
+        assert!(refused.contains(&format!("has {of_key} connections here, and at most {of_key}")), "{refused}");
+        assert!(take("modest", 2).is_ok());
         own.pop();
-        assert!(take("greedy").is_ok());
+        own.push(take("greedy", 1).unwrap());
+        // More keys of one name do not help.
+        let others: Vec<Seat> = (0..of_name).filter_map(|idx| take("greedy", 3 + (idx / of_key) as u8).ok()).collect();
+        assert_eq!(own.len() + others.len(), of_name);
+        assert!(take("modest", 2).is_ok());
     }
 }

@@ -371,7 +371,7 @@ impl Door {
             Err(reason) => return refuse(CloseCode::Busy, reason),
         };
         greeting::answer(&connection).await?;
-        self.tuning.admit(&connection, plane);
+        self.tuning.admit(&connection, plane, peer.role);
         let connection = Connection { inner: connection, plane, peer: peer.clone(), _seat: seat };
         Ok(Incoming::Peer { connection, plane, peer })
     }

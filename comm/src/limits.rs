@@ -28,22 +28,21 @@ pub const STRANGER_WINDOW_NBYTES: u32 = 64 << 10;
 pub const STRANGER_STREAMS: u32 = 2;
 
 /// Bytes that a peer may have on the way on a control plane, and the streams that it may open there.
-pub const CONTROL_WINDOW_NBYTES: u32 = 4 << 20;
+pub const CONTROL_WINDOW_NBYTES: u32 = 2 << 20;
 /// See [`CONTROL_WINDOW_NBYTES`].
 pub const CONTROL_STREAMS: u32 = 2;
 
 /// Connections from one address; loopback, where all have one, is excepted.
 pub const MAX_ADDRESS_CONNECTIONS: usize = 1_024;
 
-/// Connections of one certificate on one plane of an endpoint.
+/// Connections of one key, and of all keys with one name and role, on one plane of an endpoint.
 #[must_use]
-pub fn max_connections_of(plane: Plane) -> usize {
+pub fn max_connections_of(plane: Plane) -> (usize, usize) {
     match plane {
-        Plane::Client => 64,
-        Plane::Data => 32,
+        Plane::Client | Plane::Data => (32, 256),
         // One, and those before it that have not been noticed to be dead.
-        Plane::Worker => 8,
-        Plane::Join => MAX_JOINING,
+        Plane::Worker => (8, 8),
+        Plane::Join => (MAX_JOINING, MAX_JOINING),
     }
 }
 
@@ -101,6 +100,28 @@ pub const MAX_WORKER_RESOURCES: usize = 64;
 
 /// Most workers that a scatter names.
 pub const MAX_SPREAD_WORKERS: usize = 4_096;
+
+/// Longest request on the data plane, in bytes: it names a peer, or a list of results.
+pub const REQUEST_NBYTES: usize = 2 << 20;
+
+/// Bytes of lists of results that are being answered on one connection; further requests wait. Counted in units.
+pub const MAX_REQUESTED_NBYTES: usize = 8 << 20;
+/// See [`MAX_REQUESTED_NBYTES`].
+pub const LIST_UNIT_NBYTES: usize = 1 << 10;
+
+/// What may be on its way out of a worker at once, as a share of its memory limit: one in so many. Smaller results than
+/// [`MIN_SENT_NBYTES`] do not count.
+pub const SENDING_SHARE: u64 = 8;
+/// See [`SENDING_SHARE`].
+pub const MIN_SENT_NBYTES: u64 = 128 << 10;
+/// The share of that which one guest may have: one in so many.
+pub const GUEST_SHARE: u64 = 4;
+
+/// Bytes that are kept for a client on one connection of the data plane until it has acknowledged them.
+pub const CLIENT_SEND_WINDOW_NBYTES: u64 = 8 << 20;
+
+/// Results that one peer may watch for at a worker; more end the conversation.
+pub const MAX_WATCHES: usize = 1 << 19;
 
 /// Values of gather groups that are spread out for runs at once at a worker without a memory limit.
 pub const MAX_SPREAD_INPUTS: u64 = 1 << 22;

@@ -12,7 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::{CONTROL_STREAMS, CONTROL_WINDOW_NBYTES, STRANGER_STREAMS, STRANGER_WINDOW_NBYTES};
+use crate::identity::Role;
+use crate::limits::{
+    CLIENT_SEND_WINDOW_NBYTES, CONTROL_STREAMS, CONTROL_WINDOW_NBYTES, STRANGER_STREAMS, STRANGER_WINDOW_NBYTES,
+};
 use crate::plane::Plane;
 
 /// Largest UDP payload an endpoint takes in. Room for what is sent; it costs 13 MB of address space an endpoint.
@@ -150,7 +153,7 @@ impl Tuning {
     }
 
     /// The peer has been let in on `plane`: more may be on the way.
-    pub(crate) fn admit(&self, connection: &quinn::Connection, plane: Plane) {
+    pub(crate) fn admit(&self, connection: &quinn::Connection, plane: Plane, role: Role) {
         let (window, n_streams) = match plane {
             Plane::Data => (self.connection_window, self.max_streams),
             Plane::Worker | Plane::Client => {
@@ -158,6 +161,9 @@ impl Tuning {
             }
             Plane::Join => return,
         };
+        if plane == Plane::Data && role != Role::Worker {
+            connection.set_send_window(self.send_window.min(CLIENT_SEND_WINDOW_NBYTES));
+        }
         connection.set_receive_window(window.into());
         connection.set_max_concurrent_bi_streams(n_streams.into());
     }

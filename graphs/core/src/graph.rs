@@ -4,14 +4,16 @@
 //! a stranger's graph is proven acyclic by one comparison an edge, and a task's number is its priority. Edges are CSR
 //! (compressed sparse rows), bodies are shared; nothing nests, so nothing can overflow a stack when decoded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{TaskId, TaskIdx};
 use crate::keys::Keys;
 use crate::limits::{
-    MAX_BODY_STEPS, MAX_FAMILY_NBYTES, MAX_KERNEL_INPUTS, MAX_WIRES_COUNTED, MAX_WISHES, name_fault,
+    MAX_BODY_STEPS, MAX_EXTERNALS, MAX_FAMILY_NBYTES, MAX_GRAPH_WISHES, MAX_KERNEL_INPUTS, MAX_WIRES_COUNTED, MAX_WISHES, name_fault,
 };
 
 /// Which piece of a result an input wants.
@@ -291,6 +293,11 @@ impl Graph {
                 return Err(MalformedGraph(format!("task \"{}\" {}", key.escape_debug(), too_many_values(n_values))));
             }
         }
+        if self.externals.len() > MAX_EXTERNALS {
+            let n_externals = self.externals.len();
+            let message = format!("it uses {n_externals} results of earlier graphs, at most {MAX_EXTERNALS} are possible");
+            return Err(MalformedGraph(message));
+        }
         if self.keys.longest_family() > MAX_FAMILY_NBYTES {
             return bad("a task's name is too long");
         }
@@ -307,10 +314,11 @@ impl Graph {
         if !ascending || self.options.last().is_some_and(|(task, _)| task.index() >= self.n_tasks()) {
             return Err(MalformedGraph("options do not fit the tasks".to_owned()));
         }
-        match self.options.iter().find_map(|(task, options)| Some((task, options.fault()?))) {
-            Some((task, fault)) => {
-                Err(MalformedGraph(format!("task \"{}\": {fault}", self.keys.name(task.0).escape_debug())))
-            }
+        if let Some((task, fault)) = self.options.iter().find_map(|(task, options)| Some((task, options.fault()?))) {
+            return Err(MalformedGraph(format!("task \"{}\": {fault}", self.keys.name(task.0).escape_debug())));
+        }
+        match too_many_wishes(self.options.iter().map(|(_, options)| options)) {
+            Some(fault) => Err(MalformedGraph(fault)),
             None => Ok(()),
         }
     }
@@ -336,6 +344,21 @@ impl TaskOptions {
         let fault = self.workers.iter().find_map(|name| name_fault(name))?;
         Some(format!("the name of a worker {fault}"))
     }
+}
+
+/// What is wrong with the wishes of all tasks together, if anything is: more are different than [`MAX_GRAPH_WISHES`].
+pub(crate) fn too_many_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> Option<String> {
+    let mut different: HashSet<(Vec<(&str, u64)>, &[String], bool), FxBuildHasher> = HashSet::default();
+    for options in options.filter(|options| !options.resources.is_empty() || !options.workers.is_empty()) {
+        let resources = options.resources.iter().map(|(name, amount)| (name.as_str(), amount.to_bits()));
+        different.insert((resources.collect(), &options.workers, options.allow_other_workers));
+        if different.len() > MAX_GRAPH_WISHES {
+            return Some(format!(
+                "its tasks have too many different wishes for resources and workers: more than {MAX_GRAPH_WISHES}, which is the most"
+            ));
+        }
+    }
+    None
 }
 
 /// What a body takes, looked at once and not once a task.

@@ -21,11 +21,26 @@ pub const MAX_KERNEL_INPUTS: usize = 1 << 20;
 /// Inputs of steps that are counted one by one, over all tasks of a graph, when their bodies alone do not show that they are few.
 pub(crate) const MAX_WIRES_COUNTED: usize = 1 << 24;
 
+/// Most results of earlier graphs that a graph uses.
+pub const MAX_EXTERNALS: usize = 1 << 20;
+
+/// Most different wishes for resources and workers in one graph. A scheduler keeps a queue for each.
+pub const MAX_GRAPH_WISHES: usize = 1_024;
+
+/// Most members of families in one graph file. Each has a name of its own, and takes about half a kilobyte before it is a task.
+pub const MAX_FILE_TASKS: u64 = 2_000_000;
+
+/// Most inputs of the tasks of one graph file, those counted that patterns stand for.
+pub const MAX_FILE_INPUTS: usize = 20_000_000;
+
+/// Most bytes of text that the families of one graph file stand for: what is written of each, times its members.
+pub const MAX_FILE_NBYTES: u64 = 1 << 30;
+
 /// Most resources, and most workers, that the options of one task name.
 pub const MAX_WISHES: usize = 64;
 
 /// Most times that a failed run is tried again, whatever a task asks for.
-pub const MAX_RETRIES: u32 = 1_000;
+pub const MAX_RETRIES: u32 = 100;
 
 /// What is wrong with `name`, if anything is: it is longer than [`NAME_NBYTES`], or would move a cursor.
 #[must_use]

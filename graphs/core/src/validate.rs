@@ -10,7 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rustc_hash::FxBuildHasher;
 
 use crate::builder::GraphBuilder;
-use crate::graph::{BodyNeeds, Input, MalformedGraph, Source, Wire, WireBudget, Wires};
+use crate::graph::{BodyNeeds, Input, MalformedGraph, Source, Wire, WireBudget, Wires, too_many_wishes};
 use crate::ids::TaskIdx;
 use crate::keys::KeyRef;
 use crate::limits::MAX_FAMILY_NBYTES;
@@ -138,6 +138,9 @@ pub enum BuildError {
         /// What is wrong.
         fault: String,
     },
+    /// Tasks that ask for more different things than a scheduler keeps queues for.
+    #[error("{0}")]
+    TooManyWishes(String),
     /// A name of a family that is longer than any may be.
     #[error("a task's name is {nbytes} bytes long, at most {limit} are possible")]
     LongName {
@@ -275,7 +278,7 @@ fn check_options(graph: &GraphBuilder) -> Result<(), BuildError> {
     }
     match faulty.and_then(|task| Some((task, graph.options.get(&task)?.fault()?))) {
         Some((task, fault)) => Err(BuildError::BadOptions { key: graph.key_name(task), fault }),
-        None => Ok(()),
+        None => too_many_wishes(graph.options.values()).map_or(Ok(()), |fault| Err(BuildError::TooManyWishes(fault))),
     }
 }
 
