@@ -60,7 +60,8 @@ fn to_text(report: &StatusReport) -> String {
     }
     for unmet in &report.unmet {
         let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape_name(name)));
-        let wishes: Vec<String> = resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape_name(name)))).collect();
+        let wishes: Vec<String> =
+            resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape_name(name)))).collect();
         text.push_str(&format!("\nno worker fits {} waiting tasks: {}\n", unmet.n_tasks, wishes.join(", ")));
     }
     if report.n_more_unmet > 0 {

@@ -4,20 +4,18 @@
 //! messages mean, and who may send them, is not known here.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 pub use crate::codec::Frame;
 use crate::codec::{self, CodecError};
 use crate::connection::CloseReason;
-use crate::limits::{LEAST_FRAME_NBYTES_PER_SECOND, LONG_FRAME_GRACE, LONG_FRAME_NBYTES};
+use crate::gate::{Gate, Passage};
+use crate::limits::LONG_FRAME_NBYTES;
 use crate::tuning::Urgency;
 
 /// Reserved at a time beyond what has arrived.
@@ -194,36 +192,6 @@ pub struct ControlReceiver<In> {
     gate: Option<Gate>,
     passage: Option<Passage>,
     message: PhantomData<fn() -> In>,
-}
-
-/// Room for long frames that arrive, shared by the conversations of one peer, in units of [`LONG_FRAME_NBYTES`].
-#[derive(Clone, Debug)]
-pub struct Gate {
-    permits: Arc<Semaphore>,
-    n_permits: u32,
-}
-
-/// A long frame on its way in.
-struct Passage {
-    _permit: Option<OwnedSemaphorePermit>,
-    /// When it has to be here.
-    until: Instant,
-}
-
-impl Gate {
-    /// Room for `nbytes` bytes.
-    #[must_use]
-    pub fn new(nbytes: usize) -> Self {
-        let n_permits = u32::try_from(nbytes / LONG_FRAME_NBYTES).unwrap_or(u32::MAX >> 4).max(1);
-        Self { permits: Arc::new(Semaphore::new(n_permits as usize)), n_permits }
-    }
-
-    async fn pass(&self, nbytes: usize) -> Passage {
-        let wanted = u32::try_from(nbytes / LONG_FRAME_NBYTES).unwrap_or(u32::MAX).clamp(1, self.n_permits);
-        let permit = Arc::clone(&self.permits).acquire_many_owned(wanted).await.ok();
-        let time = LONG_FRAME_GRACE + Duration::from_secs((nbytes / LEAST_FRAME_NBYTES_PER_SECOND) as u64);
-        Passage { _permit: permit, until: Instant::now() + time }
-    }
 }
 
 impl<In> ControlReceiver<In> {

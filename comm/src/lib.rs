@@ -15,6 +15,7 @@ pub mod control;
 pub mod data;
 pub mod endpoint;
 mod failure;
+pub mod gate;
 mod greeting;
 pub mod handover;
 pub mod host;

@@ -95,6 +95,9 @@ pub const MAX_STATUS_GRAPHS: usize = 4_096;
 /// As [`MAX_STATUS_GRAPHS`], of wishes that nobody fulfils.
 pub const MAX_STATUS_UNMET: usize = 20;
 
+/// Different wishes for resources and workers in all graphs of one owner together.
+pub const MAX_OWNER_WISHES: u32 = 4_096;
+
 /// Most resources that a worker offers.
 pub const MAX_WORKER_RESOURCES: usize = 64;
 

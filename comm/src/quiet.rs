@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::admission::Prefix;
@@ -20,6 +20,12 @@ struct Last {
 #[derive(Default)]
 pub struct Quiet {
     last: Mutex<HashMap<(&'static str, Prefix), Last>>,
+}
+
+/// As [`Quiet::may_say`], for what has no log of its own: one for the process.
+pub(crate) fn may_say(kind: &'static str, address: IpAddr) -> Option<u64> {
+    static OF_PROCESS: LazyLock<Quiet> = LazyLock::new(Quiet::default);
+    OF_PROCESS.may_say(kind, address)
 }
 
 impl Quiet {

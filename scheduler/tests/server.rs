@@ -127,7 +127,9 @@ async fn whoever_does_not_say_who_it_is_is_let_go_of() {
 #[tokio::test]
 async fn names_are_short_and_hellos_too() {
     let daemon = Daemon::start();
-    for (name, expected) in [("n".repeat(NAME_NBYTES + 1), "at most 128"), ("x".repeat(50_000), "limit"), ("a\nb".to_owned(), "cannot have")] {
+    for (name, expected) in
+        [("n".repeat(NAME_NBYTES + 1), "at most 128"), ("x".repeat(50_000), "limit"), ("a\nb".to_owned(), "cannot have")]
+    {
         let (_endpoint, connection) = daemon.connect(Role::Client, "strange").await;
         let (mut sender, _receiver) = connection.open_control::<FromClient, ToClient>().await.unwrap();
         sender.send_hello(&hello(&name)).await.unwrap();

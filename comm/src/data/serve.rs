@@ -18,8 +18,8 @@ use crate::control::StreamError;
 use crate::handover::Answer;
 use crate::identity::{PeerIdentity, Role};
 use crate::limits::{LIST_UNIT_NBYTES, MAX_REQUESTED_NBYTES, REQUEST_NBYTES};
-use crate::upload;
 use crate::watch::Watcher;
+use crate::{quiet, upload};
 
 /// Whoever waits for a result that is being read from a disk is told so this often, and this many times at most.
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,7 +58,10 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
             match served {
                 Ok(()) => {}
                 Err(ServeError::Garbage(error)) => {
-                    tracing::warn!(peer = %connection.peer(), %error, "closing a peer that asked for results in no known way");
+                    if let Some(n_left_out) = quiet::may_say("garbage", connection.remote_address().ip()) {
+                        let peer = connection.peer();
+                        tracing::warn!(%peer, %error, n_left_out, "closing a peer that asked for results in no known way");
+                    }
                     connection.close_misbehaved(&error.to_string());
                 }
                 Err(ServeError::Stream(error)) => tracing::debug!(peer = %connection.peer(), %error, "a fetch was cut short"),

@@ -14,7 +14,9 @@ use crate::codec::{self, FRAME_LIMIT};
 use crate::connect::ExpectedPeer;
 use crate::data::{BoxFuture, NO_PROGRESS_LIMIT, Request, Room, Sent};
 use crate::limits::{STRANGER_WINDOW_NBYTES, max_connections_of};
-use crate::{Authority, ConnectError, Connection, Endpoint, Incoming, PartRequest, PartSource, Plane, Role, Tuning, fetch, serve_data};
+use crate::{
+    Authority, ConnectError, Connection, Endpoint, Incoming, PartRequest, PartSource, Plane, Role, Tuning, fetch, serve_data,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_NBYTES: usize = 4 << 20;

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{TaskId, TaskIdx};
 use crate::keys::Keys;
 use crate::limits::{
-    MAX_BODY_STEPS, MAX_EXTERNALS, MAX_FAMILY_NBYTES, MAX_GRAPH_WISHES, MAX_KERNEL_INPUTS, MAX_WIRES_COUNTED, MAX_WISHES, name_fault,
+    MAX_BODY_STEPS, MAX_EXTERNALS, MAX_FAMILY_NBYTES, MAX_GRAPH_WISHES, MAX_KERNEL_INPUTS, MAX_WIRES_COUNTED, MAX_WISHES,
+    name_fault,
 };
 
 /// Which piece of a result an input wants.

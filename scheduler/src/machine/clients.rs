@@ -26,7 +26,7 @@ pub(super) struct Clients {
 }
 
 pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out: &mut Actions) {
-    core.flows.join(client, weight);
+    core.flows.join(client, weight, rask_comm::Owner::Local);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
 }

@@ -35,9 +35,9 @@ pub(super) fn status(core: &Core) -> StatusReport {
         seconds: run.ended_at.unwrap_or(core.now).since(run.accepted_at).as_secs_f64(),
         counts: run.counts,
     });
-    let unmet = core.constraints.unmet(&core.workers, |task| {
-        core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
-    });
+    let unmet = core
+        .constraints
+        .unmet(&core.workers, |task| core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early()));
     StatusReport {
         uptime_seconds: core.now.0.as_secs_f64(),
         n_clients: core.clients.graphs_of.len() as u32,

@@ -21,10 +21,25 @@ const VALIDATE_LIMIT: usize = 2_000;
 
 /// What the readers tell the hub.
 pub(super) enum News {
-    WorkerJoined { worker: WorkerId, hello: WorkerHello, outbox: Outbox<ToWorker>, connection: Connection },
-    WorkerGone { worker: WorkerId, reason: String },
-    ClientJoined { client: ClientId, hello: ClientHello, outbox: Outbox<ToClient>, connection: Connection },
-    ClientGone { client: ClientId },
+    WorkerJoined {
+        worker: WorkerId,
+        hello: WorkerHello,
+        outbox: Outbox<ToWorker>,
+        connection: Connection,
+    },
+    WorkerGone {
+        worker: WorkerId,
+        reason: String,
+    },
+    ClientJoined {
+        client: ClientId,
+        hello: ClientHello,
+        outbox: Outbox<ToClient>,
+        connection: Connection,
+    },
+    ClientGone {
+        client: ClientId,
+    },
     /// A part of a frame, and the reader's right to have it wait here: no peer has more than a few parts in line, so all get
     /// their turn however long their frames are.
     Events(Vec<Event>, OwnedSemaphorePermit),

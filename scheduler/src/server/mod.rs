@@ -103,23 +103,27 @@ pub async fn run(
 
 async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
     let mut ids = peers::Ids::default();
-    let decoders = parts::Decoders::default();
+    let intake = parts::Intake::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone(), decoders.clone()));
+                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone(), intake.clone()));
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone(), decoders.clone()));
+                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone(), intake.clone()));
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {
-                let (authority, tokens) = (Arc::clone(authority), Arc::clone(tokens));
+                let (authority, tokens, quiet) = (Arc::clone(authority), Arc::clone(tokens), Arc::clone(&intake.quiet));
                 tokio::spawn(async move {
                     let from = connection.remote_address();
                     match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
                         Ok(Ok(peer)) => tracing::info!(%from, %peer, "a node joined the cluster"),
-                        Ok(Err(error)) => tracing::warn!(%from, %error, "a node was not let into the cluster"),
+                        Ok(Err(error)) => {
+                            if let Some(n_left_out) = quiet.may_say("not let in", from.ip()) {
+                                tracing::warn!(%from, %error, n_left_out, "a node was not let into the cluster");
+                            }
+                        }
                         Err(_elapsed) => tracing::debug!(%from, "a node did not finish joining"),
                     }
                 });

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rask_comm::Quiet;
 use rask_comm::codec::CodecError;
 use rask_comm::control::Frame;
+use rask_comm::gate::Gates;
 use rask_comm::limits::{INLINE_FRAME_NBYTES, MAX_DECODERS, MAX_PARTS_WAITING, TURN_WEIGHT};
 use rask_comm::message::{FromClient, FromWorker};
 use rask_graphs::{ClientId, WorkerId};
@@ -84,20 +86,24 @@ pub(super) struct Parts<S> {
     places: Arc<Semaphore>,
 }
 
-/// Threads that decode long frames, shared by all peers.
+/// What all conversations share: threads that decode long frames, room for these, and the log.
 #[derive(Clone)]
-pub(super) struct Decoders(Arc<Semaphore>);
+pub(super) struct Intake {
+    decoders: Arc<Semaphore>,
+    pub(super) gates: Arc<Gates>,
+    pub(super) quiet: Arc<Quiet>,
+}
 
-impl Default for Decoders {
+impl Default for Intake {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_DECODERS)))
+        Self { decoders: Arc::new(Semaphore::new(MAX_DECODERS)), gates: Arc::default(), quiet: Arc::default() }
     }
 }
 
 impl<S: Speaker> Parts<S> {
-    pub(super) fn new(speaker: S, decoders: &Decoders) -> Self {
+    pub(super) fn new(speaker: S, intake: &Intake) -> Self {
         let places = Arc::new(Semaphore::new(MAX_PARTS_WAITING));
-        Self { speaker, frame: None, left: VecDeque::new(), decoders: Arc::clone(&decoders.0), places }
+        Self { speaker, frame: None, left: VecDeque::new(), decoders: Arc::clone(&intake.decoders), places }
     }
 
     /// Begin with another frame; the one before is done.
@@ -198,7 +204,7 @@ mod tests {
 
     /// The parts of a frame, each taken as if the hub had handled the one before.
     async fn parts_of(messages: &[FromClient]) -> Vec<Vec<Event>> {
-        let mut parts = Parts::new(CLIENT, &Decoders::default());
+        let mut parts = Parts::new(CLIENT, &Intake::default());
         parts.begin(frame_of(messages));
         let mut taken = Vec::new();
         while let Some((events, _place)) = parts.next().await.unwrap() {
@@ -237,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_peer_has_more_than_a_few_parts_in_line() {
-        let mut parts = Parts::new(CLIENT, &Decoders::default());
+        let mut parts = Parts::new(CLIENT, &Intake::default());
         parts.begin(frame_of(&vec![FromClient::Status { request: 1 }; 10 * TURN_WEIGHT]));
         let mut places = Vec::new();
         for _ in 0..MAX_PARTS_WAITING {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::hub::News;
-use super::parts::{Decoders, Parts, Speaker};
+use super::parts::{Intake, Parts, Speaker};
 use crate::machine::Event;
 
 /// How often is looked whether a client has read its answers.
@@ -63,12 +63,14 @@ async fn control<Out, In>(connection: &Connection) -> Option<(ControlSender<Out>
 }
 
 /// Serve a worker until its connection ends.
-pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news: mpsc::Sender<News>, decoders: Decoders) {
+pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news: mpsc::Sender<News>, intake: Intake) {
     let Some((sender, mut receiver)) = control::<ToWorker, FromWorker>(&connection).await else { return };
     let hello = match hello::<WorkerHello, _>(&mut receiver).await.and_then(|hello| check(hello, &connection)) {
         Ok(hello) => hello,
         Err(reason) => {
-            tracing::warn!(peer = %connection.peer(), reason, "refused a worker");
+            if let Some(n_left_out) = intake.quiet.may_say("refused", connection.remote_address().ip()) {
+                tracing::warn!(peer = %connection.peer(), reason, n_left_out, "refused a worker");
+            }
             connection.close_misbehaved(&reason);
             return;
         }
@@ -79,7 +81,7 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
     if news.send(joined).await.is_err() {
         return;
     }
-    let reader = read(&mut receiver, &news, Parts::new(worker, &decoders), std::future::ready);
+    let reader = read(&mut receiver, &news, Parts::new(worker, &intake), std::future::ready);
     let reason = tokio::select! {
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
@@ -133,16 +135,19 @@ fn check_client(hello: ClientHello) -> Result<ClientHello, String> {
 }
 
 /// Serve a client until its connection ends.
-pub(super) async fn serve_client(client: ClientId, connection: Connection, news: mpsc::Sender<News>, decoders: Decoders) {
+pub(super) async fn serve_client(client: ClientId, connection: Connection, news: mpsc::Sender<News>, intake: Intake) {
     let Some((sender, mut receiver)) = control::<ToClient, FromClient>(&connection).await else { return };
     let hello = match hello::<ClientHello, _>(&mut receiver).await.and_then(check_client) {
         Ok(hello) => hello,
         Err(reason) => {
-            tracing::warn!(peer = %connection.peer(), reason, "refused a client");
+            if let Some(n_left_out) = intake.quiet.may_say("refused", connection.remote_address().ip()) {
+                tracing::warn!(peer = %connection.peer(), reason, n_left_out, "refused a client");
+            }
             connection.close_misbehaved(&reason);
             return;
         }
     };
+    receiver.set_gate(intake.gates.of(connection.peer().key));
     receiver.set_limit(connection.plane().frame_limit_of(connection.peer().role));
     tracing::info!(%client, name = hello.name.escape_debug().to_string(), "client connected");
     let outbox = Outbox::default();
@@ -164,7 +169,7 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
             if is_over { vec![Event::ClientLost { client }] } else { events }
         }
     };
-    let reader = read(&mut receiver, &news, Parts::new(client, &decoders), listens);
+    let reader = read(&mut receiver, &news, Parts::new(client, &intake), listens);
     let reason = tokio::select! {
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),

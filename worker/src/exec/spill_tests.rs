@@ -236,7 +236,8 @@ fn big_results_are_sent_one_after_another_when_memory_is_small_and_count_meanwhi
     runtime.block_on(async {
         let first = core.room_to_send("a", whole(0)).await;
         assert_eq!(nbytes_lent(), 200_000);
-        let again = tokio::time::timeout(LONG, core.room_to_send("b", whole(0))).await.expect("the same result takes no more room");
+        let again =
+            tokio::time::timeout(LONG, core.room_to_send("b", whole(0))).await.expect("the same result takes no more room");
         assert_eq!(nbytes_lent(), 200_000);
         let another = core.room_to_send("b", whole(2));
         let waited = tokio::time::timeout(Duration::from_secs(3), another).await;

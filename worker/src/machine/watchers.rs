@@ -87,7 +87,8 @@ impl Watchers {
             return SmallVec::new();
         }
         let Some(watches) = self.by_task.remove(&task) else { return SmallVec::new() };
-        let (made, others): (SmallVec<[(WorkerId, FetchItem); 2]>, SmallVec<_>) = watches.into_iter().partition(|(_, item)| item.attempt == attempt);
+        let (made, others): (SmallVec<[(WorkerId, FetchItem); 2]>, SmallVec<_>) =
+            watches.into_iter().partition(|(_, item)| item.attempt == attempt);
         if !others.is_empty() {
             self.by_task.insert(task, others);
         }

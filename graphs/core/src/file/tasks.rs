@@ -104,8 +104,7 @@ impl<'a> Reader<'a> {
         self.n_inputs = self.n_inputs.saturating_add(n_inputs.saturating_mul(n_members));
         self.nbytes = self.nbytes.saturating_add(nbytes.saturating_mul(n_members));
         if self.n_inputs > MAX_FILE_INPUTS as u64 {
-            let message =
-                format!("the families have {} inputs together, at most {MAX_FILE_INPUTS} are possible", self.n_inputs);
+            let message = format!("the families have {} inputs together, at most {MAX_FILE_INPUTS} are possible", self.n_inputs);
             problems.error(entry.key_span, message);
             return true;
         }
