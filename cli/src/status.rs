@@ -67,11 +67,15 @@ fn to_text(report: &StatusReport) -> String {
     if report.n_more_unmet > 0 {
         text.push_str(&format!("\n... and {} more wishes that no worker fits\n", report.n_more_unmet));
     }
+    let others = match report.n_other_graphs {
+        0 => String::new(),
+        n => format!("\n{} of others", plural(n, "graph")),
+    };
     if report.graphs.is_empty() {
-        text.push_str("\nno graphs");
+        text.push_str(if others.is_empty() { "\nno graphs" } else { &others });
         return text;
     }
-    let mut graphs = table(&["graph", "name", "tasks", "finished", "failed", "time", "state"]);
+    let mut graphs = table(&["graph", "name", "owner", "tasks", "finished", "failed", "time", "state"]);
     for graph in &report.graphs {
         let state = match (graph.has_ended, graph.has_failed, graph.client) {
             (true, true, _) => "failed",
@@ -82,6 +86,7 @@ fn to_text(report: &StatusReport) -> String {
         graphs.add_row([
             graph.graph.to_string(),
             escape_name(&graph.name),
+            graph.owner.as_deref().map_or_else(|| "-".to_owned(), escape_name),
             graph.counts.n_tasks.to_string(),
             graph.counts.n_finished.to_string(),
             graph.counts.n_erred.to_string(),
@@ -93,6 +98,7 @@ fn to_text(report: &StatusReport) -> String {
     if report.n_more_graphs > 0 {
         text.push_str(&format!("\n... and {} more", report.n_more_graphs));
     }
+    text.push_str(&others);
     text
 }
 
@@ -244,7 +250,7 @@ fn to_json(report: &StatusReport) -> Json {
         .iter()
         .map(|graph| {
             json!({
-                "id": graph.graph.to_string(), "name": graph.name, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
+                "id": graph.graph.to_string(), "name": graph.name, "owner": graph.owner, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
                 "is_attended": graph.client.is_some(), "seconds": graph.seconds, "n_tasks": graph.counts.n_tasks,
                 "n_waiting": graph.counts.n_waiting, "n_queued": graph.counts.n_queued,
                 "n_processing": graph.counts.n_processing, "n_finished": graph.counts.n_finished, "n_erred": graph.counts.n_erred,
@@ -273,7 +279,8 @@ fn to_json(report: &StatusReport) -> Json {
         .collect();
     json!({
         "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs,
-        "n_more_graphs": report.n_more_graphs, "unmet": unmet, "n_more_unmet": report.n_more_unmet,
+        "n_more_graphs": report.n_more_graphs, "n_other_graphs": report.n_other_graphs,
+        "unmet": unmet, "n_more_unmet": report.n_more_unmet,
         "hot_links": hot_links,
     })
 }
@@ -288,6 +295,7 @@ mod tests {
         let graph = GraphReport {
             graph: GraphId(3),
             name: "\x1b]0;mine\x07".to_owned(),
+            owner: Some("al\u{1b}ice".to_owned()),
             client: None,
             has_ended: false,
             has_failed: false,
@@ -296,7 +304,7 @@ mod tests {
         };
         let report = StatusReport { graphs: vec![graph], ..StatusReport::default() };
         let text = to_text(&report);
-        assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
+        assert!(!text.contains('\x1b') && text.contains("al\\u{1b}ice") && text.contains("\\u{1b}]0;mine"), "{text}");
         assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
     }

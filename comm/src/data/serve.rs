@@ -15,6 +15,7 @@ use super::{
 use crate::codec::{self, CodecError};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::grant::Opened;
 use crate::handover::Answer;
 use crate::identity::{PeerIdentity, Role};
 use crate::limits::{LIST_UNIT_NBYTES, MAX_REQUESTED_NBYTES, REQUEST_NBYTES};
@@ -39,8 +40,10 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
                 Err(error) => (Err(error), None),
             };
             let served = match request {
-                Ok(Some(Request::Parts(items))) => {
-                    serve_parts(ReplyStream::to_reader(send, &connection.inner), &items, connection.peer(), &*source).await
+                Ok(Some(Request::Parts { grants, items })) => {
+                    let opened = grants.opened(|graph, grant| source.opens(graph, grant));
+                    let reply = ReplyStream::to_reader(send, &connection.inner);
+                    serve_parts(reply, &items, &opened, connection.peer(), &*source).await
                 }
                 Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
@@ -101,7 +104,11 @@ async fn read_request(
         Err(_elapsed) => return Ok(None),
     }
     let mut requests = codec::decode_frame::<Request>(&frame).map_err(ServeError::Garbage)?;
-    let is_sound = |request: &Request<'_>| !matches!(request, Request::Parts(items) if items.len() > REQUEST_LIMIT);
+    let is_sound = |request: &Request<'_>| match request {
+        // No more proofs to look at than there are items.
+        Request::Parts { grants, items } => items.len() <= REQUEST_LIMIT && grants.len() <= items.len(),
+        Request::Watch(_) | Request::Handover { .. } | Request::Upload(_) => true,
+    };
     let request = requests.pop().filter(|request| requests.is_empty() && is_sound(request));
     let garbage = || ServeError::Garbage(CodecError::Malformed("one request of some items expected".to_owned()));
     Ok(Some((request.ok_or_else(garbage)?, room)))
@@ -123,11 +130,16 @@ async fn agree(
 async fn serve_parts(
     mut reply: ReplyStream,
     items: &[PartRequest],
+    opened: &Opened,
     peer: &PeerIdentity,
     source: &dyn PartSource,
 ) -> Result<(), ServeError> {
     let guest = peer.to_string();
     for item in items {
+        if !opened.has(item) {
+            reply.add_frame(&ItemHeader::NotThere).await?;
+            continue;
+        }
         let mut finding = Finding::new(source, &guest, item);
         let Found { value, room } = loop {
             match finding.wait().await {

@@ -233,6 +233,12 @@ impl Graph {
             .sum()
     }
 
+    /// How many different wishes for resources and workers its tasks have.
+    #[must_use]
+    pub fn n_wishes(&self) -> usize {
+        n_different_wishes(self.options.iter().map(|(_, options)| options))
+    }
+
     /// Check every table against every other, in time linear in their size. After this no accessor can panic, and no task
     /// stands for more values than [`MAX_KERNEL_INPUTS`].
     ///
@@ -349,17 +355,24 @@ impl TaskOptions {
 
 /// What is wrong with the wishes of all tasks together, if anything is: more are different than [`MAX_GRAPH_WISHES`].
 pub(crate) fn too_many_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> Option<String> {
+    (n_different_wishes(options) > MAX_GRAPH_WISHES).then(|| {
+        format!(
+            "its tasks have too many different wishes for resources and workers: more than {MAX_GRAPH_WISHES}, which is the most"
+        )
+    })
+}
+
+/// How many different wishes there are; as soon as they are too many, that is enough.
+fn n_different_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> usize {
     let mut different: HashSet<(Vec<(&str, u64)>, &[String], bool), FxBuildHasher> = HashSet::default();
     for options in options.filter(|options| !options.resources.is_empty() || !options.workers.is_empty()) {
         let resources = options.resources.iter().map(|(name, amount)| (name.as_str(), amount.to_bits()));
         different.insert((resources.collect(), &options.workers, options.allow_other_workers));
         if different.len() > MAX_GRAPH_WISHES {
-            return Some(format!(
-                "its tasks have too many different wishes for resources and workers: more than {MAX_GRAPH_WISHES}, which is the most"
-            ));
+            break;
         }
     }
-    None
+    different.len()
 }
 
 /// What a body takes, looked at once and not once a task.

@@ -5,34 +5,41 @@ use std::sync::Arc;
 
 use rask_comm::limits::{MAX_SPREAD_WORKERS, name_fault};
 use rask_comm::message::{
-    FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, Spread, SubmitOptions, TaskFailure, ToClient, ToWorker,
+    FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, Spread, StatusReport, SubmitOptions, TaskFailure, ToClient,
+    ToWorker,
 };
+use rask_comm::{Owner, PeerIdentity};
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, ClientId, FinishOptions, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
-use super::event::Actions;
+use super::event::{Actions, Note};
 use super::graph_run::{
     Beginning, FINISHED_ONCE, GraphRun, HAS_EXTERNAL, Node, OUTPUT_PENDING, PreparedGraph, TaskState, UPLOADED, WANTED,
 };
 use super::holders::Loss;
+use super::quotas::Size;
 use super::uploads::Scatter;
-use super::{contract, dispatch, holders, lineage, placement, report, transitions, uploads};
+use super::{contract, dispatch, holders, lineage, placement, report, rights, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
+    /// Who each of them is.
+    who: BTreeMap<ClientId, PeerIdentity>,
 }
 
-pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out: &mut Actions) {
-    core.flows.join(client, weight, rask_comm::Owner::Local);
+pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, peer: PeerIdentity, out: &mut Actions) {
+    core.flows.join(client, weight, peer.owner());
+    core.clients.who.insert(client, peer);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
 }
 
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
+    core.clients.who.remove(&client);
     out.to_clients.remove(&client);
     for graph in graphs {
         let Some(run) = core.graphs.get_mut(&graph) else { continue };
@@ -49,7 +56,9 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
 }
 
 pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient, out: &mut Actions) {
-    if !core.clients.graphs_of.contains_key(&client) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if !rights::may_say(who.role, &message) {
+        show_out(core, client, out);
         return;
     }
     match message {
@@ -60,6 +69,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Scatter { request, nbytes, ticket, spread, options } => {
             match accept_scatter(core, client, Scatter::new(nbytes, ticket, spread), options) {
                 Ok(graph) => {
+                    note_submitted(core, client, graph, out);
                     out.tell_client(client, ToClient::Accepted { request, graph });
                     start_scatter(core, graph, out);
                 }
@@ -70,9 +80,9 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             uploads::not_uploaded(core, client, (task, attempt), is_final, &reason, out);
         }
         FromClient::Cancel { request, graph } => {
-            let was_known = core.graphs.contains_key(&graph);
+            let was_known = core.graphs.get(&graph).is_some_and(|run| rights::may_end(who, run));
             if was_known {
-                cancel(core, graph, out);
+                cancel(core, client, graph, out);
             }
             out.tell_client(client, ToClient::Cancelled { request, was_known });
         }
@@ -94,11 +104,18 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             }
         }
         FromClient::Status { request } => {
-            let report = Box::new(report::status(core));
-            out.tell_client(client, ToClient::Status { request, report });
+            if let Some(report) = status(core, client) {
+                out.tell_client(client, ToClient::Status { request, report: Box::new(report) });
+            }
         }
         FromClient::Attach { request, graph } => attach(core, client, request, graph, out),
     }
+}
+
+/// How the cluster is, as far as `client` may know.
+pub(super) fn status(core: &Core, client: ClientId) -> Option<StatusReport> {
+    let who = core.clients.who.get(&client)?;
+    Some(report::status(core, |run| rights::may_see(who, run)))
 }
 
 /// Take in a graph that has been checked.
@@ -110,15 +127,42 @@ pub(super) fn submit(
     options: SubmitOptions,
     out: &mut Actions,
 ) {
-    if !core.clients.graphs_of.contains_key(&client) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if !rights::may_submit(who.role) {
+        show_out(core, client, out);
         return;
     }
     match accept(core, client, graph, options) {
         Ok((graph, beginning)) => {
+            note_submitted(core, client, graph, out);
             out.tell_client(client, ToClient::Accepted { request, graph });
             start(core, graph, beginning, out);
         }
         Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
+    }
+}
+
+/// A client submitted what is no graph.
+pub(super) fn misspoke(core: &mut Core, client: ClientId, request: u32, reason: String, out: &mut Actions) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if rights::may_submit(who.role) {
+        out.tell_client(client, ToClient::Rejected { request, reason });
+    } else {
+        show_out(core, client, out);
+    }
+}
+
+/// A client said what its role may not. Nothing that it says after that is heard.
+fn show_out(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let Some(by) = core.clients.who.get(&client).cloned() else { return };
+    client_lost(core, client, out);
+    out.close_clients.push((client, rights::overstepped(by.role)));
+    out.notes.push(Note::Overstepped { by });
+}
+
+fn note_submitted(core: &Core, client: ClientId, graph: GraphId, out: &mut Actions) {
+    if let Some(by) = core.clients.who.get(&client).cloned() {
+        out.notes.push(Note::Submitted { graph, name: core.run(graph).options.name.clone(), by });
     }
 }
 
@@ -135,12 +179,18 @@ fn accept(
     options: SubmitOptions,
 ) -> Result<(GraphId, Option<Beginning>), String> {
     check_options(&options)?;
+    let owner = owner_of(core, client);
+    core.held.check(&owner, graph.run.size(), &core.config.quotas)?;
     for external in &graph.run.graph.externals {
         if !is_own(core, client, *external) || !core.entry(*external).has(WANTED) {
             return Err(format!("the graph uses result {external}, which this client does not hold"));
         }
     }
     Ok(enter(core, client, graph, options, None))
+}
+
+fn owner_of(core: &Core, client: ClientId) -> Owner {
+    core.clients.who.get(&client).map_or(Owner::Local, PeerIdentity::owner)
 }
 
 fn check_options(options: &SubmitOptions) -> Result<(), String> {
@@ -160,6 +210,9 @@ fn enter(
     let flow = core.flows.begin_graph(client);
     let PreparedGraph { mut run, beginning } = prepared;
     (run.id, run.client, run.flow, run.options, run.accepted_at) = (id, Some(client), flow, options, core.now);
+    run.owner = owner_of(core, client);
+    core.held.add(&run.owner, run.size());
+    run.grant = core.config.secret.grant_of(id);
     run.operator_of = run.graph.bodies.iter().map(|body| core.learning.operator(&body.name())).collect();
     if let Some(scatter) = scatter {
         run.tasks.iter_mut().for_each(|entry| entry.set(UPLOADED));
@@ -174,6 +227,8 @@ fn enter(
 fn accept_scatter(core: &mut Core, client: ClientId, scatter: Scatter, options: SubmitOptions) -> Result<GraphId, String> {
     check_options(&options)?;
     check_spread(&scatter.spread)?;
+    let size = Size::of_graph(scatter.nbytes.len() as u32, 0);
+    core.held.check(&owner_of(core, client), size, &core.config.quotas)?;
     let n_values = scatter.nbytes.len();
     if n_values == 0 || n_values > SCATTER_LIMIT {
         return Err(format!("{n_values} values at once: between 1 and {SCATTER_LIMIT} are possible"));
@@ -264,14 +319,21 @@ fn link_externals(core: &mut Core, graph: GraphId) {
     }
 }
 
-/// Stop a graph for a person: its client hears that its outputs were cancelled.
-fn cancel(core: &mut Core, graph: GraphId, out: &mut Actions) {
+/// Stop a graph for a person: its client hears that its outputs were cancelled, and by whom unless it was itself.
+fn cancel(core: &mut Core, by: ClientId, graph: GraphId, out: &mut Actions) {
+    let Some(who) = core.clients.who.get(&by) else { return };
     let run = core.run(graph);
+    let message = match run.client == Some(by) {
+        true => "the graph was cancelled".to_owned(),
+        false => format!("the graph was cancelled by {who}"),
+    };
+    let (name, owner, by) = (run.options.name.clone(), run.owner.clone(), who.clone());
+    out.notes.push(Note::Cancelled { graph, name, owner, by });
     // Those who were promised an output, and those who asked where one is while it is being made again.
     let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
     let pending: Vec<TaskId> = run.graph.outputs.iter().filter(is_awaited).map(|idx| run.task_id(*idx)).collect();
     for task in pending {
-        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, "the graph was cancelled".to_owned());
+        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, message.clone());
         tell_failed(core, task, &failure, out);
     }
     unwant_all(core, graph, out);
@@ -285,11 +347,19 @@ fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
 }
 
 fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
-    let Some(run) = core.graphs.get_mut(&graph).filter(|run| run.client.is_none() || run.client == Some(client)) else {
-        let reason = format!("no detached graph {graph}");
+    let Some(who) = core.clients.who.get(&client) else { return };
+    // Somebody else's is as one that does not exist.
+    let reason = match core.graphs.get(&graph).filter(|run| rights::owns(who, run)) {
+        None => Some(format!("no detached graph {graph}")),
+        Some(run) if run.client.is_some_and(|other| other != client) => Some(format!("another connection follows graph {graph}")),
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
         out.tell_client(client, ToClient::Rejected { request, reason });
         return;
-    };
+    }
+    out.notes.push(Note::Attached { graph, by: who.clone() });
+    let Some(run) = core.graphs.get_mut(&graph) else { return };
     run.client = Some(client);
     run.has_news = true;
     let outputs = run.graph.outputs.clone();
@@ -371,8 +441,8 @@ fn tell_located(core: &Core, client: ClientId, task: TaskId, out: &mut Actions) 
         Some(Holder { worker: *worker, address: hello.data_address, name: hello.name.clone() })
     });
     let holders = holders.take(8).collect();
-    let (attempt, nbytes, n_parts) = (entry.attempt, entry.nbytes, entry.n_parts);
-    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders });
+    let (attempt, nbytes, n_parts, grant) = (entry.attempt, entry.nbytes, entry.n_parts, core.run(task.graph).grant);
+    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders, grant });
 }
 
 /// A result is in memory: tell whoever waits for it.
@@ -457,6 +527,7 @@ pub(super) fn tell_progress(core: &mut Core, out: &mut Actions) {
 /// Drop the tables of a graph that has nothing left to do or to hold.
 pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let Some(run) = core.graphs.remove(&graph) else { return };
+    core.held.remove(&run.owner, run.size());
     core.queue.remove_graph(run.flow, run.options.priority, graph);
     core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);

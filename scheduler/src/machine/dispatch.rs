@@ -386,7 +386,9 @@ pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: Wor
             forget_peers_that_are_gone(core, worker);
         }
         if is_new {
-            out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name });
+            let key = core.workers.get(worker).map(|entry| entry.key).unwrap_or_default();
+            let pass = core.config.secret.for_worker(holder).passes.pass(worker, key);
+            out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name, pass });
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rask_comm::message::{SubmitOptions, TaskCounts, TaskFailure};
+use rask_comm::{Grant, Owner};
 use rask_graphs::{Attempt, ClientId, Graph, GraphId, Source, TaskId, TaskIdx, WorkerId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use rask_comm::time::Time;
 
 use super::fairness::FlowId;
+use super::quotas::Size;
 use super::uploads::Scatter;
 
 /// Where a task stands.
@@ -178,7 +180,11 @@ pub(super) enum Node {
 #[derive(Clone)]
 pub(super) struct GraphRun {
     pub(super) id: GraphId,
+    /// The client that follows it.
     pub(super) client: Option<ClientId>,
+    pub(super) owner: Owner,
+    /// Opens its results at workers.
+    pub(super) grant: Grant,
     /// Whose share of the workers it has: that of the client that submitted it, for good.
     pub(super) flow: FlowId,
     pub(super) options: SubmitOptions,
@@ -208,6 +214,8 @@ pub(super) struct GraphRun {
     pub(super) locating: BTreeMap<TaskIdx, Vec<ClientId>>,
     /// Users of results of this graph in later graphs.
     pub(super) external_users: BTreeMap<TaskIdx, Vec<(GraphId, u32)>>,
+    /// Different wishes of its tasks.
+    n_wishes: u32,
     /// What there is to know when its results are values that the client uploads.
     pub(super) scatter: Option<Box<Scatter>>,
 }
@@ -288,10 +296,13 @@ impl GraphRun {
                 tasks[idx.index()].set(NOT_EARLY);
             }
         }
+        let n_wishes = u32::try_from(graph.n_wishes()).unwrap_or(u32::MAX);
         let n_tasks = u32::try_from(n_tasks).unwrap_or(u32::MAX);
         let mut run = Self {
             id: GraphId(u32::MAX),
             client: None,
+            owner: Owner::Local,
+            grant: Grant::default(),
             flow: FlowId::default(),
             options: SubmitOptions::default(),
             accepted_at: Time::default(),
@@ -316,6 +327,7 @@ impl GraphRun {
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),
             external_users: BTreeMap::new(),
+            n_wishes,
             scatter: None,
         };
         for at in 0..run.graph.outputs.len() {
@@ -387,6 +399,11 @@ impl GraphRun {
 
     pub(super) fn task_id(&self, idx: TaskIdx) -> TaskId {
         TaskId::new(self.id, idx)
+    }
+
+    /// What it takes of its owner's quotas.
+    pub(super) fn size(&self) -> Size {
+        Size::of_graph(self.n_tasks(), self.n_wishes)
     }
 
     pub(super) fn n_tasks(&self) -> u32 {

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rask_comm::SecretKey;
 use rask_comm::authority::{Authority, AuthorityError, StateDir};
 use rask_comm::endpoint::{BindError, Endpoint, Incoming};
 use rask_comm::identity::{Identity, IdentityError, Role};
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::machine::Config;
 use hub::{Hub, News};
+use peers::Terms;
 
 /// Parts of frames that wait for the hub; readers wait when it is full, and so do their peers.
 const INBOX_LIMIT: usize = 1024;
@@ -36,15 +38,20 @@ pub struct SchedulerConfig {
     pub listen: SocketAddr,
     /// Holds the cluster's authority, its join tokens and the epoch.
     pub state_dir: StateDir,
-    /// Settings of the machine; its epoch is replaced by the state directory's next one.
+    /// Settings of the machine; its epoch is replaced by the state directory's next one, its secret by a random one.
     pub machine: Config,
+    /// Whether workers that joined by a token may have their data planes on other hosts than they come from themselves, as where
+    /// addresses are translated on the way. Others would be told to go wherever such a worker says.
+    pub believes_addresses: bool,
+    /// A worker tells its state every second. One that does not for so long is dropped, though its network may be alive.
+    pub silence_limit: Duration,
 }
 
 impl SchedulerConfig {
     /// A scheduler at `listen` with the usual settings.
     #[must_use]
     pub fn new(listen: SocketAddr, state_dir: StateDir) -> Self {
-        Self { listen, state_dir, machine: Config::default() }
+        Self { listen, state_dir, machine: Config::default(), believes_addresses: false, silence_limit: Duration::from_secs(30) }
     }
 }
 
@@ -81,6 +88,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
     config.machine.epoch = next_epoch(&config.state_dir)?;
+    let random = |source| ServerError::State { path: "random numbers".to_owned(), source };
+    config.machine.secret = SecretKey::random().map_err(random)?;
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
@@ -90,24 +99,31 @@ pub async fn run(
         tracing::info!("{}", endpoint.socket_buffers().report());
     }
     let (news, inbox) = mpsc::channel(INBOX_LIMIT);
+    let terms = Terms { believes_addresses: config.believes_addresses, silence_limit: config.silence_limit };
     let hub = Hub::new(config.machine, inbox);
     on_ready(address);
     tokio::select! {
         () = hub.run() => {}
-        () = accept(&endpoint, &authority, &tokens, &news) => {}
+        () = accept(&endpoint, &authority, &tokens, terms, &news) => {}
         () = shutdown => {}
     }
     endpoint.shut_down("the scheduler stops").await;
     Ok(())
 }
 
-async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
+async fn accept(
+    endpoint: &Endpoint,
+    authority: &Arc<Authority>,
+    tokens: &Arc<TokenStore>,
+    terms: Terms,
+    news: &mpsc::Sender<News>,
+) {
     let mut ids = peers::Ids::default();
     let intake = parts::Intake::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone(), intake.clone()));
+                tokio::spawn(peers::serve_worker(ids.worker(), connection, terms, news.clone(), intake.clone()));
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
                 tokio::spawn(peers::serve_client(ids.client(), connection, news.clone(), intake.clone()));
@@ -118,7 +134,7 @@ async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<To
                 tokio::spawn(async move {
                     let from = connection.remote_address();
                     match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
-                        Ok(Ok(peer)) => tracing::info!(%from, %peer, "a node joined the cluster"),
+                        Ok(Ok(peer)) => tracing::info!(%from, %peer, by = %peer.origin, "a node joined the cluster"),
                         Ok(Err(error)) => {
                             if let Some(n_left_out) = quiet.may_say("not let in", from.ip()) {
                                 tracing::warn!(%from, %error, n_left_out, "a node was not let into the cluster");

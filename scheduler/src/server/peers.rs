@@ -1,10 +1,11 @@
 //! One connected worker or client: its hello, its messages in, its outbox out.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use rask_comm::Origin;
 use rask_comm::connection::Connection;
 use rask_comm::control::{ControlReceiver, ControlSender, ReceiveError};
-use rask_comm::identity::Role;
 use rask_comm::limits::{HELLO_NBYTES, HELLO_TIMEOUT, MAX_REPLIES_NBYTES, MAX_WORKER_RESOURCES, name_fault};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
@@ -20,8 +21,18 @@ use crate::machine::Event;
 /// How often is looked whether a client has read its answers.
 const DRAINING: Duration = Duration::from_millis(2);
 
-/// Most slots a worker may claim.
-const MAX_SLOTS: u32 = 65_536;
+/// Most slots a worker may claim: more than the largest hosts have processors. The work of a cluster goes where slots are.
+const MAX_SLOTS: u32 = 1_024;
+
+/// Most memory, in bytes: what sums over all workers have room for.
+const MAX_MEMORY: u64 = 1 << 50;
+
+/// On which terms workers are here.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) believes_addresses: bool,
+    pub(super) silence_limit: Duration,
+}
 
 /// Gives ids to peers, rising, never twice.
 #[derive(Default)]
@@ -63,9 +74,16 @@ async fn control<Out, In>(connection: &Connection) -> Option<(ControlSender<Out>
 }
 
 /// Serve a worker until its connection ends.
-pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news: mpsc::Sender<News>, intake: Intake) {
+pub(super) async fn serve_worker(
+    worker: WorkerId,
+    connection: Connection,
+    terms: Terms,
+    news: mpsc::Sender<News>,
+    intake: Intake,
+) {
     let Some((sender, mut receiver)) = control::<ToWorker, FromWorker>(&connection).await else { return };
-    let hello = match hello::<WorkerHello, _>(&mut receiver).await.and_then(|hello| check(hello, &connection)) {
+    let said = hello::<WorkerHello, _>(&mut receiver).await;
+    let hello = match said.and_then(|hello| check(hello, &connection, terms.believes_addresses)) {
         Ok(hello) => hello,
         Err(reason) => {
             if let Some(n_left_out) = intake.quiet.may_say("refused", connection.remote_address().ip()) {
@@ -75,15 +93,29 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
             return;
         }
     };
-    tracing::info!(%worker, name = hello.name, slots = hello.n_slots, address = %hello.data_address, "worker joined");
     let outbox = Outbox::default();
     let joined = News::WorkerJoined { worker, hello, outbox: outbox.clone(), connection: connection.clone() };
     if news.send(joined).await.is_err() {
         return;
     }
-    let reader = read(&mut receiver, &news, Parts::new(worker, &intake), std::future::ready);
+    let (begun, last_status_ms) = (Instant::now(), AtomicU64::new(0));
+    let note_status = |events: Vec<Event>| {
+        if events.iter().any(|event| matches!(event, Event::WorkerSaid { message: FromWorker::Status(_), .. })) {
+            last_status_ms.store(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+        }
+        std::future::ready(events)
+    };
+    let reader = read(&mut receiver, &news, Parts::new(worker, &intake), note_status);
+    let silence = async {
+        let due = || terms.silence_limit + Duration::from_millis(last_status_ms.load(Ordering::Relaxed));
+        while let Some(rest) = due().checked_sub(begun.elapsed()) {
+            tokio::time::sleep(rest).await;
+        }
+        Some(format!("it has not told its state for {} s", terms.silence_limit.as_secs()))
+    };
     let reason = tokio::select! {
         reason = reader => reason,
+        reason = silence => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
     };
     let reason = finish(&connection, reason, &format!("worker {worker}")).await;
@@ -99,13 +131,16 @@ fn check_version(version: u32) -> Result<(), String> {
 }
 
 /// The worker's claims must fit its certificate, and its address must be one that others can use.
-fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello, String> {
+fn check(mut hello: WorkerHello, connection: &Connection, believes_addresses: bool) -> Result<WorkerHello, String> {
     check_version(hello.version)?;
     if hello.name != connection.peer().name {
         return Err(format!("it calls itself \"{}\", its certificate \"{}\"", hello.name.escape_debug(), connection.peer().name));
     }
     if hello.n_slots == 0 || hello.n_slots > MAX_SLOTS {
         return Err(format!("{} slots; 1 to {MAX_SLOTS} are possible", hello.n_slots));
+    }
+    if hello.memory_limit > MAX_MEMORY {
+        return Err(format!("a memory limit of {} bytes; {MAX_MEMORY} are the most", hello.memory_limit));
     }
     if hello.resources.len() > MAX_WORKER_RESOURCES {
         return Err(format!("{} resources; at most {MAX_WORKER_RESOURCES} are possible", hello.resources.len()));
@@ -121,6 +156,18 @@ fn check(mut hello: WorkerHello, connection: &Connection) -> Result<WorkerHello,
     }
     if hello.data_address.ip().is_unspecified() {
         hello.data_address.set_ip(connection.remote_address().ip());
+    }
+    let (said, seen) = (hello.data_address.ip().to_canonical(), connection.remote_address().ip().to_canonical());
+    // The cluster's own user may send others anywhere: with the authority's key it needs no worker for that.
+    let is_believed = believes_addresses || connection.peer().origin == Origin::Local;
+    if said != seen && !is_believed {
+        return Err(format!(
+            "it says that its data plane is at {said} and comes from {seen}; the scheduler takes its word for it with \
+             --believe-addresses"
+        ));
+    }
+    if hello.data_address.port() == 0 {
+        return Err("its data plane is at port 0".to_owned());
     }
     Ok(hello)
 }
@@ -149,24 +196,20 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
     };
     receiver.set_gate(intake.gates.of(connection.peer().key));
     receiver.set_limit(connection.plane().frame_limit_of(connection.peer().role));
-    tracing::info!(%client, name = hello.name.escape_debug().to_string(), "client connected");
+    tracing::info!(%client, peer = %connection.peer(), from = %connection.peer().origin, host = %hello.name.escape_debug(), "client connected");
     let outbox = Outbox::default();
     let joined = News::ClientJoined { client, hello, outbox: outbox.clone(), connection: connection.clone() };
     if news.send(joined).await.is_err() {
         return;
     }
-    let may_only_look = connection.peer().role == Role::Viewer;
-    let mut has_overstepped = false;
     // What a client asks for may be a thousand times as long as the question: who does not read the answers asks no more.
     let listens = |events: Vec<Event>| {
-        let is_look = |event: &Event| matches!(event, Event::ClientSaid { message: FromClient::Status { .. }, .. });
-        has_overstepped |= may_only_look && !events.iter().all(is_look);
-        let (is_over, outbox) = (has_overstepped, &outbox);
+        let outbox = &outbox;
         async move {
             while outbox.nbytes() > MAX_REPLIES_NBYTES {
                 sleep(DRAINING).await;
             }
-            if is_over { vec![Event::ClientLost { client }] } else { events }
+            events
         }
     };
     let reader = read(&mut receiver, &news, Parts::new(client, &intake), listens);
@@ -174,9 +217,6 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
     };
-    if has_overstepped {
-        connection.close_misbehaved("a viewer may only ask for the status");
-    }
     finish(&connection, reason, &format!("client {client}")).await;
     let _ = news.send(News::ClientGone { client }).await;
 }
@@ -203,8 +243,7 @@ async fn read<S: Speaker, Admitting: Future<Output = Vec<Event>>>(
                 Err(error) => return garbage(error),
             };
             let events = admit(events).await;
-            let oversteps = matches!(&events[..], [Event::ClientLost { .. }]);
-            if news.send(News::Events(events, place)).await.is_err() || oversteps {
+            if news.send(News::Events(events, place)).await.is_err() {
                 return None;
             }
         }
