@@ -5,6 +5,7 @@
 //!
 //! Everything works on a current-thread tokio runtime and on a multi-threaded one.
 
+mod admission;
 mod aligned;
 pub mod authority;
 pub mod codec;
@@ -14,16 +15,19 @@ pub mod control;
 pub mod data;
 pub mod endpoint;
 mod failure;
+pub mod gate;
 pub mod grant;
 mod greeting;
 pub mod handover;
 pub mod host;
 pub mod identity;
 pub mod join;
+pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod peers;
 pub mod plane;
+mod quiet;
 mod report;
 mod ticket;
 pub mod time;
@@ -36,7 +40,7 @@ pub mod watch;
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};
 pub use connection::{CloseKind, CloseReason, Connection, JoinConnection};
-pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
+pub use control::{ControlReceiver, ControlSender, Frame, ReceiveError, SendError, StreamError};
 pub use data::{FetchError, Fetched, PartRequest, PartSource, fetch, serve_data};
 pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
 pub use grant::{Grant, Grants, SecretKey, WorkerKeys};
@@ -47,6 +51,7 @@ pub use join::{JoinError, join_cluster, obtain_identity, serve_join};
 pub use outbox::{Outbox, OutboxError, PushError};
 pub use peers::Peers;
 pub use plane::Plane;
+pub use quiet::Quiet;
 pub use ticket::Ticket;
 pub use token::{BadToken, CreateTokenError, Token, TokenId, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};
