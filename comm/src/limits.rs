@@ -96,7 +96,7 @@ pub const MAX_STATUS_GRAPHS: usize = 4_096;
 pub const MAX_STATUS_UNMET: usize = 20;
 
 /// Different wishes for resources and workers in all graphs of one owner together.
-pub const MAX_OWNER_WISHES: u32 = 4_096;
+pub const MAX_OWNER_WISHES: u32 = 1_024;
 
 /// Most resources that a worker offers.
 pub const MAX_WORKER_RESOURCES: usize = 64;
