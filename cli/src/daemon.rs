@@ -64,7 +64,7 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
     let address = resolve(&scheduler)?;
     let token = settings.token(arguments.connect.token_file.as_ref())?;
     let name = arguments.name.clone().or_else(|| settings.file.name.clone());
-    let name = name.unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let name = name.unwrap_or_else(rask_comm::process_name);
     let config = worker_config(arguments, settings, address)?;
     let identity = block_on(async {
         let identity = obtain_identity(Role::Worker, &name, address, &settings.state_dir, token.as_deref()).await;

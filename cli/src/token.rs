@@ -15,11 +15,16 @@ pub(crate) fn run(arguments: &TokenArguments, settings: &Settings) -> anyhow::Re
 }
 
 fn create(arguments: &CreateTokenArguments, settings: &Settings) -> anyhow::Result<Exit> {
-    let failed = |error: rask_comm::AuthorityError| {
-        Failure::failed(format!("cannot make a token: {error}"))
-            .with_hint("tokens are made by the scheduler's user on the scheduler's host")
+    let failed = |error: rask_comm::CreateTokenError| {
+        let failure = Failure::failed(format!("cannot make a token: {error}"));
+        match error {
+            rask_comm::CreateTokenError::Name(_) => failure,
+            rask_comm::CreateTokenError::State(_) => {
+                failure.with_hint("tokens are made by the scheduler's user on the scheduler's host")
+            }
+        }
     };
-    let authority = Authority::open_or_create(&settings.state_dir).map_err(failed)?;
+    let authority = Authority::open_or_create(&settings.state_dir).map_err(|error| failed(error.into()))?;
     let store = TokenStore::of(&settings.state_dir);
     let role = match arguments.role {
         TokenRole::Worker => Role::Worker,
@@ -27,7 +32,7 @@ fn create(arguments: &CreateTokenArguments, settings: &Settings) -> anyhow::Resu
         TokenRole::Viewer => Role::Viewer,
         TokenRole::Admin => Role::Admin,
     };
-    let token = store.create(&authority, role, arguments.expires, arguments.uses).map_err(failed)?;
+    let token = store.create(&authority, role, arguments.name.as_deref(), arguments.expires, arguments.uses).map_err(failed)?;
     print_to_stdout(&token.to_string())?;
     Ok(Exit::Done)
 }

@@ -19,7 +19,7 @@ use ring::digest;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::identity::{IdentityError, Role, TLS_NAME, check_name};
+use crate::identity::{IdentityError, Origin, Role, TLS_NAME, check_name};
 
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key";
@@ -186,12 +186,14 @@ impl Authority {
         public_key: &impl rcgen::PublicKeyData,
         role: Role,
         name: &str,
+        origin: Origin,
     ) -> Result<CertificateDer<'static>, IdentityError> {
         check_name(name)?;
         let signing = |error: rcgen::Error| IdentityError::Signing(error.to_string());
         let mut params = CertificateParams::new(vec![TLS_NAME.to_owned()]).map_err(signing)?;
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationalUnitName, role.as_str());
+        subject.push(DnType::OrganizationName, origin.to_text());
         subject.push(DnType::CommonName, name);
         params.distinguished_name = subject;
         set_validity(&mut params, NODE_LIFETIME);

@@ -29,6 +29,13 @@ pub fn host_name() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
+/// A name for this process that is good in a certificate, however long the host's is.
+#[must_use]
+pub fn process_name() -> String {
+    let host: String = host_name().chars().filter(char::is_ascii_graphic).take(48).collect();
+    format!("{host}-{}", std::process::id())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +49,6 @@ mod tests {
             assert!(!host_identity().contains(machine.trim()));
         }
         assert!(!host_name().is_empty());
+        crate::identity::check_name(&process_name()).unwrap();
     }
 }

@@ -17,10 +17,10 @@ use crate::connect::{ConnectError, ExpectedPeer};
 use crate::connection::{CloseCode, JoinConnection, close};
 use crate::control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
 use crate::endpoint::{BindError, Endpoint, local_address_for};
-use crate::identity::{Identity, IdentityError, PeerIdentity, Role};
+use crate::identity::{Identity, IdentityError, Origin, PeerIdentity, Role};
 use crate::plane::Plane;
 use crate::tls;
-use crate::token::{BadToken, Token, TokenRefusal, TokenStore};
+use crate::token::{BadToken, Token, TokenId, TokenRefusal, TokenStore};
 use crate::tuning::Tuning;
 
 /// Names the keying material among all that a session can export (RFC 5705).
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Serialize, Deserialize)]
 struct JoinRequest {
-    token_id: [u8; 10],
+    token_id: TokenId,
     asked: Asked,
     proof: Vec<u8>,
 }
@@ -40,6 +40,7 @@ struct JoinRequest {
 #[derive(Serialize, Deserialize)]
 struct Asked {
     role: Role,
+    /// A worker's choice; others get the name of their token.
     name: String,
     /// The node's fresh public key, as a DER SubjectPublicKeyInfo.
     public_key: Vec<u8>,
@@ -58,7 +59,7 @@ pub enum JoinError {
     #[error(transparent)]
     Token(#[from] BadToken),
     /// The token is for another role, seen before anything was sent.
-    #[error("the token is for a {token}, not for a {wanted}")]
+    #[error("the token is for {}, not for {}", token.with_article(), wanted.with_article())]
     WrongRole {
         /// What it is for.
         token: Role,
@@ -129,7 +130,8 @@ fn tag_input(connection: &quinn::Connection, asked: &Asked) -> Result<Vec<u8>, J
     Ok(input)
 }
 
-/// Get an identity with `role` and `name` from the scheduler at `address` by `token`. Must be called in a tokio runtime.
+/// Get an identity with `role` from the scheduler at `address` by `token`: a worker with the name `name`, anybody else with that
+/// of the token. Must be called in a tokio runtime.
 ///
 /// # Errors
 /// When the scheduler cannot be reached, is not of the token's cluster, or refuses.
@@ -154,7 +156,7 @@ pub async fn join_cluster(address: SocketAddr, token: &Token, role: Role, name: 
         return Err(JoinError::CutShort("the scheduler named another authority than the token".to_owned()));
     }
     let identity = Identity::assemble(CertificateDer::from(leaf), CertificateDer::from(authority), key)?;
-    if identity.role() != role || identity.name() != name {
+    if identity.role() != role || (role == Role::Worker && identity.name() != name) {
         return Err(JoinError::CutShort("the scheduler signed something else than was asked for".to_owned()));
     }
     Ok(identity)
@@ -247,16 +249,25 @@ fn admit(
     let record = tokens.redeem(&request.token_id, *role, is_right)?;
     let public_key =
         rcgen::SubjectPublicKeyInfo::from_der(public_key).map_err(|error| TokenRefusal::Scheduler(error.to_string()))?;
-    let certificate = authority.sign(&public_key, record.role, name).map_err(|error| match error {
+    // What a client does is its token's, so a client cannot choose whom to be.
+    let name = match record.role {
+        Role::Worker => name.clone(),
+        Role::Scheduler | Role::Client | Role::Viewer | Role::Admin => {
+            record.name.unwrap_or_else(|| request.token_id.to_string())
+        }
+    };
+    let origin = Origin::Token(request.token_id);
+    let certificate = authority.sign(&public_key, record.role, &name, origin).map_err(|error| match error {
         IdentityError::BadName(_) => TokenRefusal::BadName(error.to_string()),
         IdentityError::UnknownRole(_) | IdentityError::BadCertificate(_) | IdentityError::Signing(_) => {
             TokenRefusal::Scheduler(error.to_string())
         }
     })?;
-    Ok((certificate, PeerIdentity { role: record.role, name: name.clone() }))
+    let peer = PeerIdentity::of_certificate(&certificate).map_err(|error| TokenRefusal::Scheduler(error.to_string()))?;
+    Ok((certificate, peer))
 }
 
-/// The identity of a node that wants to be `role` and `name` in the cluster of the scheduler at `address`: by `token` if there
+/// The identity of a node that wants to be `role` and `name` (see [`join_cluster`] for who may choose it) in the cluster of the scheduler at `address`: by `token` if there
 /// is one, else because this user on this host can read the authority's key in `state`. For a scheduler on loopback the
 /// authority is made if there is none yet, so that nodes may start in any order.
 ///

@@ -39,14 +39,14 @@ pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, Strea
 pub use data::{FetchError, Fetched, PartRequest, PartSource, fetch, serve_data};
 pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
 pub use handover::{Handover, Link, Linked};
-pub use host::{host_identity, host_name};
-pub use identity::{Identity, IdentityError, PeerIdentity, Role};
+pub use host::{host_identity, host_name, process_name};
+pub use identity::{Identity, IdentityError, KeyId, Origin, Owner, PeerIdentity, Role};
 pub use join::{JoinError, join_cluster, obtain_identity, serve_join};
 pub use outbox::{Outbox, OutboxError, PushError};
 pub use peers::Peers;
 pub use plane::Plane;
 pub use ticket::Ticket;
-pub use token::{BadToken, Token, TokenRefusal, TokenStore};
+pub use token::{BadToken, CreateTokenError, Token, TokenId, TokenRefusal, TokenStore};
 pub use tuning::{SocketBuffers, Tuning};
 pub use upload::{Admitted, Offer, OfferedItem, UploadError, upload};
 pub use watch::{FromWatcher, News, Pusher, Watch, WatchError, WatchHello, Watcher};

@@ -15,10 +15,29 @@ use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::authority::{Authority, AuthorityError, AuthorityHash, StateDir, hash_of, make_private_dir, write_private};
-use crate::identity::Role;
+use crate::identity::{IdentityError, Role, check_name};
 
 /// First word of every token; another number would be another layout.
 const MARK: &str = "rask1";
+
+/// Tells tokens apart. No secret: it stands in the certificates that were made by the token, and in logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub struct TokenId(pub [u8; 10]);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| BadToken)?;
+        Ok(Self(bytes.try_into().map_err(|_| BadToken)?))
+    }
+}
 
 /// A join token in full, secret included: print it once, for the person who asked for it.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +45,7 @@ pub struct Token {
     /// The role a node gets by it.
     pub role: Role,
     pub(crate) authority: AuthorityHash,
-    pub(crate) id: [u8; 10],
+    pub(crate) id: TokenId,
     secret: [u8; 20],
 }
 
@@ -45,13 +64,13 @@ impl Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let encode = |bytes: &[u8]| BASE32_NOPAD.encode(bytes).to_ascii_lowercase();
-        write!(f, "{MARK}.{}.{}.{}.{}", self.role, encode(&self.authority), encode(&self.id), encode(&self.secret))
+        write!(f, "{MARK}.{}.{}.{}.{}", self.role, encode(&self.authority), encode(&self.id.0), encode(&self.secret))
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({} {})", self.role, BASE32_NOPAD.encode(&self.id).to_ascii_lowercase())
+        write!(f, "Token({} {})", self.role, self.id)
     }
 }
 
@@ -64,7 +83,7 @@ impl FromStr for Token {
         Ok(Self {
             role: role.parse().map_err(|_| BadToken)?,
             authority: from_base32(authority)?,
-            id: from_base32(id)?,
+            id: TokenId(from_base32(id)?),
             secret: from_base32(secret)?,
         })
     }
@@ -91,7 +110,7 @@ pub enum TokenRefusal {
     #[error("the token has been used up; make a new one with `rask token create`")]
     UsedUp,
     /// It is for another role.
-    #[error("the token is for a {token}, not for a {wanted}")]
+    #[error("the token is for {}, not for {}", token.with_article(), wanted.with_article())]
     WrongRole {
         /// What it is for.
         token: Role,
@@ -106,11 +125,24 @@ pub enum TokenRefusal {
     Scheduler(String),
 }
 
+/// Why a token could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTokenError {
+    /// The name that it was to have cannot stand in a certificate.
+    #[error(transparent)]
+    Name(#[from] IdentityError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] AuthorityError),
+}
+
 /// What the scheduler keeps of a token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenRecord {
     /// The role a node gets by it.
     pub role: Role,
+    /// Whose it is: the name of clients that join by it. Workers choose theirs all the same.
+    pub name: Option<String>,
     /// When it ends, in seconds since 1970.
     pub expires: u64,
     /// How often it may still be used; `None` for any number of times until it ends.
@@ -131,40 +163,45 @@ impl TokenStore {
         Self { directory: state.join("tokens") }
     }
 
-    /// Make a token for `role` that ends after `lifetime` and can be used `n_uses` times (`None`: any number).
+    /// Make a token for `role` that ends after `lifetime` and can be used `n_uses` times (`None`: any number). What clients do
+    /// that join by it is `name`'s, or the token's own when it has none.
     ///
     /// # Errors
-    /// When the state directory cannot be written.
+    /// When the name is unusable or the state directory cannot be written.
     pub fn create(
         &self,
         authority: &Authority,
         role: Role,
+        name: Option<&str>,
         lifetime: Duration,
         n_uses: Option<u32>,
-    ) -> Result<Token, AuthorityError> {
+    ) -> Result<Token, CreateTokenError> {
+        name.map_or(Ok(()), check_name)?;
         let random = SystemRandom::new();
         let (mut id, mut secret) = ([0; 10], [0; 20]);
         for bytes in [&mut id[..], &mut secret[..]] {
             random.fill(bytes).map_err(|_| AuthorityError::Making("the system has no random numbers".to_owned()))?;
         }
+        let id = TokenId(id);
         let token = Token { role, authority: authority.hash(), id, secret };
         let expires = seconds_now().saturating_add(lifetime.as_secs());
-        let record = TokenRecord { role, expires, n_uses_left: n_uses, secret_hash: token.secret_hash() };
+        let record =
+            TokenRecord { role, name: name.map(str::to_owned), expires, n_uses_left: n_uses, secret_hash: token.secret_hash() };
         make_private_dir(&self.directory)?;
         self.forget_expired();
         write_private(&self.path(&id), record.to_text().as_bytes())?;
         Ok(token)
     }
 
-    fn path(&self, id: &[u8; 10]) -> PathBuf {
-        self.directory.join(format!("{}.token", HEXLOWER.encode(id)))
+    fn path(&self, id: &TokenId) -> PathBuf {
+        self.directory.join(format!("{id}.token"))
     }
 
     /// Take one use of the token `id` for a node that wants to be `wanted` and whose proof `is_right` for the secret's hash.
     /// The proof comes first: whoever cannot make it learns nothing.
     pub(crate) fn redeem(
         &self,
-        id: &[u8; 10],
+        id: &TokenId,
         wanted: Role,
         is_right: impl FnOnce(&[u8; 32]) -> bool,
     ) -> Result<TokenRecord, TokenRefusal> {
@@ -231,7 +268,9 @@ fn seconds_now() -> u64 {
 impl TokenRecord {
     fn to_text(&self) -> String {
         let uses = self.n_uses_left.map_or("any".to_owned(), |n_uses| n_uses.to_string());
-        format!("role {}\nexpires {}\nuses {uses}\nsecret {}\n", self.role, self.expires, HEXLOWER.encode(&self.secret_hash))
+        let secret = HEXLOWER.encode(&self.secret_hash);
+        let name = self.name.as_ref().map_or_else(String::new, |name| format!("name {name}\n"));
+        format!("role {}\nexpires {}\nuses {uses}\nsecret {secret}\n{name}", self.role, self.expires)
     }
 
     fn of_text(text: &str) -> Option<Self> {
@@ -240,8 +279,14 @@ impl TokenRecord {
             values.push(line.strip_prefix(name)?.trim());
         }
         let [role, expires, uses, secret] = values[..] else { return None };
+        let name = match text.lines().nth(4) {
+            Some(line) => Some(line.strip_prefix("name ")?.to_owned()),
+            None => None,
+        };
+        name.as_deref().map_or(Ok(()), check_name).ok()?;
         Some(Self {
             role: role.parse().ok()?,
+            name,
             expires: expires.parse().ok()?,
             n_uses_left: if uses == "any" { None } else { Some(uses.parse().ok()?) },
             secret_hash: HEXLOWER.decode(secret.as_bytes()).ok()?.try_into().ok()?,
@@ -264,7 +309,7 @@ mod tests {
     #[test]
     fn tokens_survive_printing() {
         let (_dir, authority, store) = store();
-        let token = store.create(&authority, Role::Worker, HOUR, None).unwrap();
+        let token = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
         let text = token.to_string();
         assert!(text.starts_with("rask1.worker."));
         assert!(format!(" {text}\n").parse::<Token>().unwrap() == token);
@@ -274,7 +319,7 @@ mod tests {
     #[test]
     fn anything_else_is_no_token() {
         let (_dir, authority, store) = store();
-        let text = store.create(&authority, Role::Worker, HOUR, None).unwrap().to_string();
+        let text = store.create(&authority, Role::Worker, None, HOUR, None).unwrap().to_string();
         for wrong in ["", "hello", &text[1..], &text[..text.len() - 3], &text.replace("worker", "king"), &format!("{text}.x")] {
             assert_eq!(wrong.parse::<Token>(), Err(BadToken), "{wrong}");
         }
@@ -287,31 +332,47 @@ mod tests {
             let hash = token.secret_hash();
             store.redeem(&token.id, role, |kept| *kept == hash).map(|record| record.n_uses_left)
         };
-        let any = store.create(&authority, Role::Worker, HOUR, None).unwrap();
+        let any = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
         assert_eq!(redeem(&any, Role::Worker), Ok(None));
         assert_eq!(redeem(&any, Role::Worker), Ok(None));
         let wrong_role = TokenRefusal::WrongRole { token: Role::Worker, wanted: Role::Admin };
         assert_eq!(redeem(&any, Role::Admin), Err(wrong_role));
 
-        let twice = store.create(&authority, Role::Client, HOUR, Some(2)).unwrap();
+        let twice = store.create(&authority, Role::Client, None, HOUR, Some(2)).unwrap();
         assert_eq!(redeem(&twice, Role::Client), Ok(Some(1)));
         assert_eq!(redeem(&twice, Role::Client), Ok(Some(0)));
         assert_eq!(redeem(&twice, Role::Client), Err(TokenRefusal::UsedUp));
 
-        let over = store.create(&authority, Role::Client, Duration::ZERO, None).unwrap();
+        let over = store.create(&authority, Role::Client, None, Duration::ZERO, None).unwrap();
         assert!(matches!(redeem(&over, Role::Client), Err(TokenRefusal::Expired { .. })));
 
         let mut forged = any.clone();
         forged.secret[0] ^= 1;
         assert_eq!(redeem(&forged, Role::Worker), Err(TokenRefusal::Unknown));
-        forged.id[0] ^= 1;
+        forged.id.0[0] ^= 1;
         assert_eq!(redeem(&forged, Role::Worker), Err(TokenRefusal::Unknown));
+    }
+
+    #[test]
+    fn a_token_keeps_the_name_it_was_given() {
+        let (_dir, authority, store) = store();
+        for name in [None, Some("alice"), Some("Ann Lee (team 7)")] {
+            let token = store.create(&authority, Role::Client, name, HOUR, Some(2)).unwrap();
+            // Twice, so that the record is written again in between.
+            for _ in 0..2 {
+                assert_eq!(store.redeem(&token.id, Role::Client, |_| true).unwrap().name.as_deref(), name);
+            }
+        }
+        for name in ["", "a\nrole admin", "evil\u{202e}", " alice", &"x".repeat(65)] {
+            let refused = store.create(&authority, Role::Client, Some(name), HOUR, None);
+            assert!(matches!(refused, Err(CreateTokenError::Name(_))), "{name:?}");
+        }
     }
 
     #[test]
     fn the_last_use_goes_to_one() {
         let (_dir, authority, store) = store();
-        let token = store.create(&authority, Role::Worker, HOUR, Some(3)).unwrap();
+        let token = store.create(&authority, Role::Worker, None, HOUR, Some(3)).unwrap();
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let (store, token) = (store.clone(), token.clone());

@@ -126,6 +126,10 @@ pub(crate) struct CreateTokenArguments {
     /// What its holder may be
     #[arg(long, value_enum, default_value_t = TokenRole::Worker)]
     pub(crate) role: TokenRole,
+    /// Whose it is: what clients do that join by it is this name's, whichever token of the name they have [default: the
+    /// token's own id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// How long it can be used, such as 15m, 24h or 30days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub(crate) expires: Duration,

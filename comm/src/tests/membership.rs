@@ -206,7 +206,7 @@ fn joinery() -> Joinery {
 async fn a_token_makes_a_member() {
     let joinery = joinery();
     let address = joinery.server.local_addr().unwrap();
-    let token = joinery.tokens.create(&joinery.authority, Role::Worker, HOUR, Some(1)).unwrap();
+    let token = joinery.tokens.create(&joinery.authority, Role::Worker, None, HOUR, Some(1)).unwrap();
     let joined = join_cluster(address, &token, Role::Worker, "far away").await.unwrap();
     assert_eq!((joined.role(), joined.name()), (Role::Worker, "far away"));
     let mut outcomes = joinery.outcomes;
@@ -218,10 +218,33 @@ async fn a_token_makes_a_member() {
 }
 
 #[tokio::test]
+async fn a_client_cannot_choose_whom_to_be() {
+    let mut joinery = joinery();
+    let address = joinery.server.local_addr().unwrap();
+    let make = |role, name| joinery.tokens.create(&joinery.authority, role, name, HOUR, None).unwrap();
+    let nameless = make(Role::Client, None);
+    let id = nameless.id.to_string();
+    let cases = [
+        (make(Role::Client, Some("alice")), Role::Client, "alice"),
+        (make(Role::Admin, Some("ops")), Role::Admin, "ops"),
+        (make(Role::Viewer, Some("wall")), Role::Viewer, "wall"),
+        (nameless, Role::Client, id.as_str()),
+        // Where a worker is, and which of several, its token's maker cannot know.
+        (make(Role::Worker, Some("rack 7")), Role::Worker, "bob"),
+    ];
+    for (token, role, name) in &cases {
+        let joined = join_cluster(address, token, *role, "bob").await.unwrap();
+        assert_eq!((joined.role(), joined.name()), (*role, *name));
+        assert_eq!(joined.peer().origin, crate::Origin::Token(token.id));
+        assert_eq!(joinery.outcomes.recv().await.unwrap().unwrap(), *joined.peer());
+    }
+}
+
+#[tokio::test]
 async fn bad_tokens_are_refused_with_the_reason_on_both_sides() {
     let mut joinery = joinery();
     let address = joinery.server.local_addr().unwrap();
-    let make = |role, lifetime, n_uses| joinery.tokens.create(&joinery.authority, role, lifetime, n_uses).unwrap();
+    let make = |role, lifetime, n_uses| joinery.tokens.create(&joinery.authority, role, None, lifetime, n_uses).unwrap();
     let expired = make(Role::Worker, Duration::ZERO, None);
     let used_up = make(Role::Worker, HOUR, Some(0));
     let good = make(Role::Worker, HOUR, None);
@@ -252,7 +275,7 @@ async fn bad_tokens_are_refused_with_the_reason_on_both_sides() {
 async fn a_token_of_another_cluster_sends_no_proof() {
     let mut joinery = joinery();
     let elsewhere = Authority::throw_away().unwrap();
-    let token = joinery.tokens.create(&elsewhere, Role::Worker, HOUR, None).unwrap();
+    let token = joinery.tokens.create(&elsewhere, Role::Worker, None, HOUR, None).unwrap();
     let refused = join_cluster(joinery.server.local_addr().unwrap(), &token, Role::Worker, "n").await;
     let Err(JoinError::Connect(ConnectError::CertificateRefused { reason, .. })) = refused else { panic!("{refused:?}") };
     assert!(reason.contains("another cluster"), "{reason}");
@@ -268,8 +291,10 @@ async fn the_state_directory_is_proof_enough_on_its_host() {
         obtain_identity(Role::Worker, "w", address, &state, None),
         obtain_identity(Role::Scheduler, "s", address, &state, None)
     );
-    let server = Endpoint::bind(loopback(), &scheduler.unwrap(), &[Plane::Worker]).unwrap();
-    let client = Endpoint::bind(loopback(), &worker.unwrap(), &[]).unwrap();
+    let (scheduler, worker) = (scheduler.unwrap(), worker.unwrap());
+    assert_eq!((worker.peer().origin, worker.name()), (crate::Origin::Local, "w"));
+    let server = Endpoint::bind(loopback(), &scheduler, &[Plane::Worker]).unwrap();
+    let client = Endpoint::bind(loopback(), &worker, &[]).unwrap();
     client.connect(server.local_addr().unwrap(), Plane::Worker, expect_scheduler()).await.unwrap();
 
     let far = "192.0.2.1:8786".parse().unwrap();
