@@ -296,7 +296,8 @@ pub(super) fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, ou
     if is_new {
         let body = run.graph.bodies[idx as usize].clone();
         let label = run.graph.keys.family_name(task.idx.0).to_owned();
-        out.tell_worker(worker, ToWorker::Body { id, body, label });
+        let is_of_user = true;
+        out.tell_worker(worker, ToWorker::Body { id, body, label, is_of_user });
     }
 }
 

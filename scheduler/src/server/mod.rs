@@ -79,7 +79,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
-    config.machine.epoch = next_epoch(&config.state_dir)?;
+    config.machine.epoch = Epoch(config.state_dir.next_epoch()?);
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
@@ -124,21 +124,4 @@ async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<To
             }
         }
     }
-}
-
-/// The number of this start: one more than the last, kept in the state directory.
-fn next_epoch(state: &StateDir) -> Result<Epoch, ServerError> {
-    let path = state.path().join("epoch");
-    let failed = |source| ServerError::State { path: path.display().to_string(), source };
-    let last = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().unwrap_or(0u32),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(failed(error)),
-    };
-    let epoch = Epoch(last.wrapping_add(1));
-    // Written beside and renamed, so that a crash leaves the old number or the new one.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    std::fs::write(&fresh, format!("{}\n", epoch.0)).map_err(failed)?;
-    std::fs::rename(&fresh, &path).map_err(failed)?;
-    Ok(epoch)
 }

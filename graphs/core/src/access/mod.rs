@@ -6,7 +6,7 @@
 //! allowed there. Of what lies outside, nobody is told whether it exists.
 //!
 //! Secrets are kept from graphs beneath a data root too: every state directory and all spill files, what the process names as
-//! secret, and what the system shows of processes and devices.
+//! secret, what the system shows of processes and devices, and hidden files of the user's home where a root holds all of that.
 
 mod create;
 mod resolve;
@@ -31,7 +31,7 @@ const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 const MAX_TRIES: usize = 8;
 
 /// The files that a graph may touch. Cloning gives another handle to the same rights.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FileAccess {
     /// `None` for everything.
     limits: Option<Arc<Limits>>,
@@ -43,6 +43,8 @@ struct Limits {
     roots: Option<Vec<Root>>,
     /// Files and directories that stay out of reach. They may come to be later, so they are looked up whenever one is opened.
     secrets: Vec<PathBuf>,
+    /// The user's home. Where a root holds all of it, what is hidden there is secret: keys, and what shells and programs obey.
+    home: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl FileAccess {
     /// Whatever the process's user may touch, except `secrets` and what the system shows of processes and devices.
     #[must_use]
     pub fn of_user(secrets: &[PathBuf]) -> Self {
-        Self::limited(None, secrets)
+        Self::limited(None, secrets, None)
     }
 
     /// What lies beneath `roots`, which must exist, except `secrets`; nothing when there are no roots.
@@ -106,6 +108,10 @@ impl FileAccess {
     /// # Errors
     /// When a root cannot be opened, is no directory, or is where everything is.
     pub fn beneath(roots: &[PathBuf], secrets: &[PathBuf]) -> io::Result<Self> {
+        Self::beneath_of(roots, secrets, std::env::home_dir())
+    }
+
+    fn beneath_of(roots: &[PathBuf], secrets: &[PathBuf], home: Option<PathBuf>) -> io::Result<Self> {
         let open = |root: &PathBuf| {
             let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let id = FileId::of(&rustix::fs::fstat(&directory)?);
@@ -115,18 +121,18 @@ impl FileAccess {
             }
             Ok(Root { id, _directory: directory })
         };
-        Ok(Self::limited(Some(roots.iter().map(open).collect::<io::Result<Vec<_>>>()?), secrets))
+        Ok(Self::limited(Some(roots.iter().map(open).collect::<io::Result<Vec<_>>>()?), secrets, home))
     }
 
     /// No file at all.
     #[must_use]
     pub fn nothing() -> Self {
-        Self::limited(Some(Vec::new()), &[])
+        Self::limited(Some(Vec::new()), &[], None)
     }
 
-    fn limited(roots: Option<Vec<Root>>, secrets: &[PathBuf]) -> Self {
+    fn limited(roots: Option<Vec<Root>>, secrets: &[PathBuf], home: Option<PathBuf>) -> Self {
         let secrets = SYSTEM.iter().map(PathBuf::from).chain(secrets.iter().cloned()).collect();
-        Self { limits: Some(Arc::new(Limits { roots, secrets })) }
+        Self { limits: Some(Arc::new(Limits { roots, secrets, home })) }
     }
 
     /// Open a file for reading.
@@ -203,11 +209,19 @@ impl Limits {
         if !self.roots.as_ref().is_none_or(is_inside) {
             return Err(Denial::Outside);
         }
-        if walk.is_private() || self.secrets.iter().any(|secret| is_within(&walk, secret)) {
+        if walk.is_private() || self.is_hidden(&walk) || self.secrets.iter().any(|secret| is_within(&walk, secret)) {
             return Err(Denial::Secret);
         }
         ended?;
         Ok(walk)
+    }
+
+    /// Whether `walk` has come to something hidden in the user's home through a root that holds all of the home.
+    fn is_hidden(&self, walk: &Walk) -> bool {
+        let home = self.home.as_ref().and_then(|home| rustix::fs::stat(home).ok()).map(|stat| FileId::of(&stat));
+        let Some(at) = home.and_then(|home| walk.ids().position(|id| id == home)) else { return false };
+        let is_root = |id: FileId| self.roots.iter().flatten().any(|root| root.id == id);
+        walk.ids().take(at + 1).any(is_root) && walk.name_below(at).is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
     }
 
     /// The file itself may be a secret, under whatever name.

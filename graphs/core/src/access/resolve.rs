@@ -57,6 +57,7 @@ pub(super) fn is_system(file: impl AsFd) -> bool {
 struct Directory {
     descriptor: OwnedFd,
     id: FileId,
+    name: OsString,
     is_private: bool,
 }
 
@@ -83,7 +84,7 @@ impl Walk {
     pub(super) fn begin() -> io::Result<Self> {
         let descriptor = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let id = FileId::of(&fstat(&descriptor)?);
-        let top = Directory { descriptor, id, is_private: false };
+        let top = Directory { descriptor, id, name: OsString::new(), is_private: false };
         Ok(Self { directories: vec![top], pending: VecDeque::new(), file: None })
     }
 
@@ -153,7 +154,7 @@ impl Walk {
             return Err(Errno::NAMETOOLONG);
         }
         let is_private = is_spill_directory(name) || is_state_directory(&descriptor);
-        self.directories.push(Directory { descriptor, id: FileId::of(stat), is_private });
+        self.directories.push(Directory { descriptor, id: FileId::of(stat), name: name.to_owned(), is_private });
         Ok(())
     }
 
@@ -190,6 +191,12 @@ impl Walk {
     /// The directories from the top to where it is.
     pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
         self.directories.iter().map(|directory| directory.id)
+    }
+
+    /// The name that follows the directory `at` on the way.
+    pub(super) fn name_below(&self, at: usize) -> Option<&OsStr> {
+        let last = self.file.as_ref().or(self.pending.front());
+        self.directories.get(at + 1).map(|next| &next.name).or(last).map(OsString::as_os_str)
     }
 
     /// Whether it has come through a state directory of any cluster, or into spill files.
