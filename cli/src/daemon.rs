@@ -21,6 +21,7 @@ use crate::terminal::{print_note, print_to_stdout};
 /// `rask scheduler`
 pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings) -> anyhow::Result<Exit> {
     hold_leash();
+    keep_memory_private();
     let listen = arguments.listen.or(settings.file.listen).unwrap_or(DEFAULT_ADDRESS);
     let mut config = SchedulerConfig::new(listen, settings.state_dir.clone());
     if let Some(grace) = arguments.grace.or(settings.file.grace) {
@@ -161,6 +162,17 @@ fn worker_failure(error: &WorkerError) -> Failure {
         WorkerError::Exhausted { .. } => Failure::failed(error.to_string())
             .with_hint("tasks that need more memory than there is, or --memory is more than this machine has left"),
         WorkerError::Bind(_) | WorkerError::System(_) => Failure::failed(error.to_string()),
+    }
+}
+
+/// The authority's key is in this process's memory as long as it runs: nobody else of this user shall read it there, and no
+/// core dump have it. Workers cannot do the same, since they read each other's results.
+fn keep_memory_private() {
+    let limit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let core = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
+    let dump = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    if let Some(error) = core.err().or(dump.err()) {
+        print_note(&format!("note: a core dump of the scheduler would have the authority's key in it: {error}"));
     }
 }
 

@@ -1,15 +1,17 @@
 //! Where all conversations meet the machine: events in turns, answers into outboxes, timeouts on time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use rask_comm::connection::Connection;
 use rask_comm::message::{ClientHello, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
 use rask_comm::time::Time;
+use rask_comm::{Origin, TokenId};
 use rask_graphs::{ClientId, WorkerId};
 use tokio::sync::mpsc;
 
+use super::admission::REVOKED;
 use crate::machine::{Actions, Config, Event, Machine};
 
 /// Frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
@@ -25,6 +27,8 @@ pub(super) enum News {
     ClientJoined { client: ClientId, hello: ClientHello, outbox: Outbox<ToClient>, connection: Connection },
     ClientGone { client: ClientId },
     Events(Vec<Event>),
+    /// Nodes that joined by one of these tokens have to go.
+    Revoked(BTreeSet<TokenId>),
 }
 
 struct Peer<Out> {
@@ -43,7 +47,7 @@ pub(super) struct Hub {
     /// The operators of the first worker that is there; others are expected to have the same.
     fingerprint: Option<u64>,
     /// Workers that were told to leave: their end is no crash.
-    leaving: std::collections::BTreeSet<WorkerId>,
+    leaving: BTreeSet<WorkerId>,
 }
 
 impl Hub {
@@ -56,7 +60,7 @@ impl Hub {
             begun: Instant::now(),
             out: Actions::default(),
             fingerprint: None,
-            leaving: std::collections::BTreeSet::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -118,6 +122,17 @@ impl Hub {
             News::ClientGone { client } => {
                 self.clients.remove(&client);
                 self.machine.handle(now, Event::ClientLost { client }, &mut self.out);
+            }
+            News::Revoked(tokens) => {
+                let workers = self.workers.values().map(|peer| &peer.connection);
+                for connection in workers.chain(self.clients.values().map(|peer| &peer.connection)) {
+                    if let Origin::Token(token) = connection.peer().origin
+                        && tokens.contains(&token)
+                    {
+                        tracing::warn!(peer = %connection.peer(), %token, "closed a connection: {REVOKED}");
+                        connection.close_misbehaved(REVOKED);
+                    }
+                }
             }
             News::Events(events) => {
                 for event in events {

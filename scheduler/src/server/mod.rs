@@ -5,6 +5,7 @@
 //! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
 //! read, loses its connection and nothing else.
 
+mod admission;
 mod hub;
 mod peers;
 
@@ -23,6 +24,7 @@ use rask_graphs::Epoch;
 use tokio::sync::mpsc;
 
 use crate::machine::Config;
+use admission::Admission;
 use hub::{Hub, News};
 
 /// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
@@ -83,6 +85,7 @@ pub async fn run(
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
+    let admission = Arc::new(Admission::new(config.state_dir.clone(), &authority));
     let address =
         endpoint.local_addr().map_err(|source| ServerError::State { path: "the socket's address".to_owned(), source })?;
     if endpoint.socket_buffers().are_small() {
@@ -93,22 +96,39 @@ pub async fn run(
     on_ready(address);
     tokio::select! {
         () = hub.run() => {}
-        () = accept(&endpoint, &authority, &tokens, &news) => {}
+        () = accept(&endpoint, &authority, &tokens, &admission, &news) => {}
+        () = Arc::clone(&admission).watch(news.clone()) => {}
         () = shutdown => {}
     }
     endpoint.shut_down("the scheduler stops").await;
     Ok(())
 }
 
-async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
+async fn accept(
+    endpoint: &Endpoint,
+    authority: &Arc<Authority>,
+    tokens: &Arc<TokenStore>,
+    admission: &Arc<Admission>,
+    news: &mpsc::Sender<News>,
+) {
     let mut ids = peers::Ids::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone()));
+                let (worker, admission, news) = (ids.worker(), Arc::clone(admission), news.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_worker(worker, connection, news).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone()));
+                let (client, admission, news) = (ids.client(), Arc::clone(admission), news.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_client(client, connection, news).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {
