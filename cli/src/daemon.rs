@@ -27,6 +27,7 @@ pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings)
     if let Some(grace) = arguments.grace.or(settings.file.grace) {
         config.machine.no_worker_grace = grace;
     }
+    config.believes_addresses = arguments.believe_addresses;
     block_on(async {
         let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
         let stopped = rask_worker::server::termination().map_err(failed)?;

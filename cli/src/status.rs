@@ -63,11 +63,15 @@ fn to_text(report: &StatusReport) -> String {
         let wishes: Vec<String> = resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape(name)))).collect();
         text.push_str(&format!("\nno worker fits {} waiting tasks: {}\n", unmet.n_tasks, wishes.join(", ")));
     }
+    let others = match report.n_other_graphs {
+        0 => String::new(),
+        n => format!("\n{} of others", plural(n, "graph")),
+    };
     if report.graphs.is_empty() {
-        text.push_str("\nno graphs");
+        text.push_str(if others.is_empty() { "\nno graphs" } else { &others });
         return text;
     }
-    let mut graphs = table(&["graph", "name", "tasks", "finished", "failed", "time", "state"]);
+    let mut graphs = table(&["graph", "name", "owner", "tasks", "finished", "failed", "time", "state"]);
     for graph in &report.graphs {
         let state = match (graph.has_ended, graph.has_failed, graph.client) {
             (true, true, _) => "failed",
@@ -78,6 +82,7 @@ fn to_text(report: &StatusReport) -> String {
         graphs.add_row([
             graph.graph.to_string(),
             escape(&graph.name),
+            graph.owner.as_deref().map_or_else(|| "-".to_owned(), escape),
             graph.counts.n_tasks.to_string(),
             graph.counts.n_finished.to_string(),
             graph.counts.n_erred.to_string(),
@@ -85,7 +90,7 @@ fn to_text(report: &StatusReport) -> String {
             state.to_owned(),
         ]);
     }
-    text.push_str(&format!("\n{graphs}"));
+    text.push_str(&format!("\n{graphs}{others}"));
     text
 }
 
@@ -237,7 +242,7 @@ fn to_json(report: &StatusReport) -> Json {
         .iter()
         .map(|graph| {
             json!({
-                "id": graph.graph.to_string(), "name": graph.name, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
+                "id": graph.graph.to_string(), "name": graph.name, "owner": graph.owner, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
                 "is_attended": graph.client.is_some(), "seconds": graph.seconds, "n_tasks": graph.counts.n_tasks,
                 "n_waiting": graph.counts.n_waiting, "n_queued": graph.counts.n_queued,
                 "n_processing": graph.counts.n_processing, "n_finished": graph.counts.n_finished, "n_erred": graph.counts.n_erred,
@@ -265,7 +270,8 @@ fn to_json(report: &StatusReport) -> Json {
         })
         .collect();
     json!({
-        "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs, "unmet": unmet,
+        "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs,
+        "n_other_graphs": report.n_other_graphs, "unmet": unmet,
         "hot_links": hot_links,
     })
 }
@@ -280,6 +286,7 @@ mod tests {
         let graph = GraphReport {
             graph: GraphId(3),
             name: "\x1b]0;mine\x07".to_owned(),
+            owner: Some("al\u{1b}ice".to_owned()),
             client: None,
             has_ended: false,
             has_failed: false,
@@ -288,7 +295,7 @@ mod tests {
         };
         let report = StatusReport { graphs: vec![graph], ..StatusReport::default() };
         let text = to_text(&report);
-        assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
+        assert!(!text.contains('\x1b') && text.contains("al\\u{1b}ice") && text.contains("\\u{1b}]0;mine"), "{text}");
         assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
     }

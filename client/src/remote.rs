@@ -11,7 +11,7 @@ use std::time::Duration;
 use rask_comm::endpoint::Endpoint;
 use rask_comm::identity::Role;
 use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
-use rask_comm::{ExpectedPeer, Outbox, PartRequest, Peers, Plane, StateDir};
+use rask_comm::{ExpectedPeer, Grants, Outbox, PartRequest, Peers, Plane, StateDir, Token};
 use rask_graphs::{Registry, Value};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +27,7 @@ pub struct ConnectOptions {
     pub scheduler: String,
     /// The state directory; being able to read the authority in it is the proof on the scheduler's own host.
     pub state_dir: StateDir,
-    /// A join token, on other hosts.
+    /// A join token, on other hosts. What this client may do, and whose its graphs are, goes by it.
     pub token: Option<String>,
     /// Operators; results are decoded with their kinds.
     pub registry: Arc<Registry>,
@@ -67,6 +67,7 @@ enum NetworkJob {
 struct FetchJob {
     address: SocketAddr,
     name: String,
+    grants: Grants,
     items: Vec<PartRequest>,
     reply: mpsc::UnboundedSender<(usize, Result<Value, String>)>,
 }
@@ -93,10 +94,10 @@ struct RemoteSource {
 }
 
 impl PartSource for RemoteSource {
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching {
+    fn fetch(&self, holder: &Holder, grants: Grants, items: Vec<PartRequest>) -> Fetching {
         // No more waits in it than was asked for, which whoever asks bounds.
         let (reply, answers) = mpsc::unbounded_channel();
-        let job = FetchJob { address: holder.address, name: holder.name.clone(), items, reply };
+        let job = FetchJob { address: holder.address, name: holder.name.clone(), grants, items, reply };
         // Where the network has ended, so do the answers.
         let _ = self.jobs.send(NetworkJob::Fetch(job));
         answers
@@ -176,8 +177,19 @@ async fn open(options: &ConnectOptions) -> Result<(Endpoint, rask_comm::Connecti
     let resolve = |reason: String| ConnectError::Address { scheduler: options.scheduler.clone(), reason };
     let mut addresses = options.scheduler.to_socket_addrs().map_err(|error| resolve(error.to_string()))?;
     let address = addresses.next().ok_or_else(|| resolve("it has no address".to_owned()))?;
-    let name = format!("client-{}", std::process::id());
-    let identity = rask_comm::obtain_identity(Role::Client, &name, address, &options.state_dir, options.token.as_deref())
+    let token = options.token.as_deref().map(str::parse::<Token>).transpose();
+    let token = token.map_err(|error| ConnectError::Identity(error.to_string()))?;
+    let role = match token.map(|token| token.role) {
+        None => Role::Client,
+        Some(role @ (Role::Client | Role::Viewer | Role::Admin)) => role,
+        Some(role @ (Role::Worker | Role::Scheduler)) => {
+            let reason = format!("the token is for {}, and a client's, viewer's or admin's is needed", role.with_article());
+            return Err(ConnectError::Identity(reason));
+        }
+    };
+    // Whose it is goes by the token; a process of the cluster's own user is told from others of that user.
+    let name = rask_comm::process_name();
+    let identity = rask_comm::obtain_identity(role, &name, address, &options.state_dir, options.token.as_deref())
         .await
         .map_err(|error| ConnectError::Identity(error.to_string()))?;
     let endpoint = Endpoint::for_connecting_to(address, &identity).map_err(|error| ConnectError::System(error.to_string()))?;
@@ -247,7 +259,7 @@ async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
         Err(_elapsed) => "no answer".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Ok(Ok(connection)) => {
-            let fetching = rask_comm::fetch(&connection, &job.items, &registry, |idx, result| {
+            let fetching = rask_comm::fetch(&connection, &job.grants, &job.items, &registry, |idx, result| {
                 reply(idx, result.map(|fetched| fetched.value).map_err(|error| error.to_string()));
             });
             tokio::select! {

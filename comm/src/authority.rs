@@ -179,7 +179,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec![TLS_NAME.to_owned()]).map_err(signing)?;
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationalUnitName, role.as_str());
-        subject.push(DnType::OrganizationName, origin.to_text());
+        subject.push(DnType::OrganizationName, origin.to_string());
         subject.push(DnType::CommonName, name);
         params.distinguished_name = subject;
         set_validity(&mut params, NODE_LIFETIME);

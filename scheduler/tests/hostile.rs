@@ -44,9 +44,13 @@ impl Stage {
             host: String::new(),
             registry_fingerprint: 0,
         };
-        stage.event(Event::WorkerJoined { worker: WORKER, hello });
+        stage.event(Event::WorkerJoined { worker: WORKER, hello, key: rask_comm::KeyId::default() });
         let hello = ClientHello { version: PROTOCOL_VERSION, name: "stranger".to_owned(), weight: 1.0 };
-        stage.event(Event::ClientJoined { client: CLIENT, hello });
+        stage.event(Event::ClientJoined {
+            client: CLIENT,
+            hello,
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+        });
         stage
     }
 

@@ -55,6 +55,10 @@ pub(crate) struct SchedulerArguments {
     /// How long graphs wait when all workers are gone before they fail, such as 30s
     #[arg(long, env = "RASK_GRACE", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Option<Duration>,
+    /// Believe workers that came with tokens where their data planes are, as behind address translation; otherwise only on
+    /// the address that they come from
+    #[arg(long, env = "RASK_BELIEVE_ADDRESSES")]
+    pub(crate) believe_addresses: bool,
 }
 
 /// `rask worker`
@@ -69,7 +73,7 @@ pub(crate) struct WorkerArguments {
     #[command(flatten)]
     pub(crate) connect: ConnectArguments,
     /// Tasks to run at once [default: the processors of this machine]
-    #[arg(long, env = "RASK_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, env = "RASK_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
     /// Memory for results, such as 2GiB [default: three quarters of the machine's memory]
     #[arg(long, env = "RASK_MEMORY", value_name = "SIZE", value_parser = parse_nbytes)]
@@ -164,10 +168,10 @@ pub(crate) struct CreateTokenArguments {
 pub(crate) enum TokenRole {
     /// Run tasks and hold results
     Worker,
-    /// Submit graphs and fetch results
+    /// Submit graphs, and see, fetch and cancel its own
     Client,
-    /// Look, but not touch
+    /// See the status of everything, and change nothing
     Viewer,
-    /// Everything a client may, for all graphs
+    /// What a client may, and see and cancel everybody's graphs
     Admin,
 }

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 /// What [`PartSource::read_back`] returns.
 pub use futures::future::BoxFuture;
-use rask_graphs::{Attempt, Encoded, Part, TaskId, Value};
+use rask_graphs::{Attempt, Encoded, GraphId, Part, TaskId, Value};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,6 +26,7 @@ pub(crate) use self::fetch::{NO_PROGRESS_LIMIT, lost, no_progress, receive_item,
 pub use self::serve::serve_data;
 pub(crate) use self::serve::{Finding, ServeError, Sought};
 pub(crate) use self::streams::{ReadFrameError, ReplyStream, StreamReader};
+use crate::grant::{Grant, Grants};
 use crate::handover::Handover;
 use crate::upload::{self, Admitted, Offer};
 use crate::watch::{PUSH_LIMIT, WatchHello, Watcher};
@@ -51,8 +52,13 @@ pub struct PartRequest {
 /// What a stream is for; the only message of its first frame.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request<'a> {
-    /// Send these.
-    Parts(Cow<'a, [PartRequest]>),
+    /// Send these, of graphs that these grants open.
+    Parts {
+        /// For each of their graphs.
+        grants: Cow<'a, Grants>,
+        /// What is wanted.
+        items: Cow<'a, [PartRequest]>,
+    },
     /// Begin to watch.
     Watch(WatchHello),
     /// Agree on handing results over without the network, if both are on this host; see [`crate::handover`].
@@ -78,6 +84,10 @@ impl PartRequest {
 
 /// What a worker serves from.
 pub trait PartSource: Send + Sync + 'static {
+    /// Whether `grant` is the scheduler's word that whoever shows it may have results of `graph`. What is asked for without it is
+    /// answered as what is not there, and not looked for.
+    fn opens(&self, graph: GraphId, grant: &Grant) -> bool;
+
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
     fn get(&self, item: &PartRequest) -> Option<Value>;
 

@@ -13,6 +13,7 @@ use super::{
 use crate::codec::{self, CodecError};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::grant::Opened;
 use crate::handover::Answer;
 use crate::identity::Role;
 use crate::upload;
@@ -31,7 +32,10 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
             let mut reader = StreamReader::new(receive);
             let request = tokio::time::timeout(NO_PROGRESS_LIMIT, read_request(&mut reader)).await;
             let served = match request.unwrap_or(Ok(None)) {
-                Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream::new(send), &items, &*source).await,
+                Ok(Some(Request::Parts { grants, items })) => {
+                    let opened = grants.opened(|graph, grant| source.opens(graph, grant));
+                    serve_parts(ReplyStream::new(send), &items, &opened, &*source).await
+                }
                 Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
                     Ok(())
@@ -76,7 +80,11 @@ async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'stati
         Err(ReadFrameError::Stream(error)) => return Err(ServeError::Stream(error)),
     };
     let mut requests = codec::decode_frame::<Request>(&frame).map_err(ServeError::Garbage)?;
-    let is_sound = |request: &Request<'_>| !matches!(request, Request::Parts(items) if items.len() > REQUEST_LIMIT);
+    let is_sound = |request: &Request<'_>| match request {
+        // No more proofs to look at than there are items.
+        Request::Parts { grants, items } => items.len() <= REQUEST_LIMIT && grants.len() <= items.len(),
+        Request::Watch(_) | Request::Handover { .. } | Request::Upload(_) => true,
+    };
     let request = requests.pop().filter(|request| requests.is_empty() && is_sound(request));
     request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request of some items expected".to_owned())))
 }
@@ -94,8 +102,17 @@ async fn agree(
     Ok(reply.finish().await?)
 }
 
-async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
+async fn serve_parts(
+    mut reply: ReplyStream,
+    items: &[PartRequest],
+    opened: &Opened,
+    source: &dyn PartSource,
+) -> Result<(), ServeError> {
     for item in items {
+        if !opened.has(item) {
+            reply.add_frame(&ItemHeader::NotThere).await?;
+            continue;
+        }
         let mut finding = Finding::new(source, item);
         let Found { value, room } = loop {
             match finding.wait().await {

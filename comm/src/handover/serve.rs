@@ -21,7 +21,8 @@ use super::reading::places;
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MAX_LENT, MEMORY_FROM_NBYTES, Place, READ_FROM_NBYTES, Wish};
 use crate::codec;
-use crate::data::{Finding, Found, PartRequest, PartSource, Room, Sought};
+use crate::data::{Finding, Found, PartRequest, PartSource, REQUEST_LIMIT, Room, Sought};
+use crate::grant::Opened;
 
 /// Requests of one peer that wait; a worker has two.
 const MAX_REQUESTS: usize = 64;
@@ -98,13 +99,17 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
         return Err(socket::garbage("whether it reads has to be said first"));
     };
     let giving = Giving { kept, turns: Arc::new(Semaphore::new(MAX_BIG_ANSWERS)), lent: reads.then_some(&lent) };
-    let (requests_in, mut requests) = mpsc::channel::<Vec<PartRequest>>(MAX_REQUESTS);
+    let (requests_in, mut requests) = mpsc::channel::<(Opened, Vec<PartRequest>)>(MAX_REQUESTS);
     let (answers_in, mut answers) = mpsc::channel(MAX_ANSWERS);
     // Not held up by answers: some of them wait for the word that others have been taken.
     let listen = async {
         while let Some(wish) = read_wish(&mut reader).await? {
             match wish {
-                Wish::Parts(items) => requests_in.try_send(items.into_owned()).map_err(socket::garbage)?,
+                Wish::Parts { grants, items } if items.len() <= REQUEST_LIMIT && grants.len() <= items.len() => {
+                    let opened = grants.opened(|graph, grant| source.opens(graph, grant));
+                    requests_in.try_send((opened, items.into_owned())).map_err(socket::garbage)?;
+                }
+                Wish::Parts { .. } => return Err(socket::garbage("a request of too many items, or grants")),
                 Wish::Taken => drop(lent.lock().pop_front().ok_or_else(|| socket::garbage("it takes what it was not given"))?),
                 Wish::Reads(_) => return Err(socket::garbage("whether it reads was said before")),
             }
@@ -112,8 +117,15 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
         Ok(())
     };
     let prepare = async move {
-        while let Some(items) = requests.recv().await {
+        while let Some((opened, items)) = requests.recv().await {
             for item in items {
+                if !opened.has(&item) {
+                    let answer = Answer::Short { frame: frame(&Handed::NotThere)?, buffers: Vec::new() };
+                    if answers_in.send(answer).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 let mut finding = Finding::new(source, &item);
                 let found = loop {
                     match finding.wait().await {

@@ -25,6 +25,10 @@ const NBYTES: usize = 64 << 20;
 struct Pattern(Bytes);
 
 impl PartSource for Pattern {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         Some(Value::new(Opaque(self.0.clone())))
     }
@@ -87,7 +91,7 @@ async fn fetch_and_compare(connection: &Connection, content: &Bytes) -> f64 {
     let item = PartRequest { task: TaskId::new(GraphId(0), TaskIdx(0)), attempt: Attempt(1), part: Part::WHOLE };
     let begun = Instant::now();
     let mut came = None;
-    fetch(connection, &[item], &Registry::new(), |_, outcome| came = Some(outcome)).await;
+    fetch(connection, &super::grant_key().grants_of(&[item]), &[item], &Registry::new(), |_, outcome| came = Some(outcome)).await;
     let fetched = came.expect("every item is reported").unwrap();
     assert!(fetched.value.downcast::<Opaque>().unwrap().0 == content, "what came is not what was sent");
     NBYTES as f64 / 1e9 / begun.elapsed().as_secs_f64()

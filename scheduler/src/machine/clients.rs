@@ -6,25 +6,29 @@ use std::sync::Arc;
 use rask_comm::message::{
     FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, SubmitOptions, TaskFailure, ToClient, ToWorker,
 };
+use rask_comm::{Owner, PeerIdentity};
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
-use super::event::Actions;
+use super::event::{Actions, Note};
 use super::graph_run::{
     FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED,
 };
 use super::holders::Loss;
 use super::uploads::Scatter;
-use super::{contract, dispatch, holders, lineage, placement, report, transitions, uploads};
+use super::{contract, dispatch, holders, lineage, placement, report, rights, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
+    /// Who each of them is.
+    who: BTreeMap<ClientId, PeerIdentity>,
 }
 
-pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out: &mut Actions) {
+pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, peer: PeerIdentity, out: &mut Actions) {
+    core.clients.who.insert(client, peer);
     core.flows.join(client, weight);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
@@ -32,6 +36,7 @@ pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out:
 
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
+    core.clients.who.remove(&client);
     out.to_clients.remove(&client);
     for graph in graphs {
         let Some(run) = core.graphs.get_mut(&graph) else { continue };
@@ -48,12 +53,15 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
 }
 
 pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient, out: &mut Actions) {
-    if !core.clients.graphs_of.contains_key(&client) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if !rights::may_say(who.role, &message) {
+        show_out(core, client, out);
         return;
     }
     match message {
         FromClient::Submit { request, graph, options } => match accept(core, client, *graph, options) {
             Ok(graph) => {
+                note_submitted(core, client, graph, out);
                 out.tell_client(client, ToClient::Accepted { request, graph });
                 start(core, graph, out);
             }
@@ -62,6 +70,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Scatter { request, nbytes, ticket, spread, options } => {
             match accept_scatter(core, client, Scatter::new(nbytes, ticket, spread), options) {
                 Ok(graph) => {
+                    note_submitted(core, client, graph, out);
                     out.tell_client(client, ToClient::Accepted { request, graph });
                     start_scatter(core, graph, out);
                 }
@@ -72,9 +81,9 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             uploads::not_uploaded(core, client, (task, attempt), is_final, &reason, out);
         }
         FromClient::Cancel { request, graph } => {
-            let was_known = core.graphs.contains_key(&graph);
+            let was_known = core.graphs.get(&graph).is_some_and(|run| rights::may_end(who, run));
             if was_known {
-                cancel(core, graph, out);
+                cancel(core, client, graph, out);
             }
             out.tell_client(client, ToClient::Cancelled { request, was_known });
         }
@@ -96,10 +105,24 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             }
         }
         FromClient::Status { request } => {
-            let report = Box::new(report::status(core));
+            let report = Box::new(report::status(core, |run| rights::may_see(who, run)));
             out.tell_client(client, ToClient::Status { request, report });
         }
         FromClient::Attach { request, graph } => attach(core, client, request, graph, out),
+    }
+}
+
+/// A client said what its role may not. Nothing that it says after that is heard.
+fn show_out(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let Some(by) = core.clients.who.get(&client).cloned() else { return };
+    client_lost(core, client, out);
+    out.close_clients.push((client, rights::overstepped(by.role)));
+    out.notes.push(Note::Overstepped { by });
+}
+
+fn note_submitted(core: &Core, client: ClientId, graph: GraphId, out: &mut Actions) {
+    if let Some(by) = core.clients.who.get(&client).cloned() {
+        out.notes.push(Note::Submitted { graph, name: core.run(graph).options.name.clone(), by });
     }
 }
 
@@ -125,6 +148,8 @@ fn enter(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions
     core.next_graph += 1;
     let flow = core.flows.begin_graph(client);
     let mut run = GraphRun::new(id, client, flow, graph, options, core.now);
+    run.owner = core.clients.who.get(&client).map_or(Owner::Local, PeerIdentity::owner);
+    run.grant = core.config.secret.grant_of(id);
     run.operator_of = run.graph.bodies.iter().map(|body| core.learning.operator(&body.name())).collect();
     for at in 0..run.graph.outputs.len() {
         let output = run.graph.outputs[at];
@@ -272,14 +297,21 @@ fn link_externals(core: &mut Core, graph: GraphId) {
     }
 }
 
-/// Stop a graph for a person: its client hears that its outputs were cancelled.
-fn cancel(core: &mut Core, graph: GraphId, out: &mut Actions) {
+/// Stop a graph for a person: its client hears that its outputs were cancelled, and by whom unless it was itself.
+fn cancel(core: &mut Core, by: ClientId, graph: GraphId, out: &mut Actions) {
+    let Some(who) = core.clients.who.get(&by) else { return };
     let run = core.run(graph);
+    let message = match run.client == Some(by) {
+        true => "the graph was cancelled".to_owned(),
+        false => format!("the graph was cancelled by {who}"),
+    };
+    let (name, owner, by) = (run.options.name.clone(), run.owner.clone(), who.clone());
+    out.notes.push(Note::Cancelled { graph, name, owner, by });
     // Those who were promised an output, and those who asked where one is while it is being made again.
     let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
     let pending: Vec<TaskId> = run.graph.outputs.iter().filter(is_awaited).map(|idx| run.task_id(*idx)).collect();
     for task in pending {
-        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, "the graph was cancelled".to_owned());
+        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, message.clone());
         tell_failed(core, task, &failure, out);
     }
     unwant_all(core, graph, out);
@@ -293,11 +325,19 @@ fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
 }
 
 fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
-    let Some(run) = core.graphs.get_mut(&graph).filter(|run| run.client.is_none() || run.client == Some(client)) else {
-        let reason = format!("no detached graph {graph}");
+    let Some(who) = core.clients.who.get(&client) else { return };
+    // Somebody else's is as one that does not exist.
+    let reason = match core.graphs.get(&graph).filter(|run| rights::owns(who, run)) {
+        None => Some(format!("no detached graph {graph}")),
+        Some(run) if run.client.is_some_and(|other| other != client) => Some(format!("another connection follows graph {graph}")),
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
         out.tell_client(client, ToClient::Rejected { request, reason });
         return;
-    };
+    }
+    out.notes.push(Note::Attached { graph, by: who.clone() });
+    let Some(run) = core.graphs.get_mut(&graph) else { return };
     run.client = Some(client);
     run.has_news = true;
     let outputs = run.graph.outputs.clone();
@@ -379,8 +419,8 @@ fn tell_located(core: &Core, client: ClientId, task: TaskId, out: &mut Actions) 
         Some(Holder { worker: *worker, address: hello.data_address, name: hello.name.clone() })
     });
     let holders = holders.take(8).collect();
-    let (attempt, nbytes, n_parts) = (entry.attempt, entry.nbytes, entry.n_parts);
-    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders });
+    let (attempt, nbytes, n_parts, grant) = (entry.attempt, entry.nbytes, entry.n_parts, core.run(task.graph).grant);
+    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders, grant });
 }
 
 /// A result is in memory: tell whoever waits for it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rask_comm::SecretKey;
 use rask_graphs::Epoch;
 
 /// Settings of the scheduler machine.
@@ -9,6 +10,8 @@ use rask_graphs::Epoch;
 pub struct Config {
     /// The n-th start of this scheduler.
     pub epoch: Epoch,
+    /// What grants and passes are made from. All zeros is good for clusters without a network.
+    pub secret: SecretKey,
     /// Runs given to a worker at once, as a multiple of its slots, while tasks are long; rounded up.
     pub saturation: f64,
     /// Short tasks are given ahead until a slot has this much work queued.
@@ -37,6 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             epoch: Epoch(1),
+            secret: SecretKey::default(),
             saturation: 1.1,
             prefill: Duration::from_millis(5),
             max_prefill: 1024,

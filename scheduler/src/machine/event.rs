@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
-use rask_graphs::{ClientId, WorkerId};
+use rask_comm::{KeyId, Owner, PeerIdentity};
+use rask_graphs::{ClientId, GraphId, WorkerId};
 
 /// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub enum Event {
         worker: WorkerId,
         /// What it offers.
         hello: WorkerHello,
+        /// The key of its certificate, by which other workers will know it.
+        key: KeyId,
     },
     /// A worker's connection ended. There is exactly one such event a joined worker.
     WorkerLost {
@@ -37,6 +40,8 @@ pub enum Event {
         client: ClientId,
         /// What it says of itself.
         hello: ClientHello,
+        /// Who it is, as its certificate says.
+        peer: PeerIdentity,
     },
     /// A client's connection ended.
     ClientLost {
@@ -61,8 +66,47 @@ pub struct Actions {
     pub to_clients: BTreeMap<ClientId, Vec<ToClient>>,
     /// Workers whose connection is to be closed after their messages; [`Event::WorkerLost`] follows.
     pub close_workers: Vec<WorkerId>,
-    /// Clients whose connection is to be closed after their messages; [`Event::ClientLost`] follows.
-    pub close_clients: Vec<ClientId>,
+    /// Clients whose connection is to be closed after their messages, and why; [`Event::ClientLost`] follows.
+    pub close_clients: Vec<(ClientId, String)>,
+    /// What happened at somebody's word.
+    pub notes: Vec<Note>,
+}
+
+/// Something that a client did, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// A graph was accepted.
+    Submitted {
+        /// Which.
+        graph: GraphId,
+        /// Its name.
+        name: String,
+        /// By whom.
+        by: PeerIdentity,
+    },
+    /// A graph is followed again.
+    Attached {
+        /// Which.
+        graph: GraphId,
+        /// By whom.
+        by: PeerIdentity,
+    },
+    /// A graph was stopped.
+    Cancelled {
+        /// Which.
+        graph: GraphId,
+        /// Its name.
+        name: String,
+        /// Whose it was.
+        owner: Owner,
+        /// By whom.
+        by: PeerIdentity,
+    },
+    /// A client asked for what its role may not do, and is shown out.
+    Overstepped {
+        /// Who.
+        by: PeerIdentity,
+    },
 }
 
 impl Actions {
@@ -79,6 +123,10 @@ impl Actions {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.to_workers.is_empty() && self.to_clients.is_empty() && self.close_workers.is_empty() && self.close_clients.is_empty()
+        self.to_workers.is_empty()
+            && self.to_clients.is_empty()
+            && self.close_workers.is_empty()
+            && self.close_clients.is_empty()
+            && self.notes.is_empty()
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rask_comm::message::{SubmitOptions, TaskCounts, TaskFailure};
+use rask_comm::{Grant, Owner};
 use rask_graphs::{Attempt, ClientId, Graph, GraphId, Source, TaskId, TaskIdx, WorkerId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -177,7 +178,11 @@ pub(super) enum Node {
 /// A submitted graph and everything known about its tasks.
 pub(super) struct GraphRun {
     pub(super) id: GraphId,
+    /// The client that follows it.
     pub(super) client: Option<ClientId>,
+    pub(super) owner: Owner,
+    /// Opens its results at workers.
+    pub(super) grant: Grant,
     /// Whose share of the workers it has: that of the client that submitted it, for good.
     pub(super) flow: FlowId,
     pub(super) options: SubmitOptions,
@@ -237,6 +242,8 @@ impl GraphRun {
         Self {
             id,
             client: Some(client),
+            owner: Owner::Local,
+            grant: Grant::default(),
             flow,
             options,
             accepted_at: now,

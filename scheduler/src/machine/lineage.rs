@@ -4,6 +4,7 @@
 //! needed is made again from its inputs, recursively. Only what was executing is blamed: workers name runs that take long;
 //! of the others, the first in line for a slot are suspected, and those behind them doubted.
 
+use rask_comm::KeyId;
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
 use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
 
@@ -18,11 +19,11 @@ use super::{
     contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions, uploads,
 };
 
-pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
-    core.workers.insert(worker, hello);
+pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, key: KeyId, out: &mut Actions) {
+    core.workers.insert(worker, hello, key);
     quarantine::workers_changed(core);
     core.no_workers_since = None;
-    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
+    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch, keys: core.config.secret.for_worker(worker) });
     // Whatever waits for room finds it there; the others have no more room than before.
     core.to_fill.push(worker);
     uploads::look_again(core);

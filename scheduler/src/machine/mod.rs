@@ -5,7 +5,7 @@
 //! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
-//! workers, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
+//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -30,6 +30,7 @@ mod queue;
 mod replicas;
 mod report;
 mod retirement;
+mod rights;
 mod siblings;
 mod speculation;
 mod stealing;
@@ -46,7 +47,7 @@ use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 pub use self::config::{Config, Fault};
 use self::core::Core;
 pub use self::core::Counters;
-pub use self::event::{Actions, Event};
+pub use self::event::{Actions, Event, Note};
 pub use self::graph_run::TaskState;
 pub use self::story::Transition;
 
@@ -78,10 +79,10 @@ impl Machine {
         let core = &mut self.core;
         core.now = core.now.max(now);
         match event {
-            Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
+            Event::WorkerJoined { worker, hello, key } => lineage::worker_joined(core, worker, hello, key, out),
             Event::WorkerLost { worker, was_graceful, reason } => lineage::worker_lost(core, worker, was_graceful, &reason, out),
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
-            Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello.weight, out),
+            Event::ClientJoined { client, hello, peer } => clients::client_joined(core, client, hello.weight, peer, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
@@ -138,7 +139,7 @@ impl Machine {
     /// How the cluster is.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        report::status(&self.core)
+        report::status(&self.core, |_| true)
     }
 
     /// Where a task stands; `None` when its graph is not known (any more).

@@ -12,7 +12,7 @@ use rask_graphs::{ClientId, WorkerId};
 use tokio::sync::mpsc;
 
 use super::admission::REVOKED;
-use crate::machine::{Actions, Config, Event, Machine};
+use crate::machine::{Actions, Config, Event, Machine, Note};
 
 /// Frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
 const TURN_LIMIT: usize = 64;
@@ -44,8 +44,8 @@ pub(super) struct Hub {
     clients: BTreeMap<ClientId, Peer<ToClient>>,
     begun: Instant,
     out: Actions,
-    /// The operators of the first worker that is there; others are expected to have the same.
-    fingerprint: Option<u64>,
+    /// The operators of the workers that are there: all the same.
+    fingerprint: u64,
     /// Workers that were told to leave: their end is no crash.
     leaving: BTreeSet<WorkerId>,
 }
@@ -59,7 +59,7 @@ impl Hub {
             clients: BTreeMap::new(),
             begun: Instant::now(),
             out: Actions::default(),
-            fingerprint: None,
+            fingerprint: 0,
             leaving: BTreeSet::new(),
         }
     }
@@ -102,22 +102,26 @@ impl Hub {
         let now = self.now();
         match news {
             News::WorkerJoined { worker, hello, outbox, connection } => {
-                if self.workers.is_empty() {
-                    self.fingerprint = Some(hello.registry_fingerprint);
-                } else if self.fingerprint != Some(hello.registry_fingerprint) {
-                    tracing::warn!(%worker, name = hello.name, "a worker has other operators, or versions of them, than the others");
-                }
+                let Ok(()) = self.admit(&hello, &connection) else { return };
+                tracing::info!(
+                    %worker, peer = %connection.peer(), from = %connection.peer().origin, slots = hello.n_slots, address = %hello.data_address, "worker joined"
+                );
+                let key = connection.peer().key;
                 self.workers.insert(worker, Peer { outbox, connection });
-                self.machine.handle(now, Event::WorkerJoined { worker, hello }, &mut self.out);
+                self.machine.handle(now, Event::WorkerJoined { worker, hello, key }, &mut self.out);
             }
             News::WorkerGone { worker, reason } => {
-                self.workers.remove(&worker);
+                // One that was not let in, or whose end is known, has nothing to lose.
+                if self.workers.remove(&worker).is_none() {
+                    return;
+                }
                 let was_graceful = self.leaving.remove(&worker);
                 self.machine.handle(now, Event::WorkerLost { worker, was_graceful, reason }, &mut self.out);
             }
             News::ClientJoined { client, hello, outbox, connection } => {
+                let peer = connection.peer().clone();
                 self.clients.insert(client, Peer { outbox, connection });
-                self.machine.handle(now, Event::ClientJoined { client, hello }, &mut self.out);
+                self.machine.handle(now, Event::ClientJoined { client, hello, peer }, &mut self.out);
             }
             News::ClientGone { client } => {
                 self.clients.remove(&client);
@@ -145,6 +149,33 @@ impl Hub {
         }
     }
 
+    /// Whether a worker may come in: with a name that nobody has, and the operators that all others have. One that is not let in is
+    /// told why.
+    fn admit(&mut self, hello: &WorkerHello, connection: &Connection) -> Result<(), ()> {
+        let me = connection.peer();
+        let namesake = self.workers.iter().find(|(_, peer)| peer.connection.peer().name == me.name);
+        if let Some((&worker, peer)) = namesake {
+            // The same process comes again before it is known that its last connection has broken, or somebody has its name.
+            if peer.connection.peer().key != me.key && !peer.connection.is_closed() {
+                tracing::warn!(peer = %me, address = %connection.remote_address(), "refused a second worker of that name");
+                connection.close_busy(&format!("a worker named \"{}\" is there already", me.name.escape_debug()));
+                return Err(());
+            }
+            peer.connection.close("the worker has come again");
+            self.take_in(News::WorkerGone { worker, reason: "it has come again on another connection".to_owned() });
+        }
+        if self.workers.is_empty() {
+            self.fingerprint = hello.registry_fingerprint;
+        } else if self.fingerprint != hello.registry_fingerprint {
+            tracing::warn!(peer = %me, "refused a worker with other operators");
+            connection.close(
+                "its operators, or their versions, are not those of the workers that are there; a task must mean the same everywhere",
+            );
+            return Err(());
+        }
+        Ok(())
+    }
+
     /// The turn's answers go into the outboxes. One that does not take them closes its connection, which ends in `Gone`.
     fn send(&mut self) {
         let out = &mut self.out;
@@ -170,10 +201,25 @@ impl Hub {
                 peer.connection.close_misbehaved("the scheduler ended the conversation");
             }
         }
-        for client in out.close_clients.drain(..) {
+        for (client, reason) in out.close_clients.drain(..) {
             if let Some(peer) = self.clients.get(&client) {
-                peer.connection.close_misbehaved("the scheduler ended the conversation");
+                peer.connection.close_misbehaved(&reason);
             }
         }
+        out.notes.drain(..).for_each(log);
+    }
+}
+
+/// Who did what, for whoever reads the log.
+fn log(note: Note) {
+    match note {
+        Note::Submitted { graph, name, by } => {
+            tracing::info!(%graph, name = %name.escape_debug(), %by, "graph accepted");
+        }
+        Note::Attached { graph, by } => tracing::info!(%graph, %by, "graph followed again"),
+        Note::Cancelled { graph, name, owner, by } => {
+            tracing::info!(%graph, name = %name.escape_debug(), %owner, %by, "graph cancelled");
+        }
+        Note::Overstepped { by } => tracing::warn!(%by, "closed a client that asked for what it may not do"),
     }
 }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rask_comm::SecretKey;
 use rask_comm::authority::{Authority, AuthorityError, StateDir};
 use rask_comm::endpoint::{BindError, Endpoint, Incoming};
 use rask_comm::identity::{Identity, IdentityError, Role};
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::machine::Config;
 use admission::Admission;
 use hub::{Hub, News};
+use peers::Terms;
 
 /// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
 const INBOX_LIMIT: usize = 1024;
@@ -37,15 +39,20 @@ pub struct SchedulerConfig {
     pub listen: SocketAddr,
     /// Holds the cluster's authority, its join tokens and the epoch.
     pub state_dir: StateDir,
-    /// Settings of the machine; its epoch is replaced by the state directory's next one.
+    /// Settings of the machine; its epoch is replaced by the state directory's next one, its secret by a random one.
     pub machine: Config,
+    /// Whether workers that joined by a token may have their data planes on other hosts than they come from themselves, as where
+    /// addresses are translated on the way. Others would be told to go wherever such a worker says.
+    pub believes_addresses: bool,
+    /// A worker tells its state every second. One that does not for so long is dropped, though its network may be alive.
+    pub silence_limit: Duration,
 }
 
 impl SchedulerConfig {
     /// A scheduler at `listen` with the usual settings.
     #[must_use]
     pub fn new(listen: SocketAddr, state_dir: StateDir) -> Self {
-        Self { listen, state_dir, machine: Config::default() }
+        Self { listen, state_dir, machine: Config::default(), believes_addresses: false, silence_limit: Duration::from_secs(30) }
     }
 }
 
@@ -82,6 +89,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
     config.machine.epoch = Epoch(config.state_dir.next_epoch()?);
+    let random = |source| ServerError::State { path: "random numbers".to_owned(), source };
+    config.machine.secret = SecretKey::random().map_err(random)?;
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
@@ -92,11 +101,12 @@ pub async fn run(
         tracing::info!("{}", endpoint.socket_buffers().report());
     }
     let (news, inbox) = mpsc::channel(INBOX_LIMIT);
+    let terms = Terms { believes_addresses: config.believes_addresses, silence_limit: config.silence_limit };
     let hub = Hub::new(config.machine, inbox);
     on_ready(address);
     tokio::select! {
         () = hub.run() => {}
-        () = accept(&endpoint, &authority, &tokens, &admission, &news) => {}
+        () = accept(&endpoint, &authority, &tokens, &admission, terms, &news) => {}
         () = Arc::clone(&admission).watch(news.clone()) => {}
         () = shutdown => {}
     }
@@ -109,6 +119,7 @@ async fn accept(
     authority: &Arc<Authority>,
     tokens: &Arc<TokenStore>,
     admission: &Arc<Admission>,
+    terms: Terms,
     news: &mpsc::Sender<News>,
 ) {
     let mut ids = peers::Ids::default();
@@ -118,7 +129,7 @@ async fn accept(
                 let (worker, admission, news) = (ids.worker(), Arc::clone(admission), news.clone());
                 tokio::spawn(async move {
                     if admission.admits(&connection).await {
-                        peers::serve_worker(worker, connection, news).await;
+                        peers::serve_worker(worker, connection, terms, news).await;
                     }
                 });
             }
@@ -136,7 +147,7 @@ async fn accept(
                 tokio::spawn(async move {
                     let from = connection.remote_address();
                     match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
-                        Ok(Ok(peer)) => tracing::info!(%from, %peer, "a node joined the cluster"),
+                        Ok(Ok(peer)) => tracing::info!(%from, %peer, by = %peer.origin, "a node joined the cluster"),
                         Ok(Err(error)) => tracing::warn!(%from, %error, "a node was not let into the cluster"),
                         Err(_elapsed) => tracing::debug!(%from, "a node did not finish joining"),
                     }

@@ -94,7 +94,11 @@ impl Cluster {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         self.workers.insert(name.to_owned(), worker);
-        self.event(Event::WorkerJoined { worker, hello: hello(worker, name, n_slots, resources) });
+        self.event(Event::WorkerJoined {
+            worker,
+            hello: hello(worker, name, n_slots, resources),
+            key: rask_comm::KeyId::default(),
+        });
         worker
     }
 
@@ -126,7 +130,11 @@ impl Cluster {
         }
         let client = ClientId(self.clients.len() as u32);
         self.clients.insert(name.to_owned(), client);
-        self.event(Event::ClientJoined { client, hello: ClientHello { version: 1, name: name.to_owned(), weight } });
+        self.event(Event::ClientJoined {
+            client,
+            hello: ClientHello { version: 1, name: name.to_owned(), weight },
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, name),
+        });
         client
     }
 

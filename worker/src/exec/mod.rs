@@ -407,8 +407,8 @@ impl WorkerCore {
             Action::Fetch { fetch, from, address, name, items } => {
                 state.errands.push(Errand::Fetch(FetchOrder { fetch, from, address, name, items }));
             }
-            Action::Watch { from, address, name, items } => {
-                state.errands.push(Errand::Watch(WatchOrder { from, begin: Some((address, name)), items }));
+            Action::Watch { from, address, name, pass, items } => {
+                state.errands.push(Errand::Watch(WatchOrder { from, begin: Some((address, name, pass)), items }));
             }
             Action::Unwatch { from, items } => {
                 state.errands.push(Errand::Watch(WatchOrder { from, begin: None, items }));

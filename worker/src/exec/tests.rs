@@ -138,8 +138,13 @@ fn bodies() -> Vec<ToWorker> {
         ("test.many", "{}"),
         ("test.huge", "{}"),
     ];
-    let mut messages = vec![ToWorker::Welcome { worker: WorkerId(0), epoch: Epoch(1) }];
-    messages.push(ToWorker::Peer { worker: WorkerId(9), address: ([127, 0, 0, 1], 9).into(), name: "w9".to_owned() });
+    let mut messages = vec![ToWorker::Welcome { worker: WorkerId(0), epoch: Epoch(1), keys: rask_comm::WorkerKeys::default() }];
+    messages.push(ToWorker::Peer {
+        worker: WorkerId(9),
+        address: ([127, 0, 0, 1], 9).into(),
+        name: "w9".to_owned(),
+        pass: rask_comm::Grant::default(),
+    });
     messages.extend(bodies.iter().zip(0u32..).map(|((operator, args), idx)| ToWorker::Body {
         id: BodyId { graph: GRAPH, idx },
         body: Body::single(operator, 1, args),

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use rask_comm::Grant;
 use rask_comm::Offer;
 use rask_comm::message::{FromWorker, RunFailure, ToWorker, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
@@ -304,6 +305,8 @@ pub enum Action {
         address: SocketAddr,
         /// Its certificate name.
         name: String,
+        /// With this it lets this worker watch.
+        pass: Grant,
         /// The results.
         items: Vec<FetchItem>,
     },

@@ -222,7 +222,7 @@ impl Machine {
             return;
         }
         match message {
-            ToWorker::Welcome { worker, epoch } => {
+            ToWorker::Welcome { worker, epoch, keys: _ } => {
                 self.me = Some(worker);
                 self.epoch = epoch;
                 self.fetching.set_me(worker);
@@ -234,7 +234,7 @@ impl Machine {
             ToWorker::Group { graph, group, members } => {
                 self.groups.insert((graph, group), members);
             }
-            ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
+            ToWorker::Peer { worker, address, name, pass } => self.fetching.add_peer(worker, address, name, pass),
             ToWorker::Run(run) => self.take_run(now, run, out),
             ToWorker::Expect { task, attempt, nbytes, ticket } => self.expect(now, (task, attempt), nbytes, ticket, out),
             ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),

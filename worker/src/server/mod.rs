@@ -130,6 +130,8 @@ pub enum WorkerError {
     System(#[from] io::Error),
 }
 
+/// How long until a scheduler is asked again that has no place for this worker now.
+const NOT_NOW_PAUSE: Duration = Duration::from_millis(500);
 /// Registrations that end at once are tried again this often before it counts as a refusal.
 const MAX_SHORT_REGISTRATIONS: u32 = 5;
 /// A registration that ends sooner than this ended at once.
@@ -211,12 +213,14 @@ async fn work(
     let config = registration.config;
     let mut shutdown = pin!(shutdown);
     let mut n_short = 0;
+    let mut waiting_since: Option<Instant> = None;
     loop {
         let connection = tokio::select! {
             connection = connect(config, endpoint) => connection?,
             () = &mut shutdown => return Ok(Exit::Left),
         };
         let begun = Instant::now();
+        let waits_since = waiting_since.take();
         let outcome = registration.serve(&connection, shutdown.as_mut()).await?;
         // The slots of the registration are told to end; it was the last to use its connection.
         let (exit, reason) = match outcome {
@@ -230,6 +234,23 @@ async fn work(
                 let error = WorkerError::Exhausted { reason };
                 connection.close(&error.to_string());
                 return Err(error);
+            }
+            // Another one of its name, most likely: the one that ran here before and is not known to be dead yet.
+            Outcome::NotNow { reason } => {
+                let since = waits_since.unwrap_or(begun);
+                connection.close(&reason);
+                if since.elapsed() >= config.patience {
+                    return Err(WorkerError::Refused { address: config.scheduler, reason });
+                }
+                if waits_since.is_none() {
+                    tracing::warn!(%reason, "not let in yet; trying again");
+                }
+                waiting_since = Some(since);
+                tokio::select! {
+                    () = tokio::time::sleep(NOT_NOW_PAUSE) => {}
+                    () = &mut shutdown => return Ok(Exit::Left),
+                }
+                continue;
             }
             Outcome::Lost { reason } => (None, reason),
         };

@@ -34,6 +34,11 @@ pub(super) enum Outcome {
         /// In its words.
         reason: String,
     },
+    /// The scheduler has no place for this worker now, and may have later.
+    NotNow {
+        /// In its words.
+        reason: String,
+    },
     /// This worker has run out of memory.
     Exhausted {
         /// How much it takes.
@@ -134,9 +139,9 @@ impl Registration<'_> {
                         if let (false, Some(ToWorker::Close { reason })) = (is_welcome, messages.first()) {
                             return Outcome::Refused { reason: reason.clone() };
                         }
-                        if let (false, Some(&ToWorker::Welcome { worker, epoch })) = (is_welcome, messages.first()) {
+                        if let (false, Some(&ToWorker::Welcome { worker, epoch, keys })) = (is_welcome, messages.first()) {
                             let (me, watching) = (Identity { epoch, worker }, Arc::clone(watching));
-                            watching.begin(me);
+                            watching.begin(me, keys);
                             self.current.set(Some(Current { me, core: core.clone(), watching }));
                         }
                         is_welcome = true;
@@ -173,6 +178,7 @@ impl Registration<'_> {
             _ if is_retiring => Outcome::Hurried,
             // A connection that the other side closes before its welcome is a refusal; later, it is a loss.
             Some(closed) if !is_welcome && closed.kind == CloseKind::Peer => Outcome::Refused { reason: closed.text },
+            Some(closed) if !is_welcome && closed.kind == CloseKind::Busy => Outcome::NotNow { reason: closed.text },
             Some(_) | None => Outcome::Lost { reason },
         }
     }

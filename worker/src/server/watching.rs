@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rask_comm::peers::Peers;
-use rask_comm::{FromWatcher, News, PartRequest, PushError, Pusher, Watch, WatchHello, Watcher};
+use rask_comm::{FromWatcher, Grant, News, PartRequest, PushError, Pusher, SecretKey, Watch, WatchHello, Watcher, WorkerKeys};
 use rask_graphs::{Epoch, Registry, Value, WorkerId};
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
@@ -46,7 +46,7 @@ pub(super) struct Watching {
     peers: Peers,
     registry: Arc<Registry>,
     meters: Arc<Meters>,
-    me: OnceLock<Identity>,
+    me: OnceLock<(Identity, WorkerKeys)>,
     makers: Mutex<FxHashMap<WorkerId, Watch>>,
     visitors: Mutex<FxHashMap<WorkerId, Visitor>>,
     /// `None` once the registration has ended.
@@ -69,8 +69,13 @@ impl Watching {
     }
 
     /// The scheduler has welcomed this registration.
-    pub(super) fn begin(&self, me: Identity) {
-        let _ = self.me.set(me);
+    pub(super) fn begin(&self, me: Identity, keys: WorkerKeys) {
+        let _ = self.me.set((me, keys));
+    }
+
+    /// What opens results at peers.
+    pub(super) fn grant_key(&self) -> SecretKey {
+        self.me.get().map(|(_, keys)| keys.grants).unwrap_or_default()
     }
 
     /// Cut all conversations off, and begin none any more.
@@ -91,7 +96,7 @@ impl Watching {
         let items: Vec<PartRequest> = order.items.iter().map(request).collect();
         let mut makers = self.makers.lock();
         let current = makers.get(&order.from);
-        let Some((address, name)) = order.begin else {
+        let Some((address, name, pass)) = order.begin else {
             // A conversation that has ended has nothing to be taken back.
             let _ = current.map(|watch| watch.unwatch(&items));
             return;
@@ -105,16 +110,22 @@ impl Watching {
         }
         makers.insert(order.from, watch.clone());
         drop(makers);
-        self.spawn(Arc::clone(self).listen_to(core.clone(), order.from, address, name, watch));
+        let peer = (order.from, address, name, pass);
+        self.spawn(Arc::clone(self).listen_to(core.clone(), peer, watch));
     }
 
-    async fn listen_to(self: Arc<Self>, core: WorkerCore, from: WorkerId, address: SocketAddr, name: String, watch: Watch) {
+    async fn listen_to(
+        self: Arc<Self>,
+        core: WorkerCore,
+        (from, address, name, pass): (WorkerId, SocketAddr, String, Grant),
+        watch: Watch,
+    ) {
         let reason = match (self.me.get(), timeout(CONNECT_LIMIT, self.peers.get(address, &name)).await) {
             (None, _) => "this worker is not registered".to_owned(),
             (_, Err(_elapsed)) => "no answer".to_owned(),
             (_, Ok(Err(error))) => error.to_string(),
-            (Some(me), Ok(Ok(connection))) => {
-                let hello = WatchHello { epoch: me.epoch, watcher: me.worker, maker: from };
+            (Some((me, _)), Ok(Ok(connection))) => {
+                let hello = WatchHello { epoch: me.epoch, watcher: me.worker, maker: from, pass };
                 let on_news = |item: PartRequest, news| match news {
                     News::Pushed(fetched) => {
                         self.meters.came(from, fetched.nbytes);
@@ -135,6 +146,12 @@ impl Watching {
             }
         }
         core.watch_lost(from);
+    }
+
+    /// Whether this is the registration that it says it is, and was told of this worker by the scheduler.
+    pub(super) fn admits(&self, watcher: &Watcher) -> bool {
+        let WatchHello { watcher: peer, pass, .. } = watcher.hello();
+        self.me.get().is_some_and(|(_, keys)| keys.passes.admits(peer, watcher.peer().key, &pass))
     }
 
     /// A peer wants to watch here.
