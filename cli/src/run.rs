@@ -74,7 +74,8 @@ async fn on_processes(size: &Size, spill_dir: Option<PathBuf>, request: &Request
     };
     let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     // From here on none of these ends the process at once: the cluster's directory, with its key, goes first.
-    let (mut terminate, mut hang_up) = (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::hangup()).map_err(failed)?);
+    let (mut terminate, mut hang_up) =
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::hangup()).map_err(failed)?);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let is_computing = Cell::new(false);
     let work = async {
@@ -97,9 +98,7 @@ async fn on_processes(size: &Size, spill_dir: Option<PathBuf>, request: &Request
         exit
     };
     // Once it computes, it hears an interruption itself, and cancels the graph.
-    let interrupted = async {
-        while interrupt.recv().await.is_some() && is_computing.get() {}
-    };
+    let interrupted = async { while interrupt.recv().await.is_some() && is_computing.get() {} };
     tokio::select! {
         exit = work => exit,
         _ = terminate.recv() => Ok(Exit::Interrupted),

@@ -141,7 +141,8 @@ impl Authority {
     pub fn open(state: &StateDir) -> Result<Self, AuthorityError> {
         let missing = || AuthorityError::Missing(state.path().unwrap_or(Path::new("")).to_owned());
         let Some(directory) = state.open()?.sub(DIRECTORY)? else { return Err(missing()) };
-        let unreadable = |reason: &str| AuthorityError::Unreadable { path: directory.path().to_owned(), reason: reason.to_owned() };
+        let unreadable =
+            |reason: &str| AuthorityError::Unreadable { path: directory.path().to_owned(), reason: reason.to_owned() };
         match (directory.read(CERTIFICATE_FILE)?, directory.read(KEY_FILE)?) {
             (Some(certificate), Some(key)) => Self::from_pem(&certificate, &key).map_err(|reason| unreadable(&reason)),
             (None, None) => Err(missing()),

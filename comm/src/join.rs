@@ -250,9 +250,7 @@ async fn admit(
     // What a client does is its token's, so a client cannot choose whom to be.
     let name = match record.role {
         Role::Worker => name,
-        Role::Scheduler | Role::Client | Role::Viewer | Role::Admin => {
-            record.name.unwrap_or_else(|| token_id.to_string())
-        }
+        Role::Scheduler | Role::Client | Role::Viewer | Role::Admin => record.name.unwrap_or_else(|| token_id.to_string()),
     };
     let origin = Origin::Token(token_id);
     let certificate = authority.sign(&public_key, record.role, &name, origin).map_err(|error| match error {

@@ -525,7 +525,9 @@ mod tests {
         let token = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
         let tokens = store.state.path().unwrap().join("tokens");
         let record = tokens.join(file_of(&token.id));
-        for (path, mode, sound) in [(&tokens, 0o777, 0o700), (&tokens, 0o750, 0o700), (&record, 0o644, 0o600), (&record, 0o620, 0o600)] {
+        for (path, mode, sound) in
+            [(&tokens, 0o777, 0o700), (&tokens, 0o750, 0o700), (&record, 0o644, 0o600), (&record, 0o620, 0o600)]
+        {
             let set_mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
             set_mode(mode);
             let refused = store.redeem(&token.id, Role::Worker, |_| true);

@@ -37,7 +37,9 @@ pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// When it is no id; a whole token is none either.
 pub(crate) fn parse_token_id(text: &str) -> Result<rask_comm::TokenId, String> {
-    text.trim().parse().map_err(|_| "it is no token's id; ids are the 20 letters and digits that `rask token list` prints".to_owned())
+    text.trim()
+        .parse()
+        .map_err(|_| "it is no token's id; ids are the 20 letters and digits that `rask token list` prints".to_owned())
 }
 
 /// The two sides of `NAME=VALUE`.

@@ -57,7 +57,10 @@ fn a_run_on_processes_uses_no_token_of_another_cluster() {
 #[test]
 fn a_run_on_processes_that_is_stopped_leaves_no_key() {
     let place = Place::new();
-    let file = place.write("long.toml", "rask = 1\n[array.x]\nrandom = 'normal'\nshape = [400000, 4000]\nseed = 1\n[output.s]\nof = 'sum(x)'\n");
+    let file = place.write(
+        "long.toml",
+        "rask = 1\n[array.x]\nrandom = 'normal'\nshape = [400000, 4000]\nseed = 1\n[output.s]\nof = 'sum(x)'\n",
+    );
     for signal in ["TERM", "INT", "HUP"] {
         let running = Running::start(place.command(["run", file.to_str().unwrap(), "--processes", "--workers", "1"]));
         let begun = Instant::now();

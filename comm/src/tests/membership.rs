@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{identity, impatient, loopback};
 use crate::{
-    Authority, CloseKind, ConnectError, Endpoint, ExpectedPeer, Identity, Incoming, JoinError, Plane, Role, StateDir, Token, TokenRefusal,
-    TokenStore, join_cluster, obtain_identity, serve_join,
+    Authority, CloseKind, ConnectError, Endpoint, ExpectedPeer, Identity, Incoming, JoinError, Plane, Role, StateDir, Token,
+    TokenRefusal, TokenStore, join_cluster, obtain_identity, serve_join,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

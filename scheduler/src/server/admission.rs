@@ -54,7 +54,9 @@ impl Admission {
             let looking = tokio::task::spawn_blocking(move || this.look_for_authority());
             let problem = looking.await.unwrap_or(None);
             if let (Some(problem), true) = (&problem, has_authority) {
-                tracing::error!("{problem}: no node of this user can join any more, and no new token works; start the scheduler again");
+                tracing::error!(
+                    "{problem}: no node of this user can join any more, and no new token works; start the scheduler again"
+                );
             }
             has_authority = problem.is_none();
         }

@@ -22,10 +22,25 @@ const VALIDATE_LIMIT: usize = 2_000;
 
 /// What the readers tell the hub.
 pub(super) enum News {
-    WorkerJoined { worker: WorkerId, hello: WorkerHello, outbox: Outbox<ToWorker>, connection: Connection },
-    WorkerGone { worker: WorkerId, reason: String },
-    ClientJoined { client: ClientId, hello: ClientHello, outbox: Outbox<ToClient>, connection: Connection },
-    ClientGone { client: ClientId },
+    WorkerJoined {
+        worker: WorkerId,
+        hello: WorkerHello,
+        outbox: Outbox<ToWorker>,
+        connection: Connection,
+    },
+    WorkerGone {
+        worker: WorkerId,
+        reason: String,
+    },
+    ClientJoined {
+        client: ClientId,
+        hello: ClientHello,
+        outbox: Outbox<ToClient>,
+        connection: Connection,
+    },
+    ClientGone {
+        client: ClientId,
+    },
     Events(Vec<Event>),
     /// Nodes that joined by one of these tokens have to go.
     Revoked(BTreeSet<TokenId>),

@@ -234,7 +234,9 @@ impl Limits {
 
 /// Whether `walk` has come to `secret`, or would where names that do not exist yet are made.
 fn is_within(walk: &Walk, secret: &Path) -> bool {
-    let Some((there, stat)) = secret.ancestors().find_map(|path| Some((path, rustix::fs::stat(path).ok()?))) else { return false };
+    let Some((there, stat)) = secret.ancestors().find_map(|path| Some((path, rustix::fs::stat(path).ok()?))) else {
+        return false;
+    };
     let id = FileId::of(&stat);
     let Ok(missing) = secret.strip_prefix(there) else { return false };
     let mut missing = missing.components().map(Component::as_os_str).peekable();

@@ -64,10 +64,15 @@ struct Directory {
 /// Where a walk has come to.
 pub(super) enum Found<'a> {
     /// Something that is neither a directory nor a link.
-    File { directory: &'a OwnedFd, name: &'a OsStr },
+    File {
+        directory: &'a OwnedFd,
+        name: &'a OsStr,
+    },
     Directory,
     /// The names that follow do not exist, from the directory where the walk has come to.
-    Nothing { missing: &'a VecDeque<OsString> },
+    Nothing {
+        missing: &'a VecDeque<OsString>,
+    },
 }
 
 /// A walk from the top of the tree.

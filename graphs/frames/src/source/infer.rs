@@ -18,14 +18,21 @@ use crate::types::parse_type;
 const MAX_SAMPLED_FILES: usize = 64;
 
 /// The common schema of `paths`. Every file is opened, so that one that cannot be read is known before any task runs.
-pub(crate) fn schema(files: &FileAccess, format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<SchemaRef, FrameError> {
+pub(crate) fn schema(
+    files: &FileAccess,
+    format: Format,
+    paths: &[PathBuf],
+    options: &ReadOptions,
+) -> Result<SchemaRef, FrameError> {
     for path in paths {
         open(files, path)?;
     }
     let merged = match format {
         Format::Csv => merge(paths, MAX_SAMPLED_FILES, |path| csv_schema(files, path, options), merge_csv)?,
         Format::Json => merge(paths, MAX_SAMPLED_FILES, |path| json_schema(files, path, options), merge_by_name)?,
-        Format::Parquet => merge(paths, usize::MAX, |path| Ok(parquet_metadata(files, path)?.schema().as_ref().clone()), merge_by_name)?,
+        Format::Parquet => {
+            merge(paths, usize::MAX, |path| Ok(parquet_metadata(files, path)?.schema().as_ref().clone()), merge_by_name)?
+        }
         Format::Arrow => merge(paths, usize::MAX, |path| arrow_schema(files, path), merge_by_name)?,
     };
     let schema = match format {

@@ -61,12 +61,7 @@ pub(crate) fn starts_with_bracket(files: &FileAccess, path: &Path) -> Result<boo
 }
 
 /// Runs of row groups of about `partition_nbytes` each, measured uncompressed: that is what the task will hold.
-fn row_group_slices(
-    files: &FileAccess,
-    whole: Slice,
-    partition_nbytes: u64,
-    out: &mut Vec<Slice>,
-) -> Result<(), FrameError> {
+fn row_group_slices(files: &FileAccess, whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
     let metadata = parquet_metadata(files, &whole.path)?;
     let mut run: Vec<usize> = Vec::new();
     let mut run_nbytes = 0_u64;
