@@ -16,7 +16,7 @@ use crate::connect::connect;
 use crate::exit::{Exit, Failure};
 use crate::report::{plural, size_text, time_text};
 use crate::settings::Settings;
-use crate::terminal::{escape, print_to_stdout};
+use crate::terminal::{escape_name, print_to_stdout};
 
 /// `rask status`
 pub(crate) fn run(arguments: &StatusArguments, settings: &Settings) -> anyhow::Result<Exit> {
@@ -59,9 +59,13 @@ fn to_text(report: &StatusReport) -> String {
         text.push_str(&links_text(report));
     }
     for unmet in &report.unmet {
-        let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape(name)));
-        let wishes: Vec<String> = resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape(name)))).collect();
+        let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape_name(name)));
+        let wishes: Vec<String> =
+            resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape_name(name)))).collect();
         text.push_str(&format!("\nno worker fits {} waiting tasks: {}\n", unmet.n_tasks, wishes.join(", ")));
+    }
+    if report.n_more_unmet > 0 {
+        text.push_str(&format!("\n... and {} more wishes that no worker fits\n", report.n_more_unmet));
     }
     let others = match report.n_other_graphs {
         0 => String::new(),
@@ -81,8 +85,8 @@ fn to_text(report: &StatusReport) -> String {
         };
         graphs.add_row([
             graph.graph.to_string(),
-            escape(&graph.name),
-            graph.owner.as_deref().map_or_else(|| "-".to_owned(), escape),
+            escape_name(&graph.name),
+            graph.owner.as_deref().map_or_else(|| "-".to_owned(), escape_name),
             graph.counts.n_tasks.to_string(),
             graph.counts.n_finished.to_string(),
             graph.counts.n_erred.to_string(),
@@ -90,7 +94,11 @@ fn to_text(report: &StatusReport) -> String {
             state.to_owned(),
         ]);
     }
-    text.push_str(&format!("\n{graphs}{others}"));
+    text.push_str(&format!("\n{graphs}"));
+    if report.n_more_graphs > 0 {
+        text.push_str(&format!("\n... and {} more", report.n_more_graphs));
+    }
+    text.push_str(&others);
     text
 }
 
@@ -127,7 +135,7 @@ fn workers_text(workers: &[WorkerReport]) -> String {
         "state",
     ]);
     for worker in listed {
-        let first = [escape(&worker.name), worker.address.to_string()];
+        let first = [escape_name(&worker.name), worker.address.to_string()];
         rows.add_row(first.into_iter().chain(columns(std::slice::from_ref(worker))).chain([state_of(worker)]));
     }
     if workers.len() > 1 {
@@ -175,7 +183,7 @@ fn links_text(report: &StatusReport) -> String {
         return String::new();
     }
     let names = names(report);
-    let name = |worker: WorkerId| names.get(&worker).map_or_else(|| worker.to_string(), |name| escape(name));
+    let name = |worker: WorkerId| names.get(&worker).map_or_else(|| worker.to_string(), |name| escape_name(name));
     let mut links = table(&["from", "to", "moves", "in flight"]);
     for HotLink { to, traffic } in &report.hot_links {
         let (rate, in_flight) = (rate_text(traffic.nbytes_per_second), size_text(traffic.nbytes_in_flight));
@@ -271,7 +279,8 @@ fn to_json(report: &StatusReport) -> Json {
         .collect();
     json!({
         "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs,
-        "n_other_graphs": report.n_other_graphs, "unmet": unmet,
+        "n_more_graphs": report.n_more_graphs, "n_other_graphs": report.n_other_graphs,
+        "unmet": unmet, "n_more_unmet": report.n_more_unmet,
         "hot_links": hot_links,
     })
 }

@@ -213,7 +213,11 @@ async fn converse(
         Ok(halves) => halves,
         Err(error) => return error.to_string(),
     };
-    let hello = ClientHello { version: PROTOCOL_VERSION, name: rask_comm::host_name(), weight: options.weight };
+    let hello = ClientHello {
+        version: PROTOCOL_VERSION,
+        name: rask_comm::limits::tame_name(&rask_comm::host_name()),
+        weight: options.weight,
+    };
     if let Err(error) = sender.send_hello(&hello).await {
         return error.to_string();
     }

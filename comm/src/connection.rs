@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
 
+use crate::admission::{Place, Seat};
 use crate::control::{ControlReceiver, ControlSender, StreamError};
 use crate::identity::PeerIdentity;
 use crate::plane::Plane;
@@ -113,6 +115,8 @@ pub struct Connection {
     pub(crate) inner: quinn::Connection,
     pub(crate) plane: Plane,
     pub(crate) peer: PeerIdentity,
+    /// Its place among the connections that the endpoint has let in; nothing when this side connected.
+    pub(crate) _seat: Option<Arc<Seat>>,
 }
 
 impl Connection {
@@ -205,6 +209,7 @@ impl fmt::Debug for Connection {
 /// A connection on the join plane: the node at the other end has no certificate yet. See [`crate::join`].
 pub struct JoinConnection {
     pub(crate) inner: quinn::Connection,
+    pub(crate) place: Place,
 }
 
 impl JoinConnection {

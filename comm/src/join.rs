@@ -196,8 +196,12 @@ pub async fn serve_join(
     tokens: &TokenStore,
 ) -> Result<PeerIdentity, JoinError> {
     let address = connection.remote_address();
-    let served = tokio::time::timeout(PATIENCE, answer(&connection.inner, authority, tokens)).await;
-    let served = served.unwrap_or_else(|_| Err(JoinError::CutShort("the node said nothing".to_owned())));
+    let served = tokio::select! {
+        served = tokio::time::timeout(PATIENCE, answer(&connection.inner, authority, tokens)) => {
+            served.unwrap_or_else(|_| Err(JoinError::CutShort("the node said nothing".to_owned())))
+        }
+        () = connection.place.evicted() => Err(JoinError::CutShort("too many nodes are joining; try again".to_owned())),
+    };
     match served {
         Ok(Ok(peer)) => Ok(peer),
         Ok(Err(refusal)) => Err(JoinError::Refused { address, refusal }),

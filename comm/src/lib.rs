@@ -5,6 +5,7 @@
 //!
 //! Everything works on a current-thread tokio runtime and on a multi-threaded one.
 
+mod admission;
 mod aligned;
 pub mod authority;
 pub mod codec;
@@ -14,17 +15,20 @@ pub mod control;
 pub mod data;
 pub mod endpoint;
 mod failure;
+pub mod gate;
 pub mod grant;
 mod greeting;
 pub mod handover;
 pub mod host;
 pub mod identity;
 pub mod join;
+pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod peers;
 pub mod plane;
 mod private;
+mod quiet;
 mod report;
 mod state;
 mod throw_away;
@@ -39,7 +43,7 @@ pub mod watch;
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};
 pub use connection::{CloseKind, CloseReason, Connection, JoinConnection};
-pub use control::{ControlReceiver, ControlSender, ReceiveError, SendError, StreamError};
+pub use control::{ControlReceiver, ControlSender, Frame, ReceiveError, SendError, StreamError};
 pub use data::{FetchError, Fetched, PartRequest, PartSource, fetch, serve_data};
 pub use endpoint::{BindError, Endpoint, EndpointStats, Incoming};
 pub use grant::{Grant, Grants, SecretKey, WorkerKeys};
@@ -51,6 +55,7 @@ pub use outbox::{Outbox, OutboxError, PushError};
 pub use peers::Peers;
 pub use plane::Plane;
 pub use private::exposed_mode;
+pub use quiet::Quiet;
 pub use throw_away::ThrowAwayState;
 pub use ticket::Ticket;
 pub use token::{BadToken, CreateTokenError, Token, TokenId, TokenRecord, TokenRefusal, TokenStore};

@@ -92,12 +92,17 @@ pub struct StatusReport {
     pub n_clients: u32,
     /// Connected workers.
     pub workers: Vec<WorkerReport>,
-    /// Graphs that run or whose results are held; for a client that may not see others' its owner's alone.
+    /// Graphs that run or whose results are held; for a client that may not see others' its owner's alone. The first
+    /// [`crate::limits::MAX_STATUS_GRAPHS`].
     pub graphs: Vec<GraphReport>,
+    /// How many more there are of these.
+    pub n_more_graphs: u32,
     /// Others' graphs, which are not told of.
     pub n_other_graphs: u32,
-    /// What ready tasks wait for that no connected worker offers.
+    /// What ready tasks wait for that no connected worker offers; the first [`crate::limits::MAX_STATUS_UNMET`].
     pub unmet: Vec<UnmetReport>,
+    /// How many more such wishes there are.
+    pub n_more_unmet: u32,
     /// Where most moves between workers, the busiest first; a few.
     pub hot_links: Vec<HotLink>,
 }

@@ -24,7 +24,7 @@ pub(crate) const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Any link of a cluster brings this much in a moment. It is counted for all of a connection, since requests are answered one
 /// after another, and it is more than signs of life and acknowledgements come to.
-const LEAST_PROGRESS_NBYTES: u64 = 16 << 10;
+pub(crate) const LEAST_PROGRESS_NBYTES: u64 = 16 << 10;
 
 /// Fetch `items`, of graphs that `grants` open, from the worker at the other end, in this order. `on_item` is called exactly once for each, with its index in
 /// `items`, as soon as it is whole and decoded, or when it is known that it will not come. Dropping the future stops the

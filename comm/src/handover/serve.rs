@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -63,6 +64,9 @@ struct InMemory {
     buffers: Vec<Range>,
 }
 
+/// Links served so far.
+static N_LINKS: AtomicU64 = AtomicU64::new(0);
+
 /// What the peer reads where it is, the oldest first.
 struct Lent {
     results: Mutex<VecDeque<Loan>>,
@@ -95,6 +99,8 @@ struct Giving<'a> {
 pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &KeptFiles) -> io::Result<()> {
     let (mut reader, mut writer) = socket::split(stream);
     let lent = Lent { results: Mutex::default(), turns: Arc::new(Semaphore::new(MAX_LENT)) };
+    // Every link is a guest of its own.
+    let guest = format!("link {}", N_LINKS.fetch_add(1, Ordering::Relaxed));
     let Some(Wish::Reads(reads)) = read_wish(&mut reader).await? else {
         return Err(socket::garbage("whether it reads has to be said first"));
     };
@@ -126,7 +132,7 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
                     }
                     continue;
                 }
-                let mut finding = Finding::new(source, &item);
+                let mut finding = Finding::new(source, &guest, &item);
                 let found = loop {
                     match finding.wait().await {
                         Sought::Found(found) => break found,

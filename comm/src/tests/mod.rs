@@ -3,6 +3,7 @@
 mod control;
 mod data;
 mod faults;
+mod limits;
 mod membership;
 mod paths;
 mod upload;

@@ -22,6 +22,7 @@ pub mod graph;
 pub mod ids;
 pub mod keys;
 mod layout;
+pub mod limits;
 mod links;
 pub mod operator;
 mod order;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rask_comm::SecretKey;
 use rask_graphs::Epoch;
 
+use super::quotas::Quotas;
+
 /// Settings of the scheduler machine.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +34,8 @@ pub struct Config {
     pub progress_interval: Duration,
     /// What a task is taken to cost before one of its operator has run.
     pub unknown_duration: Duration,
+    /// What one owner may have here at once.
+    pub quotas: Quotas,
     /// A deliberate fault; does nothing unless compiled with `deliberate-faults`.
     pub fault: Option<Fault>,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
             unknown_duration: Duration::from_millis(500),
+            quotas: Quotas::default(),
             fault: None,
         }
     }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{ClientHello, FromClient, FromWorker, SubmitOptions, ToClient, ToWorker, WorkerHello};
 use rask_comm::{KeyId, Owner, PeerIdentity};
 use rask_graphs::{ClientId, GraphId, WorkerId};
+
+use super::graph_run::PreparedGraph;
 
 /// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +49,26 @@ pub enum Event {
     ClientLost {
         /// Which.
         client: ClientId,
+    },
+    /// A client submits a graph that has been checked elsewhere: checking it takes time.
+    ClientSubmitted {
+        /// Which.
+        client: ClientId,
+        /// As of [`FromClient::Submit`].
+        request: u32,
+        /// The graph.
+        graph: Box<PreparedGraph>,
+        /// Options.
+        options: SubmitOptions,
+    },
+    /// A client submitted what is no graph.
+    ClientMisspoke {
+        /// Which.
+        client: ClientId,
+        /// As of [`FromClient::Submit`].
+        request: u32,
+        /// What is wrong with it, for the person at the client.
+        reason: String,
     },
     /// A message of a client.
     ClientSaid {

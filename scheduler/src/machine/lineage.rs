@@ -5,6 +5,7 @@
 //! of the others, the first in line for a slot are suspected, and those behind them doubted.
 
 use rask_comm::KeyId;
+use rask_comm::limits::MAX_RETRIES;
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
 use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
 
@@ -338,7 +339,7 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
     let name = core.workers.get(worker).map(|worker| worker.hello.name.clone()).unwrap_or_default();
     let run = core.run_mut(task.graph);
     run.n_executions += 1;
-    let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries);
+    let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries.min(MAX_RETRIES));
     let entry = run.entry_mut(task.idx);
     entry.n_failures = entry.n_failures.saturating_add(1);
     let n_failures = u32::from(entry.n_failures);

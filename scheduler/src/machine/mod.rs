@@ -5,7 +5,8 @@
 //! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
-//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
+//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer
+//! together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -27,6 +28,7 @@ mod lines;
 mod placement;
 mod quarantine;
 mod queue;
+mod quotas;
 mod replicas;
 mod report;
 mod retirement;
@@ -42,13 +44,14 @@ mod workers;
 
 use rask_comm::message::{FailureKind, StatusReport};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
 
 pub use self::config::{Config, Fault};
 use self::core::Core;
 pub use self::core::Counters;
 pub use self::event::{Actions, Event, Note};
-pub use self::graph_run::TaskState;
+pub use self::graph_run::{PreparedGraph, TaskState};
+pub use self::quotas::Quotas;
 pub use self::story::Transition;
 
 /// Why the machine wants to be called at a time.
@@ -84,6 +87,12 @@ impl Machine {
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
             Event::ClientJoined { client, hello, peer } => clients::client_joined(core, client, hello.weight, peer, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
+            Event::ClientSubmitted { client, request, graph, options } => {
+                clients::submit(core, client, request, *graph, options, out);
+            }
+            Event::ClientMisspoke { client, request, reason } => {
+                clients::misspoke(core, client, request, reason, out);
+            }
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
         settle(core, out);
@@ -140,6 +149,12 @@ impl Machine {
     #[must_use]
     pub fn status(&self) -> StatusReport {
         report::status(&self.core, |_| true)
+    }
+
+    /// The same, as far as `client` may know of it; `None` when it is not here.
+    #[must_use]
+    pub fn status_for(&self, client: ClientId) -> Option<StatusReport> {
+        clients::status(&self.core, client)
     }
 
     /// Where a task stands; `None` when its graph is not known (any more).

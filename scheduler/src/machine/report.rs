@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use rask_comm::limits::{MAX_STATUS_GRAPHS, MAX_STATUS_UNMET};
 use rask_comm::message::{GraphReport, HotLink, StatusReport, WorkerReport};
 
 use rask_comm::Owner;
@@ -42,16 +43,21 @@ pub(super) fn status(core: &Core, is_seen: impl Fn(&GraphRun) -> bool) -> Status
         counts: run.counts,
     });
     let graphs: Vec<GraphReport> = graphs.collect();
+    let n_seen = graphs.len();
+    let graphs: Vec<GraphReport> = graphs.into_iter().take(MAX_STATUS_GRAPHS).collect();
+    let unmet = core.constraints.unmet(&core.workers, |task| {
+        let is_seen = core.graphs.get(&task.graph).is_some_and(|run| is_seen(run));
+        is_seen && core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
+    });
     StatusReport {
         uptime_seconds: core.now.0.as_secs_f64(),
         n_clients: core.clients.graphs_of.len() as u32,
         workers: workers.collect(),
-        n_other_graphs: (n_graphs - graphs.len()) as u32,
+        n_other_graphs: (n_graphs - n_seen) as u32,
+        n_more_graphs: (n_seen - graphs.len()) as u32,
         graphs,
-        unmet: core.constraints.unmet(&core.workers, |task| {
-            let is_seen = core.graphs.get(&task.graph).is_some_and(|run| is_seen(run));
-            is_seen && core.task(task).is_some_and(|entry| entry.state == TaskState::Queued && !entry.is_early())
-        }),
+        n_more_unmet: unmet.len().saturating_sub(MAX_STATUS_UNMET) as u32,
+        unmet: unmet.into_iter().take(MAX_STATUS_UNMET).collect(),
         hot_links: hot_links(core),
     }
 }

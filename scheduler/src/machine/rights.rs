@@ -39,6 +39,14 @@ pub(super) fn may_say(role: Role, message: &FromClient) -> bool {
     }
 }
 
+/// Whether a peer of this role may submit graphs.
+pub(super) fn may_submit(role: Role) -> bool {
+    match role {
+        Role::Client | Role::Admin => true,
+        Role::Viewer | Role::Scheduler | Role::Worker => false,
+    }
+}
+
 /// Why somebody is shown out who said what they may not.
 pub(super) fn overstepped(role: Role) -> String {
     format!("{} may only look at the status", role.with_article())

@@ -1,21 +1,25 @@
 //! Where all conversations meet the machine: events in turns, answers into outboxes, timeouts on time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use rask_comm::connection::Connection;
-use rask_comm::message::{ClientHello, ToClient, ToWorker, WorkerHello};
+use rask_comm::limits::{MAX_STATUS_REQUESTS, STATUS_INTERVAL};
+use rask_comm::message::{ClientHello, FromClient, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
 use rask_comm::time::Time;
 use rask_comm::{Origin, TokenId};
 use rask_graphs::{ClientId, WorkerId};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::admission::REVOKED;
 use crate::machine::{Actions, Config, Event, Machine, Note};
 
-/// Frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
+/// Parts of frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
 const TURN_LIMIT: usize = 64;
+
+/// Questions for the status that are answered in one turn.
+const ANSWERS_A_TURN: usize = 4;
 
 /// Debug builds check every invariant after every frame while there are no more tasks than this; the check is linear.
 const VALIDATE_LIMIT: usize = 2_000;
@@ -41,7 +45,9 @@ pub(super) enum News {
     ClientGone {
         client: ClientId,
     },
-    Events(Vec<Event>),
+    /// A part of a frame, and the reader's right to have it wait here: no peer has more than a few parts in line, so all get
+    /// their turn however long their frames are.
+    Events(Vec<Event>, OwnedSemaphorePermit),
     /// Nodes that joined by one of these tokens have to go.
     Revoked(BTreeSet<TokenId>),
 }
@@ -49,6 +55,37 @@ pub(super) enum News {
 struct Peer<Out> {
     outbox: Outbox<Out>,
     connection: Connection,
+    questions: Questions,
+}
+
+impl<Out> Peer<Out> {
+    fn new(outbox: Outbox<Out>, connection: Connection) -> Self {
+        Self { outbox, connection, questions: Questions::default() }
+    }
+}
+
+/// A client's questions for the status, which are answered one a turn and not too often.
+#[derive(Default)]
+struct Questions {
+    open: VecDeque<u32>,
+    answered_at: Option<Instant>,
+}
+
+impl Questions {
+    /// When the next one may be answered; `None` while there is none.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let due = self.answered_at.map_or(now, |at| at + STATUS_INTERVAL);
+        (!self.open.is_empty()).then_some(due)
+    }
+
+    /// The one to be answered now, if any is.
+    fn take_due(&mut self, now: Instant) -> Option<u32> {
+        if self.due(now)? > now {
+            return None;
+        }
+        self.answered_at = Some(now);
+        self.open.pop_front()
+    }
 }
 
 /// The machine and the way to everyone it may have to speak to.
@@ -63,6 +100,8 @@ pub(super) struct Hub {
     fingerprint: u64,
     /// Workers that were told to leave: their end is no crash.
     leaving: BTreeSet<WorkerId>,
+    /// Clients with open questions for the status.
+    n_asking: usize,
 }
 
 impl Hub {
@@ -76,6 +115,7 @@ impl Hub {
             out: Actions::default(),
             fingerprint: 0,
             leaving: BTreeSet::new(),
+            n_asking: 0,
         }
     }
 
@@ -88,6 +128,7 @@ impl Hub {
         let mut batch = Vec::new();
         loop {
             let due = self.machine.poll_timeout().map(|(due, _)| self.begun + due.0);
+            let due = due.into_iter().chain(self.next_answer()).min();
             let timeout = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -109,8 +150,53 @@ impl Hub {
             if self.machine.poll_timeout().is_some_and(|(due, _)| due <= self.now()) {
                 self.machine.handle_timeout(self.now(), &mut self.out);
             }
+            self.answer_questions();
             self.send();
         }
+    }
+
+    fn next_answer(&self) -> Option<Instant> {
+        if self.n_asking == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        self.clients.values().filter_map(|peer| peer.questions.due(now)).min()
+    }
+
+    /// Tell clients that have asked how the cluster is: a few a turn, and one answer each.
+    fn answer_questions(&mut self) {
+        if self.n_asking == 0 {
+            return;
+        }
+        let now = Instant::now();
+        // Those who have waited longest first, so that all get theirs.
+        let asking = self.clients.iter().filter_map(|(client, peer)| Some((peer.questions.due(now)?, *client)));
+        let mut due: Vec<(Instant, ClientId)> = asking.filter(|(due, _)| *due <= now).collect();
+        due.sort_unstable();
+        for (_, client) in due.into_iter().take(ANSWERS_A_TURN) {
+            let Some(peer) = self.clients.get_mut(&client) else { continue };
+            let Some(request) = peer.questions.take_due(now) else { continue };
+            self.n_asking -= usize::from(peer.questions.open.is_empty());
+            if let Some(report) = self.machine.status_for(client) {
+                self.out.tell_client(client, ToClient::Status { request, report: Box::new(report) });
+            }
+        }
+    }
+
+    /// Keep a question for the status for later. Everything else is for the machine.
+    fn set_aside(&mut self, event: Event) -> Option<Event> {
+        let Event::ClientSaid { client, message: FromClient::Status { request } } = event else { return Some(event) };
+        if let Some(peer) = self.clients.get_mut(&client) {
+            if peer.questions.open.len() >= MAX_STATUS_REQUESTS {
+                peer.connection.close_misbehaved(&format!(
+                    "more than {MAX_STATUS_REQUESTS} questions for the status at once; wait for the answers"
+                ));
+                return None;
+            }
+            self.n_asking += usize::from(peer.questions.open.is_empty());
+            peer.questions.open.push_back(request);
+        }
+        None
     }
 
     fn take_in(&mut self, news: News) {
@@ -119,10 +205,15 @@ impl Hub {
             News::WorkerJoined { worker, hello, outbox, connection } => {
                 let Ok(()) = self.admit(&hello, &connection) else { return };
                 tracing::info!(
-                    %worker, peer = %connection.peer(), from = %connection.peer().origin, slots = hello.n_slots, address = %hello.data_address, "worker joined"
+                    %worker,
+                    peer = %connection.peer(),
+                    from = %connection.peer().origin,
+                    slots = hello.n_slots,
+                    address = %hello.data_address,
+                    "worker joined"
                 );
                 let key = connection.peer().key;
-                self.workers.insert(worker, Peer { outbox, connection });
+                self.workers.insert(worker, Peer::new(outbox, connection));
                 self.machine.handle(now, Event::WorkerJoined { worker, hello, key }, &mut self.out);
             }
             News::WorkerGone { worker, reason } => {
@@ -135,11 +226,12 @@ impl Hub {
             }
             News::ClientJoined { client, hello, outbox, connection } => {
                 let peer = connection.peer().clone();
-                self.clients.insert(client, Peer { outbox, connection });
+                self.clients.insert(client, Peer::new(outbox, connection));
                 self.machine.handle(now, Event::ClientJoined { client, hello, peer }, &mut self.out);
             }
             News::ClientGone { client } => {
-                self.clients.remove(&client);
+                let gone = self.clients.remove(&client);
+                self.n_asking -= usize::from(gone.is_some_and(|peer| !peer.questions.open.is_empty()));
                 self.machine.handle(now, Event::ClientLost { client }, &mut self.out);
             }
             News::Revoked(tokens) => {
@@ -153,8 +245,9 @@ impl Hub {
                     }
                 }
             }
-            News::Events(events) => {
+            News::Events(events, _place) => {
                 for event in events {
+                    let Some(event) = self.set_aside(event) else { continue };
                     self.machine.handle(now, event, &mut self.out);
                 }
             }

@@ -1,12 +1,13 @@
 //! The scheduler as a daemon: QUIC on one thread around the machine.
 //!
 //! Everything runs on the calling thread's runtime, the machine included, so a message's way through the scheduler never
-//! changes threads. Readers (`peers`) turn frames into events; the hub takes all that have come in, lets the machine
+//! changes threads. Readers (`peers`) turn frames into events, part by part (`parts`); the hub takes all that have come in, lets the machine
 //! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
 //! read, loses its connection and nothing else.
 
 mod admission;
 mod hub;
+mod parts;
 mod peers;
 
 use std::future::Future;
@@ -29,7 +30,7 @@ use admission::Admission;
 use hub::{Hub, News};
 use peers::Terms;
 
-/// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
+/// Parts of frames that wait for the hub; readers wait when it is full, and so do their peers.
 const INBOX_LIMIT: usize = 1024;
 
 /// What a scheduler is started with.
@@ -123,32 +124,37 @@ async fn accept(
     news: &mpsc::Sender<News>,
 ) {
     let mut ids = peers::Ids::default();
+    let intake = parts::Intake::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                let (worker, admission, news) = (ids.worker(), Arc::clone(admission), news.clone());
+                let (worker, admission, news, intake) = (ids.worker(), Arc::clone(admission), news.clone(), intake.clone());
                 tokio::spawn(async move {
                     if admission.admits(&connection).await {
-                        peers::serve_worker(worker, connection, terms, news).await;
+                        peers::serve_worker(worker, connection, terms, news, intake).await;
                     }
                 });
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                let (client, admission, news) = (ids.client(), Arc::clone(admission), news.clone());
+                let (client, admission, news, intake) = (ids.client(), Arc::clone(admission), news.clone(), intake.clone());
                 tokio::spawn(async move {
                     if admission.admits(&connection).await {
-                        peers::serve_client(client, connection, news).await;
+                        peers::serve_client(client, connection, news, intake).await;
                     }
                 });
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {
-                let (authority, tokens) = (Arc::clone(authority), Arc::clone(tokens));
+                let (authority, tokens, quiet) = (Arc::clone(authority), Arc::clone(tokens), Arc::clone(&intake.quiet));
                 tokio::spawn(async move {
                     let from = connection.remote_address();
                     match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
                         Ok(Ok(peer)) => tracing::info!(%from, %peer, by = %peer.origin, "a node joined the cluster"),
-                        Ok(Err(error)) => tracing::warn!(%from, %error, "a node was not let into the cluster"),
+                        Ok(Err(error)) => {
+                            if let Some(n_left_out) = quiet.may_say("not let in", from.ip()) {
+                                tracing::warn!(%from, %error, n_left_out, "a node was not let into the cluster");
+                            }
+                        }
                         Err(_elapsed) => tracing::debug!(%from, "a node did not finish joining"),
                     }
                 });

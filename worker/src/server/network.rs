@@ -74,14 +74,14 @@ impl PartSource for CurrentRegistration {
         })
     }
 
-    fn room_to_send<'a>(&'a self, item: &'a PartRequest) -> Option<data::BoxFuture<'a, data::Room>> {
+    fn room_to_send<'a>(&'a self, guest: &'a str, item: &'a PartRequest) -> Option<data::BoxFuture<'a, data::Room>> {
         let current = self.current.borrow().clone()?;
         let item = fetch_item(item);
         // Looked at first, because most need none.
         current
             .core
             .needs_room_to_send(&item)
-            .then(|| -> data::BoxFuture<'a, data::Room> { Box::pin(async move { current.core.room_to_send(item).await }) })
+            .then(|| -> data::BoxFuture<'a, data::Room> { Box::pin(async move { current.core.room_to_send(guest, item).await }) })
     }
 
     fn offered(&self, offer: Offer) -> data::BoxFuture<'_, Box<dyn Admitted>> {

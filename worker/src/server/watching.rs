@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rask_comm::limits::MAX_WATCHES;
 use rask_comm::peers::Peers;
 use rask_comm::{FromWatcher, Grant, News, PartRequest, PushError, Pusher, SecretKey, Watch, WatchHello, Watcher, WorkerKeys};
 use rask_graphs::{Epoch, Registry, Value, WorkerId};
@@ -172,7 +173,13 @@ impl Watching {
         }
         let turn = turn.lock().await;
         let ended = watcher.run(&pusher, |message| match message {
-            FromWatcher::Watch(items) => core.peer_watches(peer, items.iter().map(fetch_item).collect()),
+            FromWatcher::Watch(items) => {
+                core.peer_watches(peer, items.iter().map(fetch_item).collect());
+                if core.inspect(|machine| machine.watches_too_much(peer)) {
+                    tracing::warn!(%peer, "a peer watches for more than {MAX_WATCHES} results: its conversation ends");
+                    pusher.stop();
+                }
+            }
             FromWatcher::Unwatch(items) => core.peer_unwatches(peer, items.iter().map(fetch_item).collect()),
         });
         let reason = ended.await;
