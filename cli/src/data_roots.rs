@@ -36,7 +36,8 @@ pub(crate) fn file_policy(arguments: &WorkerArguments, settings: &Settings, has_
 
 /// What stays out of reach beneath a data root too.
 fn secrets(arguments: &WorkerArguments, settings: &Settings) -> Vec<PathBuf> {
-    let state_dirs = [&settings.state_dir, &StateDir::default()].into_iter().filter_map(|state| state.path().ok());
+    let usual = StateDir::default();
+    let state_dirs = [&settings.state_dir, &usual].into_iter().filter_map(|state| state.path().ok());
     let mut secrets: Vec<PathBuf> = state_dirs.map(ToOwned::to_owned).collect();
     let spill_dir = arguments.spill_dir.iter().chain(&settings.file.spill_dir);
     let token_files = arguments.connect.token_file.iter().chain(&settings.file.token_file);
