@@ -28,6 +28,9 @@ pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings)
         config.machine.no_worker_grace = grace;
     }
     config.believes_addresses = arguments.believe_addresses;
+    let quotas = &mut config.machine.quotas;
+    quotas.max_graphs = arguments.owner_graphs.unwrap_or(quotas.max_graphs);
+    quotas.max_tasks = arguments.owner_tasks.unwrap_or(quotas.max_tasks);
     block_on(async {
         let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
         let stopped = rask_worker::server::termination().map_err(failed)?;

@@ -191,12 +191,24 @@ pub struct ControlReceiver<In> {
     /// Room for long frames, shared with other conversations, and what the frame that is coming has of it.
     gate: Option<Gate>,
     passage: Option<Passage>,
+    /// Whether that frame has been handed out: its room is given back when the next one is asked for.
+    is_handed_out: bool,
     message: PhantomData<fn() -> In>,
 }
 
 impl<In> ControlReceiver<In> {
     pub(crate) fn new(stream: RecvStream, limit: usize) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, limit, broken: None, gate: None, passage: None, message: PhantomData }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            limit,
+            broken: None,
+            gate: None,
+            passage: None,
+            is_handed_out: false,
+            message: PhantomData,
+        }
     }
 
     /// Receive one message of another type in a frame of its own: the hello that begins a conversation. Cancel-safe.
@@ -273,13 +285,16 @@ impl<In> ControlReceiver<In> {
 
     /// The place of the next frame in the buffer; `None` once the stream has finished.
     async fn frame(&mut self) -> Result<Option<std::ops::Range<usize>>, ReceiveError> {
+        if std::mem::take(&mut self.is_handed_out) {
+            self.passage = None;
+        }
         loop {
             let arrived = self.buffer.len() - self.start;
             let announced = codec::frame_nbytes(&self.buffer[self.start..], self.limit)?;
             if let Some(nbytes) = announced.filter(|nbytes| arrived >= *nbytes) {
                 let start = self.start;
                 self.start += nbytes;
-                self.passage = None;
+                self.is_handed_out = true;
                 return Ok(Some(start..start + nbytes));
             }
             if let (Some(gate), Some(nbytes), None) = (&self.gate, announced, &self.passage)

@@ -96,7 +96,7 @@ pub const MAX_STATUS_GRAPHS: usize = 4_096;
 pub const MAX_STATUS_UNMET: usize = 20;
 
 /// Different wishes for resources and workers in all graphs of one owner together.
-pub const MAX_OWNER_WISHES: u32 = 4_096;
+pub const MAX_OWNER_WISHES: u32 = 1_024;
 
 /// Most resources that a worker offers.
 pub const MAX_WORKER_RESOURCES: usize = 64;
@@ -104,8 +104,8 @@ pub const MAX_WORKER_RESOURCES: usize = 64;
 /// Most workers that a scatter names.
 pub const MAX_SPREAD_WORKERS: usize = 4_096;
 
-/// Longest request on the data plane, in bytes: it names a peer, or a list of results.
-pub const REQUEST_NBYTES: usize = 2 << 20;
+/// Longest request on the data plane, in bytes: it names a peer, or a list of results and what they are granted by.
+pub const REQUEST_NBYTES: usize = 4 << 20;
 
 /// Bytes of lists of results that are being answered on one connection; further requests wait. Counted in units.
 pub const MAX_REQUESTED_NBYTES: usize = 8 << 20;

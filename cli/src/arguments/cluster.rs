@@ -59,6 +59,12 @@ pub(crate) struct SchedulerArguments {
     /// the address that they come from
     #[arg(long, env = "RASK_BELIEVE_ADDRESSES")]
     pub(crate) believe_addresses: bool,
+    /// Graphs that one owner may have, running or with results that are held [default: 4096]
+    #[arg(long, env = "RASK_OWNER_GRAPHS", value_name = "N")]
+    pub(crate) owner_graphs: Option<u32>,
+    /// Tasks in these graphs together [default: 67108864]
+    #[arg(long, env = "RASK_OWNER_TASKS", value_name = "N")]
+    pub(crate) owner_tasks: Option<u64>,
 }
 
 /// `rask worker`

@@ -1,5 +1,6 @@
 //! Peers that take more than their share: strangers with windows, certificates with connections, readers that do not read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -109,6 +110,10 @@ struct Source {
 }
 
 impl PartSource for Source {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         Some(self.value.clone())
     }
@@ -121,7 +126,8 @@ impl PartSource for Source {
 /// Ask for one long result on `n` streams, and read none of them.
 async fn ask_and_do_not_read(connection: &Connection, n: usize) -> Vec<(quinn::SendStream, quinn::RecvStream)> {
     let mut request = Vec::new();
-    codec::encode_frame(&[Request::Parts([item(0)].as_slice().into())], FRAME_LIMIT, &mut request).unwrap();
+    let grants = Cow::Owned(super::grant_key().grants_of(&[item(0)]));
+    codec::encode_frame(&[Request::Parts { grants, items: Cow::Owned(vec![item(0)]) }], FRAME_LIMIT, &mut request).unwrap();
     let mut streams = Vec::new();
     for _ in 0..n {
         let (mut send, receive) = connection.inner.open_bi().await.unwrap();
@@ -144,7 +150,8 @@ async fn a_reader_that_does_not_read_costs_one_encoding_and_loses_its_connection
     let mut n_whole = 0;
     let registry = Registry::new();
     let items = [item(0), item(1)];
-    let fetching = fetch(&honest.client, &items, &registry, |_, outcome| n_whole += usize::from(outcome.is_ok()));
+    let grants = super::grant_key().grants_of(&items);
+    let fetching = fetch(&honest.client, &grants, &items, &registry, |_, outcome| n_whole += usize::from(outcome.is_ok()));
     timeout(PATIENCE, fetching).await.expect("others are served meanwhile");
     assert_eq!(n_whole, 2);
     assert_eq!(n_encoded.load(Ordering::Relaxed), 1, "encoded once for all who ask");

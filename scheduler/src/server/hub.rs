@@ -183,20 +183,16 @@ impl Hub {
         }
     }
 
-    /// Keep a question for the status for later. Everything else is for the machine.
-    fn set_aside(&mut self, event: Event) -> Option<Event> {
-        let Event::ClientSaid { client, message: FromClient::Status { request } } = event else { return Some(event) };
-        if let Some(peer) = self.clients.get_mut(&client) {
-            if peer.questions.open.len() >= MAX_STATUS_REQUESTS {
-                peer.connection.close_misbehaved(&format!(
-                    "more than {MAX_STATUS_REQUESTS} questions for the status at once; wait for the answers"
-                ));
-                return None;
-            }
-            self.n_asking += usize::from(peer.questions.open.is_empty());
-            peer.questions.open.push_back(request);
+    /// Keep a question for the status for later.
+    fn set_aside(&mut self, client: ClientId, request: u32) {
+        let Some(peer) = self.clients.get_mut(&client) else { return };
+        if peer.questions.open.len() >= MAX_STATUS_REQUESTS {
+            let reason = format!("more than {MAX_STATUS_REQUESTS} questions for the status at once; wait for the answers");
+            peer.connection.close_misbehaved(&reason);
+            return;
         }
-        None
+        self.n_asking += usize::from(peer.questions.open.is_empty());
+        peer.questions.open.push_back(request);
     }
 
     fn take_in(&mut self, news: News) {
@@ -247,8 +243,11 @@ impl Hub {
             }
             News::Events(events, _place) => {
                 for event in events {
-                    let Some(event) = self.set_aside(event) else { continue };
-                    self.machine.handle(now, event, &mut self.out);
+                    if let Event::ClientSaid { client, message: FromClient::Status { request } } = &event {
+                        self.set_aside(*client, *request);
+                    } else {
+                        self.machine.handle(now, event, &mut self.out);
+                    }
                 }
             }
         }

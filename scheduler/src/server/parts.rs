@@ -124,6 +124,9 @@ impl<S: Speaker> Parts<S> {
                 decode_part(frame, self.speaker)?
             };
             self.frame = frame;
+            if part.weight <= 2 * TURN_WEIGHT {
+                return Ok(self.with_place(part.events).await);
+            }
             self.left = part.events.into();
         }
         let mut events = Vec::new();
@@ -135,12 +138,16 @@ impl<S: Speaker> Parts<S> {
                 break;
             }
         }
+        Ok(self.with_place(events).await)
+    }
+
+    async fn with_place(&self, events: Vec<Event>) -> Option<(Vec<Event>, OwnedSemaphorePermit)> {
         if events.is_empty() {
-            return Ok(None);
+            return None;
         }
         // Never closed.
         let place = Arc::clone(&self.places).acquire_owned().await;
-        Ok(place.ok().map(|place| (events, place)))
+        place.ok().map(|place| (events, place))
     }
 
     async fn decode_elsewhere(&self, frame: Frame) -> Result<(Option<Frame>, Part), CodecError> {
