@@ -15,7 +15,7 @@ use rask_comm::time::Time;
 use rask_comm::{Grants, Offer, PartRequest};
 use rask_graphs::{ClientId, Registry, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
-use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
+use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, FilePolicy, Uplink, WatchOrder, WorkerCore};
 use rask_worker::machine::{FetchFailure, FetchItem};
 use rask_worker::store::spill::{SpillArea, SpillConfig};
 use tokio::sync::mpsc;
@@ -355,7 +355,9 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
             cluster.spill.push(Arc::clone(&area));
             config.spill = Some(area);
         }
-        config.data_roots = options.data_roots.clone().map(Arc::from);
+        if let Some(roots) = &options.data_roots {
+            config.files = FilePolicy::beneath(roots, &[])?;
+        }
         let port = Arc::new(Port { hub: Arc::downgrade(&hub), worker: WorkerId(idx) });
         cores.push(WorkerCore::start(&config, Arc::clone(&options.registry), Arc::clone(&port) as _, port)?);
     }

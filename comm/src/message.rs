@@ -71,6 +71,8 @@ pub enum ToWorker {
         body: Body,
         /// Family name of the first task that runs it, for logs.
         label: String,
+        /// Whether the graph is the cluster's own user's; others' graphs may touch fewer files.
+        is_of_user: bool,
     },
     /// Where the members of a gather group are; sent before the first run here that takes it, and again when they have moved.
     /// So a shuffle of M members by N consumers costs each worker one list of M, not one a consumer.

@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall fail, helpers included")]
 
+mod files;
 mod rights;
+mod state;
 #[allow(dead_code, reason = "shared with the tests of graph files, which need more of it")]
 #[path = "../it/support.rs"]
 mod support;

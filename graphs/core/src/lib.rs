@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: threads, sockets, clocks, Arrow, DataFusion.
 
+pub mod access;
 pub mod builder;
 pub mod builtin;
 mod cull;
@@ -35,6 +36,7 @@ pub mod value;
 mod walk;
 pub mod written;
 
+pub use access::FileAccess;
 pub use builder::{GraphBuilder, TaskBuilder};
 pub use dot::to_dot;
 pub use evaluate::{EvaluateError, PreparedBody, evaluate, prepare};

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
+use rask_graphs::access::{AccessError, Denial};
 
 /// A mistake in SQL text, with its place where the parser knows it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,15 @@ impl FrameError {
             error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
         };
         Self::Io { path: path.to_owned(), reason }
+    }
+
+    pub(crate) fn access(error: &AccessError) -> Self {
+        match &error.why {
+            Denial::Io(reason) => Self::io(&error.path, reason),
+            why @ (Denial::Outside | Denial::NoRoots | Denial::Secret | Denial::NotAFile) => {
+                Self::Io { path: error.path.clone(), reason: why.to_string() }
+            }
+        }
     }
 
     pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {

@@ -377,7 +377,7 @@ fn parquet_row_groups_are_partitions_and_pruned() {
     assert_eq!(some.rows(), [[json!("s250")], [json!("s251")], [json!("s252")]]);
 
     // The pruning itself: of ten row groups one may hold these rows.
-    let metadata = crate::source::split::parquet_metadata(&path).unwrap();
+    let metadata = crate::source::split::parquet_metadata(&rask_graphs::FileAccess::everything(), &path).unwrap();
     let schema = Arc::clone(metadata.schema());
     let table = datafusion::common::DFSchema::try_from(Arc::clone(&schema)).unwrap();
     let state = crate::plan::session::fresh();
@@ -502,7 +502,7 @@ fn file_access_stays_inside_the_data_roots() {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let secret = write(outside.path(), "secret.csv", "a\n1\n");
     let mut ctx = TaskContext::detached("t");
-    ctx.data_roots = Some(vec![inside.path().to_owned()].into());
+    ctx.files = rask_graphs::FileAccess::beneath(&[inside.path().to_owned()], &[]).unwrap();
     let registry = registry();
     let run = |operator: &str, args: Json, inputs: &[Value]| {
         registry.prepare(operator, 1, &args.to_string()).unwrap().run(&ctx, inputs).map_err(|error| error.0)

@@ -1,6 +1,6 @@
 //! Where all conversations meet the machine: events in turns, answers into outboxes, timeouts on time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use rask_comm::connection::Connection;
@@ -8,9 +8,11 @@ use rask_comm::limits::{MAX_STATUS_REQUESTS, STATUS_INTERVAL};
 use rask_comm::message::{ClientHello, FromClient, ToClient, ToWorker, WorkerHello};
 use rask_comm::outbox::Outbox;
 use rask_comm::time::Time;
+use rask_comm::{Origin, TokenId};
 use rask_graphs::{ClientId, WorkerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::admission::REVOKED;
 use crate::machine::{Actions, Config, Event, Machine, Note};
 
 /// Parts of frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
@@ -46,6 +48,8 @@ pub(super) enum News {
     /// A part of a frame, and the reader's right to have it wait here: no peer has more than a few parts in line, so all get
     /// their turn however long their frames are.
     Events(Vec<Event>, OwnedSemaphorePermit),
+    /// Nodes that joined by one of these tokens have to go.
+    Revoked(BTreeSet<TokenId>),
 }
 
 struct Peer<Out> {
@@ -95,7 +99,7 @@ pub(super) struct Hub {
     /// The operators of the workers that are there: all the same.
     fingerprint: u64,
     /// Workers that were told to leave: their end is no crash.
-    leaving: std::collections::BTreeSet<WorkerId>,
+    leaving: BTreeSet<WorkerId>,
     /// Clients with open questions for the status.
     n_asking: usize,
 }
@@ -110,7 +114,7 @@ impl Hub {
             begun: Instant::now(),
             out: Actions::default(),
             fingerprint: 0,
-            leaving: std::collections::BTreeSet::new(),
+            leaving: BTreeSet::new(),
             n_asking: 0,
         }
     }
@@ -225,6 +229,17 @@ impl Hub {
                 let gone = self.clients.remove(&client);
                 self.n_asking -= usize::from(gone.is_some_and(|peer| !peer.questions.open.is_empty()));
                 self.machine.handle(now, Event::ClientLost { client }, &mut self.out);
+            }
+            News::Revoked(tokens) => {
+                let workers = self.workers.values().map(|peer| &peer.connection);
+                for connection in workers.chain(self.clients.values().map(|peer| &peer.connection)) {
+                    if let Origin::Token(token) = connection.peer().origin
+                        && tokens.contains(&token)
+                    {
+                        tracing::warn!(peer = %connection.peer(), %token, "closed a connection: {REVOKED}");
+                        connection.close_misbehaved(REVOKED);
+                    }
+                }
             }
             News::Events(events, _place) => {
                 for event in events {

@@ -5,6 +5,7 @@
 //! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
 //! read, loses its connection and nothing else.
 
+mod admission;
 mod hub;
 mod parts;
 mod peers;
@@ -25,6 +26,7 @@ use rask_graphs::Epoch;
 use tokio::sync::mpsc;
 
 use crate::machine::Config;
+use admission::Admission;
 use hub::{Hub, News};
 use peers::Terms;
 
@@ -87,12 +89,13 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
-    config.machine.epoch = next_epoch(&config.state_dir)?;
+    config.machine.epoch = Epoch(config.state_dir.next_epoch()?);
     let random = |source| ServerError::State { path: "random numbers".to_owned(), source };
     config.machine.secret = SecretKey::random().map_err(random)?;
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
+    let admission = Arc::new(Admission::new(config.state_dir.clone(), &authority));
     let address =
         endpoint.local_addr().map_err(|source| ServerError::State { path: "the socket's address".to_owned(), source })?;
     if endpoint.socket_buffers().are_small() {
@@ -104,7 +107,8 @@ pub async fn run(
     on_ready(address);
     tokio::select! {
         () = hub.run() => {}
-        () = accept(&endpoint, &authority, &tokens, terms, &news) => {}
+        () = accept(&endpoint, &authority, &tokens, &admission, terms, &news) => {}
+        () = Arc::clone(&admission).watch(news.clone()) => {}
         () = shutdown => {}
     }
     endpoint.shut_down("the scheduler stops").await;
@@ -115,6 +119,7 @@ async fn accept(
     endpoint: &Endpoint,
     authority: &Arc<Authority>,
     tokens: &Arc<TokenStore>,
+    admission: &Arc<Admission>,
     terms: Terms,
     news: &mpsc::Sender<News>,
 ) {
@@ -123,10 +128,20 @@ async fn accept(
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, terms, news.clone(), intake.clone()));
+                let (worker, admission, news, intake) = (ids.worker(), Arc::clone(admission), news.clone(), intake.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_worker(worker, connection, terms, news, intake).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone(), intake.clone()));
+                let (client, admission, news, intake) = (ids.client(), Arc::clone(admission), news.clone(), intake.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_client(client, connection, news, intake).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {
@@ -146,21 +161,4 @@ async fn accept(
             }
         }
     }
-}
-
-/// The number of this start: one more than the last, kept in the state directory.
-fn next_epoch(state: &StateDir) -> Result<Epoch, ServerError> {
-    let path = state.path().join("epoch");
-    let failed = |source| ServerError::State { path: path.display().to_string(), source };
-    let last = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().unwrap_or(0u32),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(failed(error)),
-    };
-    let epoch = Epoch(last.wrapping_add(1));
-    // Written beside and renamed, so that a crash leaves the old number or the new one.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    std::fs::write(&fresh, format!("{}\n", epoch.0)).map_err(failed)?;
-    std::fs::rename(&fresh, &path).map_err(failed)?;
-    Ok(epoch)
 }

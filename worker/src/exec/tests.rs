@@ -149,6 +149,7 @@ fn bodies() -> Vec<ToWorker> {
         id: BodyId { graph: GRAPH, idx },
         body: Body::single(operator, 1, args),
         label: "family".to_owned(),
+        is_of_user: true,
     }));
     messages
 }

@@ -254,6 +254,8 @@ pub enum Action {
         body: rask_graphs::Body,
         /// What to call tasks with it in logs.
         label: String,
+        /// Whether the graph is the cluster's own user's.
+        is_of_user: bool,
     },
     /// Forget all bodies of a graph.
     ForgetBodies {

@@ -231,9 +231,9 @@ impl Machine {
                 self.epoch = epoch;
                 self.fetching.set_me(worker);
             }
-            ToWorker::Body { id, body, label } => {
+            ToWorker::Body { id, body, label, is_of_user } => {
                 self.ledger.add_body(id, body.name());
-                out.push(Action::AddBody { id, body, label });
+                out.push(Action::AddBody { id, body, label, is_of_user });
             }
             ToWorker::Group { graph, group, members } => {
                 self.groups.insert((graph, group), members);

@@ -241,7 +241,7 @@ impl Script {
             "body" => {
                 let idx = rest.iter().find_map(|word| word.strip_prefix("b=")).map_or(0, |body| body.parse().unwrap());
                 let id = BodyId { graph: GRAPH, idx };
-                self.say(ToWorker::Body { id, body: Body::single("core.noop", 1, "{}"), label: "x".to_owned() })
+                self.say(ToWorker::Body { id, body: Body::single("core.noop", 1, "{}"), label: "x".to_owned(), is_of_user: true })
             }
             "wait" => {
                 self.now = self.now.after(Duration::from_millis(rest[0].parse().unwrap()));

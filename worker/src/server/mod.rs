@@ -30,7 +30,7 @@ use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
 use traffic::Meters;
 
-use crate::exec::CoreConfig;
+use crate::exec::{CoreConfig, FilePolicy};
 use crate::store::spill::{SpillArea, SpillConfig};
 
 /// What a worker process is started with. Its name is that of its [`Identity`].
@@ -50,8 +50,8 @@ pub struct WorkerConfig {
     pub listen: Option<SocketAddr>,
     /// Whether results are handed to and from workers of the same user on this host without the network.
     pub has_handover: bool,
-    /// Directories that file operators may touch; `None` for all.
-    pub data_roots: Option<Vec<PathBuf>>,
+    /// The files that graphs may touch: nothing unless more is said.
+    pub files: FilePolicy,
     /// How long to look for a scheduler that is not there, at the start and after it is lost.
     pub patience: Duration,
     /// How long a worker that was asked to stop waits for the scheduler to let it go.
@@ -72,7 +72,7 @@ impl WorkerConfig {
             resources: Vec::new(),
             listen: None,
             has_handover: true,
-            data_roots: None,
+            files: FilePolicy::nothing(),
             patience: Duration::from_secs(60),
             drain_limit: Duration::from_secs(30),
             status_interval: Duration::from_secs(1),

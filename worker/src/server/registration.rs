@@ -105,7 +105,7 @@ impl Registration<'_> {
         let mut config = CoreConfig::new(self.name, self.config.n_slots);
         config.memory_limit = self.config.memory_limit;
         config.spill = self.spill.clone();
-        config.data_roots = self.config.data_roots.clone().map(Arc::from);
+        config.files = self.config.files.clone();
         let (peers, registry) = (self.peers.clone(), Arc::clone(&self.registry));
         let (watching, meters) = (Arc::clone(watching), Arc::clone(&self.meters));
         let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching, meters });

@@ -89,6 +89,7 @@ impl Scheduler {
             id: BodyId { graph: GRAPH, idx },
             body: Body::single(operator, 1, "{}"),
             label: operator.to_owned(),
+            is_of_user: true,
         }));
         guest.say(messages).await;
         guest
@@ -254,6 +255,7 @@ async fn big_results_are_fetched_with_and_without_handover() {
             id: BodyId { graph: GRAPH, idx },
             body: Body::single("test.big", 1, "{}"),
             label: "big".to_owned(),
+            is_of_user: true,
         };
         let run = |idx, inputs| {
             ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body: 7, round: 0, priority: 0, inputs, groups: Vec::new() })

@@ -20,10 +20,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{scan_arrow, scan_parquet, scan_text};
-use crate::error::{FrameError, plain_message};
+use crate::error::plain_message;
 use crate::partition::{KIND, Partition, schema_from_bytes};
 use crate::plan::{codec, session};
-use crate::source::{FileSource, Format, ReadOptions};
+use crate::source::{self, Format, ReadOptions, infer};
 
 /// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
 const MIN_BATCH_ROWS: usize = 4096;
@@ -106,12 +106,12 @@ pub(crate) struct Sink<'a> {
 
 fn scan(ctx: &TaskContext, args: &ScanArgs) -> Result<Partition, KernelError> {
     args.options.check().map_err(KernelError)?;
-    let path = ctx.permit(Path::new(&args.path))?;
+    let path = PathBuf::from(&args.path);
     let format = args.format.or_else(|| Format::of_path(&path));
     let format = format.ok_or_else(|| KernelError(format!("{}: say which format it has", args.path)))?;
     let file_schema = match &args.schema {
         Some(schema) => planned_schema(schema)?,
-        None => FileSource::open(Some(format), &[PathBuf::from(&path)], args.options.clone())?.schema,
+        None => infer::schema(&ctx.files, format, std::slice::from_ref(&path), &args.options)?,
     };
     let (filter, predicate_columns) = filter_of(args, &file_schema)?;
     let output = match &args.columns {
@@ -197,7 +197,7 @@ fn physical(filter: Expr, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>, K
 impl Request<'_> {
     /// Open the file, naming it when that fails.
     pub(crate) fn open(&self) -> Result<File, KernelError> {
-        Ok(File::open(self.path).map_err(|error| FrameError::io(self.path, &error))?)
+        Ok(source::open(&self.ctx.files, self.path)?)
     }
 
     /// `error`, with the file named.

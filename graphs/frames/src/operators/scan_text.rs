@@ -96,7 +96,7 @@ fn name_column(request: &Request<'_>, message: &str) -> String {
 
 /// Read JSON: an object a line, or one array of objects.
 pub(super) fn json(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), KernelError> {
-    if request.range.is_none() && starts_with_bracket(request.path)? {
+    if request.range.is_none() && starts_with_bracket(&request.ctx.files, request.path)? {
         return json_elements(request, sink);
     }
     let text = open(request, |_| Ok(()))?;
@@ -116,7 +116,7 @@ fn json_reader(schema: &SchemaRef) -> JsonReaderBuilder {
 }
 
 fn json_elements(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), KernelError> {
-    let rows = json_array(request.path)?;
+    let rows = json_array(&request.ctx.files, request.path)?;
     for (rows, n_before) in rows.chunks(BATCH_ROWS).zip((0..).step_by(BATCH_ROWS)) {
         let batch = decode_rows(&request.needed, rows);
         let batch = batch.map_err(|error| request.fail(format!("in elements {n_before} and following: {error}")))?;

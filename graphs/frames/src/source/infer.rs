@@ -1,13 +1,14 @@
 //! The columns of files: from footers where the format has them, from a sample of the rows of every file where not.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::json::reader::infer_json_schema_from_iterator;
+use rask_graphs::FileAccess;
 
+use super::open;
 use super::options::{Format, ReadOptions};
 use super::split::{parquet_metadata, starts_with_bracket};
 use crate::error::FrameError;
@@ -17,15 +18,22 @@ use crate::types::parse_type;
 const MAX_SAMPLED_FILES: usize = 64;
 
 /// The common schema of `paths`. Every file is opened, so that one that cannot be read is known before any task runs.
-pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<SchemaRef, FrameError> {
+pub(crate) fn schema(
+    files: &FileAccess,
+    format: Format,
+    paths: &[PathBuf],
+    options: &ReadOptions,
+) -> Result<SchemaRef, FrameError> {
     for path in paths {
-        File::open(path).map_err(|error| FrameError::io(path, &error))?;
+        open(files, path)?;
     }
     let merged = match format {
-        Format::Csv => merge(paths, MAX_SAMPLED_FILES, |path| csv_schema(path, options), merge_csv)?,
-        Format::Json => merge(paths, MAX_SAMPLED_FILES, |path| json_schema(path, options), merge_by_name)?,
-        Format::Parquet => merge(paths, usize::MAX, |path| Ok(parquet_metadata(path)?.schema().as_ref().clone()), merge_by_name)?,
-        Format::Arrow => merge(paths, usize::MAX, arrow_schema, merge_by_name)?,
+        Format::Csv => merge(paths, MAX_SAMPLED_FILES, |path| csv_schema(files, path, options), merge_csv)?,
+        Format::Json => merge(paths, MAX_SAMPLED_FILES, |path| json_schema(files, path, options), merge_by_name)?,
+        Format::Parquet => {
+            merge(paths, usize::MAX, |path| Ok(parquet_metadata(files, path)?.schema().as_ref().clone()), merge_by_name)?
+        }
+        Format::Arrow => merge(paths, usize::MAX, |path| arrow_schema(files, path), merge_by_name)?,
     };
     let schema = match format {
         Format::Csv | Format::Json => settle(&merged, options)?,
@@ -57,8 +65,8 @@ fn merge(
     merged.map(|(schema, _)| schema).ok_or_else(|| FrameError::Plan("no path given".to_owned()))
 }
 
-fn csv_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+fn csv_schema(files: &FileAccess, path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
+    let file = open(files, path)?;
     let format = options.csv_format(options.header).map_err(FrameError::Plan)?;
     let (schema, _) =
         format.infer_schema(BufReader::new(file), Some(options.infer_rows)).map_err(|error| FrameError::data(path, error))?;
@@ -150,11 +158,11 @@ fn settle(schema: &Schema, options: &ReadOptions) -> Result<Schema, FrameError> 
     Ok(Schema::new(fields))
 }
 
-fn json_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+fn json_schema(files: &FileAccess, path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
+    let file = open(files, path)?;
     let mut reader = BufReader::new(file);
-    if starts_with_bracket(path)? {
-        let rows = json_array(path)?;
+    if starts_with_bracket(files, path)? {
+        let rows = json_array(files, path)?;
         let sample = rows.into_iter().take(options.infer_rows).map(Ok);
         return infer_json_schema_from_iterator(sample).map_err(|error| FrameError::data(path, error));
     }
@@ -178,13 +186,13 @@ fn json_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError>
 }
 
 /// The elements of a JSON file that is one array.
-pub(crate) fn json_array(path: &Path) -> Result<Vec<serde_json::Value>, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+pub(crate) fn json_array(files: &FileAccess, path: &Path) -> Result<Vec<serde_json::Value>, FrameError> {
+    let file = open(files, path)?;
     serde_json::from_reader(BufReader::new(file)).map_err(|error| FrameError::data(path, error))
 }
 
-fn arrow_schema(path: &Path) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+fn arrow_schema(files: &FileAccess, path: &Path) -> Result<Schema, FrameError> {
+    let file = open(files, path)?;
     let reader = crate::operators::scan_arrow::open(file).map_err(|error| FrameError::data(path, error))?;
     Ok(reader.schema().as_ref().clone())
 }

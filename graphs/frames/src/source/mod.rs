@@ -8,9 +8,11 @@ pub(crate) mod lines;
 pub(crate) mod options;
 pub(crate) mod split;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
+use rask_graphs::FileAccess;
 
 use crate::error::FrameError;
 pub use options::{Format, ReadOptions};
@@ -34,13 +36,20 @@ impl FileSource {
             Some(format) => format,
             None => format_of(&paths)?,
         };
-        let schema = infer::schema(format, &paths, &options)?;
+        // The person whose process this is describes the frame.
+        let files = FileAccess::everything();
+        let schema = infer::schema(&files, format, &paths, &options)?;
         let mut slices = Vec::new();
         for path in &paths {
-            split::slices(format, path, &options, &mut slices)?;
+            split::slices(&files, format, path, &options, &mut slices)?;
         }
         Ok(Self { format, options, schema, slices })
     }
+}
+
+/// Open a file for reading, as far as `files` gives it.
+pub(crate) fn open(files: &FileAccess, path: &Path) -> Result<File, FrameError> {
+    files.open(path).map_err(|error| FrameError::access(&error))
 }
 
 /// The files that match, each once: patterns in the order given, the matches of one pattern by name. A directory stands

@@ -2,11 +2,12 @@
 //!
 //! Slices say where to look, not where lines end; the scan aligns itself (see [`super::lines`]).
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use rask_graphs::FileAccess;
 
+use super::open;
 use super::options::{Format, ReadOptions};
 use crate::error::FrameError;
 
@@ -22,13 +23,19 @@ pub(crate) struct Slice {
 }
 
 /// Cut `path` and append its slices: one at least, so that an empty file still has its columns.
-pub(super) fn slices(format: Format, path: &Path, options: &ReadOptions, out: &mut Vec<Slice>) -> Result<(), FrameError> {
+pub(super) fn slices(
+    files: &FileAccess,
+    format: Format,
+    path: &Path,
+    options: &ReadOptions,
+    out: &mut Vec<Slice>,
+) -> Result<(), FrameError> {
     let whole = Slice { path: path.to_owned(), range: None, row_groups: None };
     match format {
         Format::Csv if options.quoted_newlines => out.push(whole),
         Format::Csv | Format::Json => {
-            let nbytes = std::fs::metadata(path).map_err(|error| FrameError::io(path, &error))?.len();
-            if nbytes <= options.partition_nbytes || (format == Format::Json && starts_with_bracket(path)?) {
+            let nbytes = open(files, path)?.metadata().map_err(|error| FrameError::io(path, &error))?.len();
+            if nbytes <= options.partition_nbytes || (format == Format::Json && starts_with_bracket(files, path)?) {
                 out.push(whole);
                 return Ok(());
             }
@@ -38,24 +45,24 @@ pub(super) fn slices(format: Format, path: &Path, options: &ReadOptions, out: &m
                 |idx: u64| u64::try_from(u128::from(nbytes) * u128::from(idx) / u128::from(n_slices)).unwrap_or(nbytes);
             out.extend((0..n_slices).map(|idx| Slice { range: Some((boundary(idx), boundary(idx + 1))), ..whole.clone() }));
         }
-        Format::Parquet => row_group_slices(whole, options.partition_nbytes, out)?,
+        Format::Parquet => row_group_slices(files, whole, options.partition_nbytes, out)?,
         Format::Arrow => out.push(whole),
     }
     Ok(())
 }
 
 /// Whether a JSON file is one array instead of lines; it can only be read as a whole.
-pub(crate) fn starts_with_bracket(path: &Path) -> Result<bool, FrameError> {
+pub(crate) fn starts_with_bracket(files: &FileAccess, path: &Path) -> Result<bool, FrameError> {
     use std::io::Read;
-    let mut file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+    let mut file = open(files, path)?;
     let mut head = [0; 256];
     let n_read = file.read(&mut head).map_err(|error| FrameError::io(path, &error))?;
     Ok(head[..n_read].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
 }
 
 /// Runs of row groups of about `partition_nbytes` each, measured uncompressed: that is what the task will hold.
-fn row_group_slices(whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
-    let metadata = parquet_metadata(&whole.path)?;
+fn row_group_slices(files: &FileAccess, whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
+    let metadata = parquet_metadata(files, &whole.path)?;
     let mut run: Vec<usize> = Vec::new();
     let mut run_nbytes = 0_u64;
     let n_before = out.len();
@@ -77,7 +84,7 @@ fn row_group_slices(whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -
 }
 
 /// The footer of a Parquet file.
-pub(crate) fn parquet_metadata(path: &Path) -> Result<ArrowReaderMetadata, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
+pub(crate) fn parquet_metadata(files: &FileAccess, path: &Path) -> Result<ArrowReaderMetadata, FrameError> {
+    let file = open(files, path)?;
     ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| FrameError::data(path, error))
 }
