@@ -9,6 +9,7 @@
 pub mod columns;
 pub mod error;
 mod frame;
+mod numbers;
 mod operators;
 mod partition;
 mod plan;
@@ -22,6 +23,7 @@ mod tests;
 pub use columns::{columns_to_f64, f64_to_columns};
 pub use error::{FrameError, SqlError};
 pub use frame::{Frame, sql_tables};
+pub use numbers::{Numbers, numbers_to_columns};
 pub use operators::register;
 pub use partition::{KIND, Partition, decode};
 pub use plan::lower::{FrameLowering, explain};
