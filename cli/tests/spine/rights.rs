@@ -52,7 +52,7 @@ fn graph(operator: &str, args: &str) -> Graph {
 }
 
 fn detached() -> SubmitOptions {
-    SubmitOptions { name: "hers".to_owned(), detached: true, ..SubmitOptions::default() }
+    SubmitOptions { name: "secret".to_owned(), detached: true, ..SubmitOptions::default() }
 }
 
 async fn status_when(client: &Client, is_so: impl Fn(&StatusReport) -> bool) -> StatusReport {
@@ -131,7 +131,7 @@ fn one_persons_graph_is_nobody_elses() {
         let job = again.attach(id).await.unwrap();
         job.wait().await.unwrap();
         let value: Value = again.gather(TaskId::new(id, TaskIdx(0))).await.unwrap();
-        assert_eq!(value.kind(), "null");
+        assert_eq!(value.kind(), "bytes");
         assert!(again.cancel(id).await.unwrap());
     });
 }
@@ -158,7 +158,7 @@ fn viewers_look_and_admins_end() {
     let hers = run_as(&place, &cluster, &alice, &["status", "--json"]).json();
     assert_eq!((&hers["graphs"][0]["id"], &hers["n_other_graphs"]), (&id.as_str().into(), &0.into()));
     let his = run_as(&place, &cluster, &bob, &["status"]);
-    assert!(!his.stdout.contains("hers") && his.stdout.contains("1 graph of others"), "{his:?}");
+    assert!(!his.stdout.contains("secret") && his.stdout.contains("1 graph of others"), "{his:?}");
 
     for (token, code, words) in [(&bob, 1, "there is no graph"), (&wall, 3, "a viewer may only look at the status")] {
         let refused = run_as(&place, &cluster, token, &["cancel", &id]);
@@ -208,6 +208,19 @@ fn a_name_is_one_worker() {
     );
 }
 
+fn hello(name: &str) -> WorkerHello {
+    WorkerHello {
+        version: PROTOCOL_VERSION,
+        name: name.to_owned(),
+        n_slots: 1,
+        memory_limit: 1 << 30,
+        resources: Vec::new(),
+        data_address: "127.0.0.1:1".parse().unwrap(),
+        host: "nowhere".to_owned(),
+        registry_fingerprint: 0,
+    }
+}
+
 /// What the scheduler says to a worker with this token that says this of itself.
 async fn introduce(
     cluster: &Cluster,
@@ -218,16 +231,7 @@ async fn introduce(
     let endpoint = Endpoint::for_connecting_to(address, identity).unwrap();
     let connection = endpoint.connect(address, Plane::Worker, ExpectedPeer::any(Role::Scheduler)).await.unwrap();
     let (mut sender, mut receiver) = connection.open_control::<FromWorker, ToWorker>().await.unwrap();
-    let mut hello = WorkerHello {
-        version: PROTOCOL_VERSION,
-        name: identity.name().to_owned(),
-        n_slots: 1,
-        memory_limit: 1 << 30,
-        resources: Vec::new(),
-        data_address: "127.0.0.1:1".parse().unwrap(),
-        host: "nowhere".to_owned(),
-        registry_fingerprint: 0,
-    };
+    let mut hello = hello(identity.name());
     change(&mut hello);
     sender.send_hello(&hello).await.unwrap();
     let answer = match timeout(PATIENCE, receiver.recv()).await.expect("an answer") {
@@ -246,8 +250,8 @@ fn a_workers_claims_are_bounded() {
     let cases: [(Change, &str); 7] = [
         (|hello| hello.n_slots = 65_536, "1 to 1024"),
         (|hello| hello.memory_limit = u64::MAX, "memory limit"),
-        (|hello| hello.resources = vec![("gpu".to_owned(), 1.0); 65], "64 resources"),
-        (|hello| hello.resources = vec![("g".repeat(1_000), 1.0)], "resources"),
+        (|hello| hello.resources = vec![("gpu".to_owned(), 1.0); 65], "at most 64"),
+        (|hello| hello.resources = vec![("g".repeat(1_000), 1.0)], "name of a resource"),
         (|hello| hello.host = "h".repeat(1_000), "host"),
         (|hello| hello.data_address = "192.0.2.1:53".parse().unwrap(), "--believe-addresses"),
         (|hello| hello.name = "another".to_owned(), "calls itself"),
@@ -305,6 +309,46 @@ fn a_workers_certificate_alone_gets_nothing_and_speaks_for_nobody() {
                 let _ = ended.expect("it is refused");
                 let reason = timeout(PATIENCE, connection.closed()).await.expect("its connection is closed").to_string();
                 assert!(reason.contains("not the scheduler's wish"), "{reason}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_tells_nothing_is_dropped() {
+    let place = Place::new();
+    block_on(async {
+        let state = StateDir::at(place.path("state"));
+        let mut config = rask_scheduler::server::SchedulerConfig::new("127.0.0.1:0".parse().unwrap(), state.clone());
+        config.silence_limit = Duration::from_secs(2);
+        let (ready_in, ready) = tokio::sync::oneshot::channel();
+        let on_ready = |address| ready_in.send(address).unwrap();
+        tokio::spawn(rask_scheduler::server::run(config, on_ready, std::future::pending()));
+        let address = timeout(PATIENCE, ready).await.unwrap().unwrap();
+        let authority = rask_comm::Authority::open(&state).unwrap();
+        // The network is alive in both; one of them tells its state.
+        for (tells, is_dropped) in [(false, true), (true, false)] {
+            let identity = Identity::issue(&authority, Role::Worker, "w").unwrap();
+            let endpoint = Endpoint::for_connecting_to(address, &identity).unwrap();
+            let connection = endpoint.connect(address, Plane::Worker, ExpectedPeer::any(Role::Scheduler)).await.unwrap();
+            let (mut sender, _receiver) = connection.open_control::<FromWorker, ToWorker>().await.unwrap();
+            sender.send_hello(&hello("w")).await.unwrap();
+            let talk = async {
+                loop {
+                    if tells && sender.send(&[FromWorker::Status(Box::default())]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            };
+            let ended = tokio::select! {
+                reason = connection.closed() => Some(reason.to_string()),
+                () = talk => None,
+                () = tokio::time::sleep(Duration::from_secs(5)) => None,
+            };
+            assert_eq!(ended.is_some(), is_dropped, "{ended:?}");
+            if let Some(reason) = ended {
+                assert!(reason.contains("has not told its state for 2 s"), "{reason}");
             }
         }
     });

@@ -377,4 +377,6 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;

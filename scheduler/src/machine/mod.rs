@@ -5,7 +5,8 @@
 //! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
-//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
+//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer
+//! together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 

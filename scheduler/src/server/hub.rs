@@ -197,7 +197,12 @@ impl Hub {
             News::WorkerJoined { worker, hello, outbox, connection } => {
                 let Ok(()) = self.admit(&hello, &connection) else { return };
                 tracing::info!(
-                    %worker, peer = %connection.peer(), from = %connection.peer().origin, slots = hello.n_slots, address = %hello.data_address, "worker joined"
+                    %worker,
+                    peer = %connection.peer(),
+                    from = %connection.peer().origin,
+                    slots = hello.n_slots,
+                    address = %hello.data_address,
+                    "worker joined"
                 );
                 let key = connection.peer().key;
                 self.workers.insert(worker, Peer::new(outbox, connection));
