@@ -224,7 +224,7 @@ fn graphs_that_contradict_themselves_are_refused_and_leave_nothing() {
         (
             "a step that uses itself",
             Graph { bodies: vec![step(Wires::These(vec![Wire::Step(0, Part::WHOLE)]))], ..plain(1) },
-            "malformed graph: a fused step uses a later one",
+            "malformed graph: a task: step 0 of its body uses itself or a later step",
         ),
         (
             "a step that uses an input too many",
@@ -239,12 +239,12 @@ fn graphs_that_contradict_themselves_are_refused_and_leave_nothing() {
         (
             "less than nothing of a resource",
             Graph { options: vec![(TaskIdx(0), resource(-1.0))], ..plain(1) },
-            "malformed graph: a resource amount is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"\" is negative or not a number",
         ),
         (
             "no number of a resource",
             Graph { options: vec![(TaskIdx(0), resource(f64::NAN))], ..plain(1) },
-            "malformed graph: a resource amount is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"\" is negative or not a number",
         ),
     ];
     let mut stage = Stage::new();

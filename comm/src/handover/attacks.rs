@@ -31,7 +31,9 @@ async fn first_wish_to(handover: &Handover, name: Vec<u8>, listener: StdListener
             UnixListener::from_std(listener).unwrap().accept().await.unwrap().0
         })
     );
-    let (Some(_link), Ok(stream)) = (linked.usable(), stream) else { return None };
+    let (Some(link), Ok(stream)) = (linked.usable(), stream) else { return None };
+    // What it says first leaves with its first request.
+    link.fetch(grants(&[item(0)]), vec![item(0)], Arc::new(Registry::new()), |_, _| {}, |_| {});
     let (mut reader, _writer) = socket::split(stream);
     // After the secret, which is no frame of its own.
     let mut secret = [0; 32];
@@ -114,7 +116,8 @@ async fn nothing_is_said_to_sockets_of_other_programs_and_processes() {
 async fn a_link_gives_nothing_without_a_grant() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(2, Some(lenient()))));
-    let link = lenient().connect(&pair.client).await.usable().unwrap();
+    let handover = lenient();
+    let link = handover.connect(&pair.client).await.usable().unwrap();
     for grants in [Grants::default(), crate::SecretKey::random().unwrap().grants_of(&[item(0)])] {
         let (outcomes_in, outcomes) = std_mpsc::channel();
         let (rest_in, rest) = oneshot::channel();

@@ -250,6 +250,9 @@ impl Graph {
         if n_tasks > IDX_MASK as usize {
             return bad("more than 2^30 tasks");
         }
+        if self.bodies.iter().any(|body| body.steps.is_empty()) {
+            return bad("a body without steps");
+        }
         let of_body = |body| BodyNeeds::of(body).map_err(|MalformedGraph(fault)| MalformedGraph(format!("a task: {fault}")));
         let bodies = self.bodies.iter().map(of_body).collect::<Result<Vec<_>, _>>()?;
         if self.body_of.iter().any(|&body| body as usize >= self.bodies.len()) {

@@ -61,8 +61,9 @@ pub(super) struct Flows {
     shares: Vec<Share>,
     /// The greatest virtual time at which a run was given.
     foremost: u128,
-    /// Flows with queued tasks.
+    /// Flows with queued tasks, and owners of such.
     n_active: u32,
+    n_active_owners: u32,
 }
 
 impl Flows {
@@ -137,7 +138,9 @@ impl Flows {
         if flow.n_queued == 0 && n > 0 {
             flow.virtual_time = flow.virtual_time.max(foremost);
             self.n_active += 1;
-            self.shares[flow.owner].active_weight += flow.weight;
+            let share = &mut self.shares[flow.owner];
+            self.n_active_owners += u32::from(share.active_weight == 0);
+            share.active_weight += flow.weight;
         }
         flow.n_queued += n;
     }
@@ -148,7 +151,9 @@ impl Flows {
         flow.n_queued -= 1;
         if flow.n_queued == 0 {
             self.n_active -= 1;
-            self.shares[flow.owner].active_weight -= flow.weight;
+            let share = &mut self.shares[flow.owner];
+            share.active_weight -= flow.weight;
+            self.n_active_owners -= u32::from(share.active_weight == 0);
         }
     }
 
@@ -177,11 +182,12 @@ impl Flows {
         flow.virtual_time = (flow.virtual_time + owed).saturating_sub(charged);
     }
 
-    /// What a cost counts for: the more, the smaller the flow's part of its owner's share. Rounded up, so that a client of weight 3 is
+    /// What a cost counts for: the more, the smaller the flow's part of its owner's share, as long as there are several owners to
+    /// share. Rounded up, so that a client of weight 3 is
     /// not a hair ahead after three runs to another's one.
     fn units(&self, flow: FlowId, cost_ns: u64) -> u128 {
         let flow = &self.table[flow.0 as usize];
-        let active = self.shares[flow.owner].active_weight.max(flow.weight);
+        let active = if self.n_active_owners <= 1 { 1_000 } else { self.shares[flow.owner].active_weight.max(flow.weight) };
         (cost_ns.min(MAX_COST_NS) as f64 * UNITS_PER_NS * active as f64 / flow.weight as f64).ceil() as u128
     }
 
@@ -196,6 +202,8 @@ impl Flows {
             n_active += u32::from(n_queued > 0);
         }
         assert_eq!(self.n_active, n_active, "flows with queued tasks");
+        let n_active_owners = self.shares.iter().filter(|share| share.active_weight > 0).count();
+        assert_eq!(self.n_active_owners as usize, n_active_owners, "owners with queued tasks");
         for (at, share) in self.shares.iter().enumerate() {
             let own = || self.table.iter().filter(|flow| flow.owner == at);
             let active: u64 = own().filter(|flow| flow.n_queued > 0).map(|flow| flow.weight).sum();

@@ -158,11 +158,8 @@ impl World {
         let name = format!("client {}", self.links[link].session);
         let weight = [0.1, 1.0, 1.0, 3.0][self.links[link].session % 4];
         let hello = ClientHello { version: PROTOCOL_VERSION, name, weight };
-        self.tell_scheduler(Event::ClientJoined {
-            client,
-            hello,
-            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
-        });
+        let session = self.links[link].session;
+        self.tell_scheduler(Event::ClientJoined { client, hello, peer: owner_of(session) });
     }
 
     pub(super) fn hear_client(&mut self, link: usize, message: FromClient) {
