@@ -10,6 +10,8 @@ use rask_graphs::access::{AccessError, Denial};
 
 use crate::text::records::RecordError;
 
+pub(crate) use crate::plain::{arrow_message, plain, plain_message};
+
 /// A mistake in SQL text, with its place where the parser knows it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -72,11 +74,11 @@ impl FrameError {
     }
 
     pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {
-        Self::Data { path: path.to_owned(), line: None, message: error.to_string() }
+        Self::Data { path: path.to_owned(), line: None, message: plain(&error.to_string()) }
     }
 
     pub(crate) fn at(path: &Path, line: u64, error: impl std::fmt::Display) -> Self {
-        Self::Data { path: path.to_owned(), line: Some(line), message: error.to_string() }
+        Self::Data { path: path.to_owned(), line: Some(line), message: plain(&error.to_string()) }
     }
 
     pub(crate) fn record(path: &Path, error: RecordError) -> Self {
@@ -103,35 +105,6 @@ impl From<DataFusionError> for SqlError {
         let position = in_span.or(in_text);
         Self { message, line: position.map(|(line, _)| line), column: position.map(|(_, column)| column) }
     }
-}
-
-/// The words of an error without the prefixes that name DataFusion's own categories.
-pub(crate) fn plain_message(error: &DataFusionError) -> String {
-    let mut text = error.strip_backtrace();
-    // Prefixes nest, so strip until none is left.
-    loop {
-        let stripped = [
-            "Error during planning: ",
-            "SQL error: ",
-            "Schema error: ",
-            "Execution error: ",
-            "External error: ",
-            "Arrow error: ",
-            "This feature is not implemented: ",
-        ]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix));
-        match stripped {
-            Some(rest) => text = rest.to_owned(),
-            None => break,
-        }
-    }
-    for parser in ["ParserError(\"", "TokenizerError(\""] {
-        if let Some(inner) = text.strip_prefix(parser).and_then(|rest| rest.strip_suffix("\")")) {
-            text = inner.replace("\\\"", "\"");
-        }
-    }
-    text
 }
 
 /// Split ` at Line: 1, Column: 8` off the end of a parser's message.

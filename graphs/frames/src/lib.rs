@@ -14,6 +14,7 @@ mod ipc;
 mod numbers;
 mod operators;
 mod partition;
+mod plain;
 mod plan;
 pub mod present;
 mod source;

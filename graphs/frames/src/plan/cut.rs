@@ -11,6 +11,7 @@ use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableScanBuilder};
 use rask_graphs::TaskIdx;
 
+use super::bounds::{MAX_STEPS, too_many_steps};
 use super::tables::{FrameTable, SlotTable, TasksTable, downcast};
 use crate::frame::{Frame, Node};
 
@@ -65,7 +66,10 @@ pub(crate) struct CutPlan {
 /// Put in place of every table that is a query the query itself, and in place of every table for which `computed` has
 /// tasks those tasks.
 pub(crate) fn expand(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>) -> Result<LogicalPlan> {
+    let mut n_left = MAX_STEPS;
     let expanded = plan.transform_down_with_subqueries(|node| {
+        // Queries over queries that each name theirs twice are twice as much at every level.
+        n_left = n_left.checked_sub(1).ok_or_else(too_many_steps)?;
         let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
         let provider = source_as_provider(&scan.source)?;
         let Some(FrameTable(frame)) = downcast::<FrameTable>(&provider) else { return Ok(Transformed::no(node)) };

@@ -9,7 +9,7 @@ use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
 use super::cut::{Cut, CutPlan, Rows, Slot, cut, expand};
-use super::{codec, session};
+use super::{bounds, codec, session};
 use crate::error::FrameError;
 use crate::frame::{Frame, Node};
 use crate::operators::query::QueryArgs;
@@ -48,7 +48,7 @@ impl FrameLowering {
         }
         let tasks = match &frame.0.node {
             Node::Files(source) => self.scan(frame, source, &ScanRequest::default(), graph, name)?,
-            Node::Query(plan) => self.query(plan, graph, name)?,
+            Node::Query(plan) => bounds::planning(|| self.query(plan, graph, name))?,
             Node::Tasks(tasks) => tasks.clone(),
         };
         self.frames.insert(address(frame), (frame.clone(), tasks.clone()));
@@ -155,7 +155,9 @@ fn to_json(value: &impl Serialize) -> Result<String, FrameError> {
 }
 
 fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameError> {
-    let args = QueryArgs { plan: codec::encode_plan(rest)?, n_inputs };
+    let mut pieces = codec::encode_plan(rest)?;
+    let plan = pieces.pop().unwrap_or_default();
+    let args = QueryArgs { plan, below: pieces, n_inputs };
     Ok(Body::single("frame.query", 1, &to_json(&args)?))
 }
 
@@ -175,7 +177,7 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
             Ok(describe_scan("files", source, &columns.join(", "), "", None))
         }
         Node::Tasks(tasks) => Ok(format!("{} partitions computed by other tasks\n", tasks.len())),
-        Node::Query(plan) => {
+        Node::Query(plan) => bounds::planning(|| {
             let CutPlan { slots, rest, cut } = optimise(plan.clone(), &|_| None)?;
             let mut text = match cut {
                 Cut::ScanOnly => "the scan alone\n".to_owned(),
@@ -186,7 +188,7 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
                 text.push_str(&describe_slot(slot));
             }
             Ok(text)
-        }
+        }),
     }
 }
 
