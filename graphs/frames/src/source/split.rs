@@ -66,13 +66,7 @@ fn boundaries(nbytes: u64, partition_nbytes: u64) -> Vec<u64> {
 }
 
 /// Where records begin at or after `wanted`: known for a file that was looked through, likely for a longer one.
-fn csv_cuts(
-    files: &FileAccess,
-    path: &Path,
-    wanted: &[u64],
-    seen: &Seen,
-    options: &ReadOptions,
-) -> Result<Vec<u64>, FrameError> {
+fn csv_cuts(files: &FileAccess, path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> Result<Vec<u64>, FrameError> {
     let io = |error: std::io::Error| FrameError::io(path, &error);
     if seen.is_whole {
         let (text, offset) = input::open(open(files, path)?, path).map_err(io)?;
