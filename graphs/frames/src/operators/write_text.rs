@@ -38,11 +38,13 @@ pub(super) struct CsvWriter<'a, W> {
     style: CsvStyle<'a>,
     line: Vec<u8>,
     cell: Vec<u8>,
+    /// Whether an empty line is a row without value: that of the only column, which has texts.
+    may_be_empty: bool,
 }
 
 impl<'a, W: Write> CsvWriter<'a, W> {
     pub(super) fn new(out: W, style: CsvStyle<'a>) -> Self {
-        Self { out, style, line: Vec::new(), cell: Vec::new() }
+        Self { out, style, line: Vec::new(), cell: Vec::new(), may_be_empty: false }
     }
 
     /// The names of the columns as a line.
@@ -70,6 +72,7 @@ impl<'a, W: Write> CsvWriter<'a, W> {
             // Columns of nothing but nulls have no list of them.
             cells.push((of_column, column.logical_nulls(), field));
         }
+        self.may_be_empty = matches!(columns.as_slice(), [only] if is_text(only.data_type()));
         for row in 0..batch.num_rows() {
             self.line.clear();
             for (at, (cells, nulls, field)) in cells.iter_mut().enumerate() {
@@ -109,8 +112,8 @@ impl<'a, W: Write> CsvWriter<'a, W> {
     }
 
     fn end_line(&mut self, n_columns: usize) -> Result<(), KernelError> {
-        // Readers pass over empty lines, and then there would be a row less.
-        if self.line.is_empty() && n_columns > 0 {
+        // Many readers pass over empty lines, and then there would be a row less. Among texts there is no other way.
+        if self.line.is_empty() && n_columns > 0 && !self.may_be_empty {
             self.line.extend_from_slice(b"\"\"");
         }
         self.line.push(b'\n');
@@ -120,6 +123,10 @@ impl<'a, W: Write> CsvWriter<'a, W> {
     pub(super) fn into_inner(self) -> W {
         self.out
     }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// Dictionaries and runs spelled out: their nulls are those of their values.

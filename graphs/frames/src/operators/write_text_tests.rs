@@ -35,6 +35,15 @@ fn write(partition: Partition, path: &std::path::Path) -> Result<(), String> {
     kernel.run(&TaskContext::detached("w"), &[Value::new(partition)]).map(|_| ()).map_err(|error| error.0)
 }
 
+/// All rows of a file.
+fn scanned(path: &std::path::Path) -> Partition {
+    let mut registry = Registry::new();
+    crate::register(&mut registry);
+    let kernel = registry.prepare("frame.scan", 1, &json!({ "path": path }).to_string()).unwrap();
+    let rows = kernel.run(&TaskContext::detached("s"), &[]).unwrap();
+    rows.downcast::<Partition>().unwrap().clone()
+}
+
 fn list(values: Vec<Option<f64>>) -> ArrayRef {
     let field = Arc::new(Field::new("item", DataType::Float64, true));
     let offsets = OffsetBuffer::from_lengths([values.len()]);
@@ -77,7 +86,7 @@ fn every_type_has_a_text_or_is_refused() {
         (Arc::new(Float32Array::from(vec![0.1])), "0.1", "0.1"),
         (Arc::new(Float64Array::from(vec![0.1])), "0.1", "0.1"),
         (Arc::new(Float64Array::from(vec![2.0])), "2.0", "2.0"),
-        (Arc::new(Float64Array::from(vec![1e300])), "1e300", "1e300"),
+        (Arc::new(Float64Array::from(vec![1e300])), "1e300", "1e+300"),
         (Arc::new(Float64Array::from(vec![-0.0])), "-0.0", "-0.0"),
         (Arc::new(Float64Array::from(vec![f64::NAN])), "NaN", "\"NaN\""),
         (Arc::new(Float64Array::from(vec![f64::INFINITY])), "inf", "\"Infinity\""),
@@ -143,8 +152,19 @@ fn missing_and_empty_are_two_things_in_csv() {
     let mut writer = CsvWriter::new(Vec::new(), CsvStyle { delimiter: b';', null: "NA" });
     writer.rows(&both).unwrap();
     assert_eq!(String::from_utf8(writer.into_inner()).unwrap(), ";NA\nNA;1\n\"NA\";NA\nx;2\n");
-    // A line with nothing on it would be passed over.
-    assert_eq!(as_csv(&batch(vec![("t", texts)])).unwrap(), "t\n\"\"\n\"\"\nNA\nx\n");
+    // A line with nothing on it may be passed over; among texts it is the only way.
+    let alone = batch(vec![("t", texts)]);
+    assert_eq!(as_csv(&alone).unwrap(), "t\n\"\"\n\nNA\nx\n");
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+    assert_eq!(as_csv(&batch(vec![("n", numbers)])).unwrap(), "n\n1\n\"\"\n");
+    // What is written is read again, in one column and in two.
+    let dir = tempfile::tempdir().unwrap();
+    for (name, written) in [("one.csv", alone), ("two.csv", both)] {
+        let partition = Partition::try_new(written.schema(), vec![written]).unwrap();
+        write(partition.clone(), &dir.path().join(name)).unwrap();
+        let again = scanned(&dir.path().join(name));
+        assert_eq!(crate::rows_as_json(&again).unwrap().rows, crate::rows_as_json(&partition).unwrap().rows, "{name}");
+    }
     let names = batch(vec![("a,b", Arc::new(NullArray::new(0)) as ArrayRef), ("q\"x", Arc::new(NullArray::new(0)))]);
     assert_eq!(as_csv(&names).unwrap(), "\"a,b\",\"q\"\"x\"\n");
 }
