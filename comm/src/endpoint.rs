@@ -226,9 +226,13 @@ impl Endpoint {
         let mut config = quinn::ClientConfig::new(crypto);
         config.transport_config(Arc::new(tuning.transport(address.ip().is_loopback())));
         let attempt = connect::attempt(&self.inner.quinn, config, address, plane, expected);
-        match tokio::time::timeout(tuning.connect_timeout, attempt).await {
-            Ok(connected) => connected,
-            Err(_elapsed) => Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout }),
+        tokio::select! {
+            biased;
+            connected = attempt => connected,
+            () = crate::reach::refused(address) => Err(ConnectError::Nobody { address }),
+            () = tokio::time::sleep(tuning.connect_timeout) => {
+                Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout })
+            }
         }
     }
 
@@ -320,7 +324,10 @@ impl Acceptor {
                 Some(Ok(incoming)) => drop(ready.send(incoming).await),
                 Some(Err(reason)) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
-                    if let Some(n_left_out) = quiet.may_say("refused", address.ip()) {
+                    // A node that ends in the middle of it is nobody's fault.
+                    if reason.starts_with("closed by the other side") {
+                        tracing::debug!(%address, reason, "a connection attempt was given up");
+                    } else if let Some(n_left_out) = quiet.may_say("refused", address.ip()) {
                         tracing::warn!(%address, reason, n_left_out, "refused a connection");
                     }
                 }

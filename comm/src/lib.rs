@@ -29,6 +29,7 @@ pub mod peers;
 pub mod plane;
 mod private;
 mod quiet;
+pub mod reach;
 mod report;
 mod state;
 mod throw_away;
@@ -39,6 +40,7 @@ pub mod token;
 pub mod tuning;
 pub mod upload;
 pub mod watch;
+pub mod words;
 
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};

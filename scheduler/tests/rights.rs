@@ -8,7 +8,7 @@ use rask_comm::{KeyId, Origin, PeerIdentity, Role, SecretKey, Ticket, TokenId};
 use rask_graphs::{
     Attempt, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Part, Source, TaskId, TaskIdx, TaskOptions, WorkerId,
 };
-use rask_scheduler::machine::{Actions, Config, Event, Machine, Note};
+use rask_scheduler::machine::{Actions, Config, Event, GraphEnd, Machine, Note};
 
 mod common;
 
@@ -267,10 +267,12 @@ fn who_cancelled_is_told_and_noted() {
         let failure = failure.expect("its owner hears of it");
         assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Cancelled, words));
         assert!(told.contains(&(other, ToClient::Cancelled { request: 9, was_known: true })), "{told:?}");
-        let owner = holder_of(Role::Client, "alice").owner();
         let name = "secret plan".to_owned();
-        assert_eq!(stage.notes.last(), Some(&Note::Cancelled { graph, name: name.clone(), owner, by }));
-        assert_eq!(stage.notes[0], Note::Submitted { graph, name, by: holder_of(Role::Client, "alice") });
+        let is_told = |note: &Note| matches!(note, Note::GraphEnded { graph: id, end: GraphEnd::Cancelled { by: who }, .. } if *id == graph && *who == by.to_string());
+        assert!(stage.notes.iter().any(is_told), "{:?}", stage.notes);
+        let client = holder_of(Role::Client, "alice").to_string();
+        let n_tasks = 1;
+        assert_eq!(stage.notes[0], Note::GraphAccepted { graph, name, client, n_tasks });
     }
 }
 

@@ -13,14 +13,14 @@ use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, ClientId, FinishOptions, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
-use super::event::{Actions, Note};
+use super::event::{Actions, GraphEnd, Note};
 use super::graph_run::{
     Beginning, FINISHED_ONCE, GraphRun, HAS_EXTERNAL, Node, OUTPUT_PENDING, PreparedGraph, TaskState, UPLOADED, WANTED,
 };
 use super::holders::Loss;
 use super::quotas::Size;
 use super::uploads::Scatter;
-use super::{contract, dispatch, holders, lineage, placement, report, rights, transitions, uploads};
+use super::{contract, dispatch, frames, holders, lineage, placement, report, rights, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
@@ -28,6 +28,13 @@ pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
     /// Who each of them is.
     who: BTreeMap<ClientId, PeerIdentity>,
+}
+
+impl Clients {
+    /// A client, for people.
+    fn name(&self, client: ClientId) -> String {
+        self.who.get(&client).map_or_else(|| client.to_string(), PeerIdentity::to_string)
+    }
 }
 
 pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, peer: PeerIdentity, out: &mut Actions) {
@@ -38,6 +45,7 @@ pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, peer
 }
 
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let name = core.clients.name(client);
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
     core.clients.who.remove(&client);
     out.to_clients.remove(&client);
@@ -48,6 +56,7 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             waiting.retain(|other| *other != client);
         }
         if !run.options.detached {
+            note_end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
             unwant_all(core, graph, out);
         }
         uploads::client_gone(core, client, graph, out);
@@ -157,13 +166,13 @@ fn show_out(core: &mut Core, client: ClientId, out: &mut Actions) {
     let Some(by) = core.clients.who.get(&client).cloned() else { return };
     client_lost(core, client, out);
     out.close_clients.push((client, rights::overstepped(by.role)));
-    out.notes.push(Note::Overstepped { by });
+    out.note(Note::Overstepped { by });
 }
 
 fn note_submitted(core: &Core, client: ClientId, graph: GraphId, out: &mut Actions) {
-    if let Some(by) = core.clients.who.get(&client).cloned() {
-        out.notes.push(Note::Submitted { graph, name: core.run(graph).options.name.clone(), by });
-    }
+    let run = core.run(graph);
+    let (name, n_tasks) = (run.options.name.clone(), run.n_tasks());
+    out.note(Note::GraphAccepted { graph, name, client: core.clients.name(client), n_tasks });
 }
 
 /// Whether `task` exists in a graph that `client` submitted or follows.
@@ -179,6 +188,9 @@ fn accept(
     options: SubmitOptions,
 ) -> Result<(GraphId, Option<Beginning>), String> {
     check_options(&options)?;
+    if let Some(reason) = frames::too_long(&graph.run.graph) {
+        return Err(reason);
+    }
     let owner = owner_of(core, client);
     core.held.check(&owner, graph.run.size(), &core.config.quotas)?;
     for external in &graph.run.graph.externals {
@@ -321,14 +333,13 @@ fn link_externals(core: &mut Core, graph: GraphId) {
 
 /// Stop a graph for a person: its client hears that its outputs were cancelled, and by whom unless it was itself.
 fn cancel(core: &mut Core, by: ClientId, graph: GraphId, out: &mut Actions) {
-    let Some(who) = core.clients.who.get(&by) else { return };
+    let Some(who) = core.clients.who.get(&by).cloned() else { return };
+    note_end(core, graph, GraphEnd::Cancelled { by: who.to_string() }, out);
     let run = core.run(graph);
     let message = match run.client == Some(by) {
         true => "the graph was cancelled".to_owned(),
         false => format!("the graph was cancelled by {who}"),
     };
-    let (name, owner, by) = (run.options.name.clone(), run.owner.clone(), who.clone());
-    out.notes.push(Note::Cancelled { graph, name, owner, by });
     // Those who were promised an output, and those who asked where one is while it is being made again.
     let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
     let pending: Vec<TaskId> = run.graph.outputs.iter().filter(is_awaited).map(|idx| run.task_id(*idx)).collect();
@@ -349,18 +360,22 @@ fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
 fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
     let Some(who) = core.clients.who.get(&client) else { return };
     // Somebody else's is as one that does not exist.
-    let reason = match core.graphs.get(&graph).filter(|run| rights::owns(who, run)) {
-        None => Some(format!("no detached graph {graph}")),
-        Some(run) if run.client.is_some_and(|other| other != client) => Some(format!("another connection follows graph {graph}")),
+    let reason = match core.graphs.get(&graph).filter(|run| rights::owns(who, run)).map(|run| run.client) {
+        None => Some(format!("there is no graph {graph}, or no more: it was cancelled, or the scheduler has been started since")),
+        Some(Some(other)) if other != client => {
+            let other = core.clients.name(other);
+            Some(format!("graph {graph} is followed by {other}; a detached one can be attached to once that client has gone"))
+        }
         Some(_) => None,
     };
     if let Some(reason) = reason {
         out.tell_client(client, ToClient::Rejected { request, reason });
         return;
     }
-    out.notes.push(Note::Attached { graph, by: who.clone() });
+    out.note(Note::GraphAttached { graph, by: who.clone() });
     let Some(run) = core.graphs.get_mut(&graph) else { return };
     run.client = Some(client);
+    run.told_waits.clear();
     run.has_news = true;
     let outputs = run.graph.outputs.clone();
     for idx in &outputs {
@@ -493,6 +508,10 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         return;
     }
     run.ended_at = Some(now);
+    let outputs = run.graph.outputs.iter().map(|idx| run.entry(*idx)).filter(|entry| entry.state == TaskState::Memory);
+    run.nbytes_kept = outputs.fold(0, |sum, entry| sum.saturating_add(entry.nbytes));
+    note_end_of_itself(core, graph, out);
+    let run = core.run_mut(graph);
     if let Some(client) = run.client {
         let counts = run.counts;
         run.has_news = false;
@@ -500,6 +519,28 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let stats = stats(core, graph);
         out.tell_client(client, ToClient::GraphEnded { graph, stats });
     }
+}
+
+/// Word for the log of how a graph ended, once.
+fn note_end(core: &mut Core, graph: GraphId, end: GraphEnd, out: &mut Actions) {
+    let now = core.now;
+    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
+    run.is_end_noted = true;
+    // A scatter is a value on its way, not somebody's work.
+    if run.scatter.is_none() {
+        let seconds = now.since(run.accepted_at).as_secs_f64();
+        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
+    }
+}
+
+fn note_end_of_itself(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let run = core.run(graph);
+    let n_tasks = run.counts.n_tasks;
+    let end = match run.failures.first() {
+        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
+        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
+    };
+    note_end(core, graph, end, out);
 }
 
 fn stats(core: &Core, graph: GraphId) -> GraphStats {
@@ -531,6 +572,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     core.queue.remove_graph(run.flow, run.options.priority, graph);
     core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);
+    core.delays.forget_graph(graph);
     uploads::forget_graph(core, graph);
     if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
         graphs.remove(&graph);

@@ -8,6 +8,8 @@ use rask_graphs::{ClientId, GraphId, WorkerId};
 
 use super::graph_run::PreparedGraph;
 
+pub use super::note::{GraphEnd, Note};
+
 /// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -90,45 +92,8 @@ pub struct Actions {
     pub close_workers: Vec<WorkerId>,
     /// Clients whose connection is to be closed after their messages, and why; [`Event::ClientLost`] follows.
     pub close_clients: Vec<(ClientId, String)>,
-    /// What happened at somebody's word.
+    /// For the log.
     pub notes: Vec<Note>,
-}
-
-/// Something that a client did, for the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Note {
-    /// A graph was accepted.
-    Submitted {
-        /// Which.
-        graph: GraphId,
-        /// Its name.
-        name: String,
-        /// By whom.
-        by: PeerIdentity,
-    },
-    /// A graph is followed again.
-    Attached {
-        /// Which.
-        graph: GraphId,
-        /// By whom.
-        by: PeerIdentity,
-    },
-    /// A graph was stopped.
-    Cancelled {
-        /// Which.
-        graph: GraphId,
-        /// Its name.
-        name: String,
-        /// Whose it was.
-        owner: Owner,
-        /// By whom.
-        by: PeerIdentity,
-    },
-    /// A client asked for what its role may not do, and is shown out.
-    Overstepped {
-        /// Who.
-        by: PeerIdentity,
-    },
 }
 
 impl Actions {
@@ -140,6 +105,11 @@ impl Actions {
     /// Say `message` to `client`.
     pub fn tell_client(&mut self, client: ClientId, message: ToClient) {
         self.to_clients.entry(client).or_default().push(message);
+    }
+
+    /// Something for the log.
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
     }
 
     /// Whether there is nothing to do.

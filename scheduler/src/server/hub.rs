@@ -13,7 +13,7 @@ use rask_graphs::{ClientId, WorkerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::admission::REVOKED;
-use crate::machine::{Actions, Config, Event, Machine, Note};
+use crate::machine::{Actions, Config, Event, Machine};
 
 /// Parts of frames handled as one turn at most, so that answers to the first do not wait for the last of a flood.
 const TURN_LIMIT: usize = 64;
@@ -287,7 +287,7 @@ impl Hub {
     fn send(&mut self) {
         let out = &mut self.out;
         for (worker, messages) in std::mem::take(&mut out.to_workers) {
-            if messages.contains(&ToWorker::Leave) {
+            if messages.iter().any(|message| matches!(message, ToWorker::Leave { .. })) {
                 self.leaving.insert(worker);
             }
             if let Some(peer) = self.workers.get(&worker)
@@ -303,6 +303,9 @@ impl Hub {
                 tracing::warn!(%client, %error, "cannot reach a client");
             }
         }
+        for note in out.notes.drain(..) {
+            if note.is_warning() { tracing::warn!("{note}") } else { tracing::info!("{note}") }
+        }
         for worker in out.close_workers.drain(..) {
             if let Some(peer) = self.workers.get(&worker) {
                 peer.connection.close_misbehaved("the scheduler ended the conversation");
@@ -313,20 +316,5 @@ impl Hub {
                 peer.connection.close_misbehaved(&reason);
             }
         }
-        out.notes.drain(..).for_each(log);
-    }
-}
-
-/// Who did what, for whoever reads the log.
-fn log(note: Note) {
-    match note {
-        Note::Submitted { graph, name, by } => {
-            tracing::info!(%graph, name = %name.escape_debug(), %by, "graph accepted");
-        }
-        Note::Attached { graph, by } => tracing::info!(%graph, %by, "graph followed again"),
-        Note::Cancelled { graph, name, owner, by } => {
-            tracing::info!(%graph, name = %name.escape_debug(), %owner, %by, "graph cancelled");
-        }
-        Note::Overstepped { by } => tracing::warn!(%by, "closed a client that asked for what it may not do"),
     }
 }

@@ -93,6 +93,7 @@ pub(super) async fn serve_worker(
             return;
         }
     };
+    let name = hello.name.clone();
     let outbox = Outbox::default();
     let joined = News::WorkerJoined { worker, hello, outbox: outbox.clone(), connection: connection.clone() };
     if news.send(joined).await.is_err() {
@@ -118,7 +119,7 @@ pub(super) async fn serve_worker(
         reason = silence => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
     };
-    let reason = finish(&connection, reason, &format!("worker {worker}")).await;
+    let reason = finish(&connection, reason, &format!("worker \"{}\"", name.escape_debug())).await;
     let _ = news.send(News::WorkerGone { worker, reason }).await;
 }
 
@@ -258,6 +259,6 @@ async fn finish(connection: &Connection, reason: Option<String>, who: &str) -> S
         connection.close("done");
     }
     let end = connection.closed().await;
-    tracing::info!(who, %end, reason = reason.as_deref().unwrap_or_default(), "disconnected");
+    tracing::debug!(who, %end, reason = reason.as_deref().unwrap_or_default(), "disconnected");
     reason.unwrap_or_else(|| end.to_string())
 }

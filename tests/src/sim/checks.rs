@@ -8,11 +8,11 @@ use rask_comm::message::{FailureKind, FromClient, TaskFailure, ToClient, ToWorke
 use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::TaskState;
 
-use super::oracle::{Behaviour, KernelInput, kernel_inputs};
+use super::oracle::{Behaviour, KernelInput, TaskPlan, kernel_inputs};
 use super::process::failure_message;
 use super::session::{JobState, OutputState};
 use super::shell::may_end;
-use super::world::World;
+use super::world::{GraphInfo, World};
 use rask_worker::machine::{Machine, TERMINATE};
 
 impl World {
@@ -143,6 +143,7 @@ impl World {
                     self.check_owner(session, task.graph);
                     assert!(self.graphs[&task.graph].plan.spread.is_some(), "{task} is no value of a client");
                 }
+                ToClient::Waits { graph, .. } => self.check_owner(session, *graph),
                 ToClient::Welcome { .. }
                 | ToClient::Accepted { .. }
                 | ToClient::Rejected { .. }
@@ -171,6 +172,10 @@ impl World {
                 assert!(count(&self.n_heard_failures) > info.plan.retries(task.idx), "{task} failed before its last retry");
                 (behaviour == Behaviour::Panics) == (failure.kind == FailureKind::Panicked)
             }
+            FailureKind::KilledWorkers if failure.message.starts_with("its graph is stopped") => {
+                let kills = |task: &TaskPlan| matches!(task.behaviour, Behaviour::KillsWorker | Behaviour::KillsFetching);
+                info.plan.tasks.iter().any(kills)
+            }
             FailureKind::KilledWorkers => {
                 assert!(!failure.worker.is_empty() && failure.message.contains(&failure.worker), "no worker is named");
                 let (n_deaths, n_allowed) = (count(&self.n_suspect_deaths), self.config.allowed_failures);
@@ -178,7 +183,7 @@ impl World {
                 true
             }
             // It may be told long after it happened, to a client that asks later.
-            FailureKind::NoWorkers => self.was_deserted || self.is_deserted(),
+            FailureKind::NoWorkers => info.was_deserted || self.is_deserted(info),
             FailureKind::Unsatisfiable => !self.could_run_somewhere(task) || self.failed_earlier(task),
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
@@ -204,9 +209,17 @@ impl World {
         failures.any(|transition| transition.at < self.now)
     }
 
-    /// Whether no worker has been known to the scheduler for the whole grace period.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.no_workers_since.is_some_and(|since| self.now.since(since) >= self.config.no_worker_grace)
+    /// Whether no worker has been known to the scheduler for the whole grace period while the graph was there.
+    fn is_deserted(&self, info: &GraphInfo) -> bool {
+        self.no_workers_since.is_some_and(|since| self.now.since(since.max(info.accepted_at)) >= self.config.no_worker_grace)
+    }
+
+    /// The time without workers ends: whom it has been too long for.
+    pub(super) fn note_deserted(&mut self) {
+        let deserted = self.graphs.iter().filter(|(_, info)| self.is_deserted(info));
+        for graph in deserted.map(|(graph, _)| *graph).collect::<Vec<_>>() {
+            self.graphs.entry(graph).and_modify(|info| info.was_deserted = true);
+        }
     }
 
     /// Whether the inputs of `task` are more than some worker's memory.
