@@ -12,7 +12,7 @@ pub enum FailureKind {
     Panicked,
     /// The operator is unknown on the worker, or refused its arguments or number of inputs.
     Unprepared,
-    /// Workers died while it was executing, more often than allowed.
+    /// Workers died while they worked on it, more often than allowed.
     KilledWorkers,
     /// No worker has been there for longer than the grace period.
     NoWorkers,

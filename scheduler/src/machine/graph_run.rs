@@ -229,8 +229,9 @@ pub(super) struct GraphRun {
     pub(super) is_end_noted: bool,
     /// Deaths of workers that only this graph can have caused, since it last got further; and when the last of them was.
     pub(super) n_deaths: u32,
-    /// Its tasks that have failed for killing workers.
+    /// Deaths after which tasks of it have failed for killing workers, and the last of those workers.
     pub(super) n_killers: u32,
+    pub(super) last_killed: Option<WorkerId>,
     pub(super) last_death: Option<Time>,
     /// What there is to know when its results are values that the client uploads.
     pub(super) scatter: Option<Box<Scatter>>,
@@ -350,6 +351,7 @@ impl GraphRun {
             is_end_noted: false,
             n_deaths: 0,
             n_killers: 0,
+            last_killed: None,
             last_death: None,
             scatter: None,
         };

@@ -176,9 +176,11 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, blam
     }
     transitions::abandon_run(core, task, is_backup, out);
     if is_deadly {
-        let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", core.last_loss);
+        let message = format!("its worker died {n_crashes} times while it worked on it; the last one was {}", core.last_loss);
         let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
-        core.run_mut(task.graph).n_killers += 1;
+        let run = core.run_mut(task.graph);
+        // Several may be suspected of one death.
+        run.n_killers += u32::from(run.last_killed.replace(worker) != Some(worker));
         transitions::to_erred(core, task, failure, out);
     } else {
         if blame == Blame::Doubted {
