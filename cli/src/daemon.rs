@@ -61,18 +61,26 @@ fn listen_address(listen: &str) -> Result<SocketAddr, Failure> {
 fn scheduler_failure(error: &ServerError, listen: &str) -> Failure {
     let failure = Failure::failed(format!("cannot start a scheduler at {listen}: {error}"));
     match error {
-        ServerError::Bind(BindError::Socket { source, .. }) => match source.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                failure.with_hint("is one running already? --listen takes another address, port 0 any free one")
-            }
-            std::io::ErrorKind::AddrNotAvailable => failure
-                .with_hint("this host has no such address; `ip address` lists those it has, 0.0.0.0 stands for all of them"),
-            std::io::ErrorKind::PermissionDenied => failure.with_hint("ports below 1024 are the system's; take another one"),
-            _ => failure,
+        ServerError::Bind(BindError::Socket { source, .. }) => match bind_hint(source.kind()) {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
         },
         ServerError::Bind(BindError::Setup(_)) => failure,
         ServerError::Authority(_) | ServerError::Identity(_) | ServerError::State { .. } => failure,
     }
+}
+
+/// What to do about an address that cannot be had.
+fn bind_hint(kind: std::io::ErrorKind) -> Option<&'static str> {
+    let hints = [
+        (std::io::ErrorKind::AddrInUse, "is one running already? --listen takes another address, port 0 any free one"),
+        (
+            std::io::ErrorKind::AddrNotAvailable,
+            "this host has no such address; `ip address` lists those it has, 0.0.0.0 stands for all of them",
+        ),
+        (std::io::ErrorKind::PermissionDenied, "ports below 1024 are the system's; take another one"),
+    ];
+    hints.iter().find(|(of, _)| *of == kind).map(|(_, hint)| *hint)
 }
 
 /// Say where the scheduler is, and how others get there.

@@ -19,6 +19,10 @@ impl World {
     /// What the scheduler sends to a worker is allowed.
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
         for (at, message) in messages.iter().enumerate() {
+            if let ToWorker::Run(run) = message {
+                let is_early = run.inputs.iter().any(|input| !input.is_made);
+                assert!(!is_early || !self.is_doubtful.contains(&run.task), "{} has killed, and is bound early again", run.task);
+            }
             if let ToWorker::Group { members, .. } = message {
                 for holder in members.iter().flat_map(|member| &member.holders) {
                     let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);

@@ -216,15 +216,13 @@ impl World {
             return false;
         }
         let plan = &self.graphs[&run.task.graph].plan;
-        let has = |input: &RunInput| self.processes[at].store.contains_key(&(input.task, input.part));
-        let fetches = !run.groups.is_empty() || run.inputs.iter().any(|input| !has(input));
+        // The whole has its parts.
+        let store = &self.processes[at].store;
+        let has = |input: &RunInput| [input.part, Part::WHOLE].iter().any(|part| store.contains_key(&(input.task, *part)));
+        let fetches = run.inputs.iter().any(|input| !has(input));
         let kills = fetches && plan.tasks[run.task.idx.index()].behaviour == Behaviour::KillsFetching;
         if kills {
-            let n_kills = self.n_kills_by_fetching.entry(run.task).or_default();
-            *n_kills += 1;
-            // Once before its inputs were there, once behind others, and then as often as any killer.
-            let n_allowed = self.config.allowed_failures + 4;
-            assert!(*n_kills <= n_allowed, "{} has killed {n_kills} workers by being fetched for", run.task);
+            self.killed_by.entry(conn).or_default().push(run.task);
         }
         kills
     }

@@ -103,6 +103,8 @@ impl World {
         for task in &suspects {
             *self.n_suspect_deaths.entry(*task).or_default() += 1;
         }
+        let killers = self.killed_by.remove(&conn).unwrap_or_default();
+        self.is_doubtful.extend(killers.into_iter().filter(|task| self.scheduler.processing_on(*task) == Some(worker)));
         self.tell_scheduler(Event::WorkerLost { worker, was_graceful, reason: "cut".to_owned() });
         // What only a task needed that has failed for this death has been let go before it was its turn to be blamed.
         for task in suspects.iter().filter(|task| self.scheduler.task_state(**task) == Some(TaskState::Released)) {

@@ -332,8 +332,10 @@ pub(super) struct World {
     pub(super) told_executing: BTreeSet<(TaskId, Attempt)>,
     /// Worker deaths each task may be blamed for.
     pub(super) n_suspect_deaths: BTreeMap<TaskId, u32>,
-    /// Worker deaths of what had to be fetched for a task.
-    pub(super) n_kills_by_fetching: BTreeMap<TaskId, u32>,
+    /// Registrations that have died of what had to be fetched for a task, and tasks of which the scheduler knows that they had to
+    /// do with such a death.
+    pub(super) killed_by: BTreeMap<usize, Vec<TaskId>>,
+    pub(super) is_doubtful: BTreeSet<TaskId>,
     /// Failed runs of each task, and those of them the scheduler has heard of while they were its present ones.
     pub(super) n_failed_runs: BTreeMap<TaskId, u32>,
     pub(super) n_heard_failures: BTreeMap<TaskId, u32>,
@@ -383,7 +385,8 @@ impl World {
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
             n_suspect_deaths: BTreeMap::new(),
-            n_kills_by_fetching: BTreeMap::new(),
+            killed_by: BTreeMap::new(),
+            is_doubtful: BTreeSet::new(),
             n_failed_runs: BTreeMap::new(),
             n_heard_failures: BTreeMap::new(),
             n_successes: BTreeMap::new(),
