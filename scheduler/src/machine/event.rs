@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rask_comm::message::{ClientHello, FromClient, FromWorker, SubmitOptions, ToClient, ToWorker, WorkerHello};
-use rask_comm::{KeyId, Owner, PeerIdentity};
-use rask_graphs::{ClientId, GraphId, WorkerId};
+use rask_comm::{KeyId, PeerIdentity};
+use rask_graphs::{ClientId, WorkerId};
 
 use super::graph_run::PreparedGraph;
 

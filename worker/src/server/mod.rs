@@ -292,7 +292,7 @@ async fn work(
                 let since = waits_since.unwrap_or(begun);
                 connection.close(&reason);
                 if since.elapsed() >= config.patience {
-                    return Err(WorkerError::Refused { address: config.scheduler, reason });
+                    return Err(WorkerError::Refused { address: config.scheduler.clone(), reason });
                 }
                 if waits_since.is_none() {
                     tracing::warn!(%reason, "not let in yet; trying again");
@@ -300,7 +300,7 @@ async fn work(
                 waiting_since = Some(since);
                 tokio::select! {
                     () = tokio::time::sleep(NOT_NOW_PAUSE) => {}
-                    () = &mut shutdown => return Ok(Exit::Left),
+                    () = shutdown.as_mut() => return Ok(Some(Exit::Left)),
                 }
                 continue;
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rask_comm::message::{FromWorker, LostResults, Run, RunInput, ToWorker, WorkerHello};
 use rask_comm::{
-    Authority, Connection, ControlReceiver, ControlSender, Grant, Grants, Incoming, PartRequest, Role, SecretKey, Watch,
+    Authority, Connection, ControlReceiver, ControlSender, ExpectedPeer, Grant, Grants, Incoming, PartRequest, Role, SecretKey, Watch,
     WatchHello,
 };
 use rask_graphs::builtin::Opaque;
