@@ -61,6 +61,7 @@ impl Array {
     ///
     /// # Errors
     /// When an axis is not there, or the reduction is another one.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no such form")]
     pub fn nan_reduce(&self, reduction: Reduction, axes: Option<&[i64]>, keepdims: bool, ddof: i64) -> Result<Self, ArrayError> {
         let missing = Self::apply(Function::IsNan, &[self.into()])?;
         let with = |value: f64| {

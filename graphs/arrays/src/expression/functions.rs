@@ -207,7 +207,7 @@ pub(super) fn fold_constants(function: Function, operands: &[Operand]) -> Result
     // An integer that is no element of any type is a float to the functions that come here.
     let settled = |scalar: &Scalar| match scalar {
         Scalar::Int(value) if !scalar.dtype().can_hold(*value) => Scalar::Float(scalar.to_f64()),
-        other => *other,
+        Scalar::Bool(_) | Scalar::Int(_) | Scalar::Float(_) => *scalar,
     };
     let chunks: Vec<Chunk> = scalars.iter().map(settled).map(|scalar| Chunk::scalar(scalar.dtype(), scalar)).collect();
     let result = crate::kernels::apply_now(function, &chunks).map_err(|error| Mistake::new(error.0))?;
