@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{scan_arrow, scan_parquet, scan_text};
 use crate::error::{FrameError, plain_message};
 use crate::partition::{KIND, Partition, schema_from_bytes};
+use crate::plan::meaning::canonical_batch;
 use crate::plan::{codec, session};
 use crate::source::{FileSource, Format, ReadOptions};
 
@@ -162,7 +163,8 @@ fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<S
     let mut conditions = Vec::new();
     if let Some(text) = &args.filter {
         let table = DFSchema::try_from(Arc::clone(schema)).map_err(plain)?;
-        conditions.push(state.create_logical_expr(text, &table).map_err(plain)?);
+        let condition = state.create_logical_expr(text, &table).map_err(plain)?;
+        conditions.push(session::analyse_condition(&state, condition, &table).map_err(plain)?);
     }
     for pushed in &args.pushed {
         conditions.push(codec::decode_expr(&pushed.expr, &state.task_ctx()).map_err(plain)?);
@@ -210,7 +212,8 @@ impl Sink<'_> {
     /// Filter and keep a batch; `false` once no more rows are wanted.
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<bool, KernelError> {
         self.request.ctx.check_cancelled()?;
-        let mut batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let mut batch = canonical_batch(batch)?;
         if let Some(predicate) = &self.request.predicate {
             let verdict = predicate.evaluate(&batch).and_then(|value| value.into_array(batch.num_rows()));
             let verdict = verdict.map_err(|error| self.request.fail(plain_message(&error)))?;

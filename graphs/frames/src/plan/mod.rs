@@ -9,6 +9,9 @@
 pub(crate) mod codec;
 pub(crate) mod cut;
 pub(crate) mod lower;
+pub(crate) mod meaning;
 pub(crate) mod session;
 pub(crate) mod sql;
+mod syntax;
+pub(crate) mod table_functions;
 pub(crate) mod tables;

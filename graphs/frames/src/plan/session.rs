@@ -8,9 +8,14 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use datafusion::catalog::MemoryCatalogProviderList;
+use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionConfig;
+
+use super::{meaning, table_functions};
 
 static BASE: LazyLock<SessionState> = LazyLock::new(|| {
     let mut config = SessionConfig::new()
@@ -20,19 +25,58 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         .with_information_schema(false);
     // Positions in error messages.
     config.options_mut().sql_parser.collect_spans = true;
-    SessionStateBuilder::new().with_config(config).with_default_features().build()
+    let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    // Only a function of a name that is refused could fail, and no name is.
+    let state = meaning::install(builder).expect("the rules of SQL are installed");
+    table_functions::install(state)
 });
 
 /// A session with all functions and no tables, whose clock (`now()`) has been read.
 pub(crate) fn fresh() -> SessionState {
-    // A catalog of its own: tables of one query are none of another's business.
-    let config = BASE.config().clone().with_create_default_catalog_and_schema(true);
-    let mut state = SessionStateBuilder::new_from_existing(BASE.clone())
-        .with_config(config)
-        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
-        .build();
+    let mut state = timeless();
     state.mark_start_execution();
     state
+}
+
+/// The same with the clock at `now`.
+pub(crate) fn at(now: &Now) -> SessionState {
+    let mut state = fresh();
+    state.execution_props_mut().query_execution_start_time = now.0.query_execution_start_time;
+    state
+}
+
+/// A reading of the clock, for all queries of a graph.
+pub(crate) struct Now(ExecutionProps);
+
+impl Now {
+    /// The time at this moment.
+    pub(crate) fn read() -> Self {
+        Self(fresh().execution_props().clone())
+    }
+}
+
+fn timeless() -> SessionState {
+    // A catalog of its own: tables of one query are none of another's business.
+    let config = BASE.config().clone().with_create_default_catalog_and_schema(true);
+    SessionStateBuilder::new_from_existing(BASE.clone())
+        .with_config(config)
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build()
+}
+
+/// `plan` with types coerced and everything in it meaning what it should.
+pub(crate) fn analyse(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})
+}
+
+/// A condition on rows of `schema` as [`analyse`] has it.
+pub(crate) fn analyse_condition(state: &SessionState, condition: Expr, schema: &DFSchema) -> Result<Expr> {
+    let rows = EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) };
+    let plan = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(rows)).filter(condition)?.build()?;
+    match analyse(state, plan)? {
+        LogicalPlan::Filter(filter) => Ok(filter.predicate),
+        other => Err(DataFusionError::Internal(format!("a condition became {}", other.display()))),
+    }
 }
 
 /// The result of a future that has nothing to wait for. DataFusion's planning is asynchronous for the sake of catalogs
