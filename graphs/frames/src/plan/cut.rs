@@ -205,9 +205,8 @@ fn cut_scan(scan: TableScan, slot: usize) -> Result<(Slot, LogicalPlan)> {
     let provider = source_as_provider(&scan.source)?;
     let table = without_number(scan.table_name.table()).to_owned();
     let own_name = numbered(scan.table_name.table(), slot);
-    let as_before = |scan: TableScan, name: TableReference| {
-        LogicalPlanBuilder::from(LogicalPlan::TableScan(scan)).alias(name)?.build()
-    };
+    let as_before =
+        |scan: TableScan, name: TableReference| LogicalPlanBuilder::from(LogicalPlan::TableScan(scan)).alias(name)?.build();
     let slot_number = u32::try_from(slot).map_err(|_| DataFusionError::Plan("too many tables".to_owned()))?;
     let placed =
         |schema: &SchemaRef| -> Arc<dyn TableProvider> { Arc::new(SlotTable { schema: Arc::clone(schema), slot: slot_number }) };

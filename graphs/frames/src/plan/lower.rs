@@ -8,9 +8,9 @@ use rask_graphs::{Body, GraphBuilder, TaskIdx};
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
+use super::codec;
 use super::cut::{Cut, CutPlan, Rows, Slot, cut, expand, is_volatile, volatile_frames};
 use super::session::{self, Now};
-use super::codec;
 use crate::error::FrameError;
 use crate::frame::{Frame, Node};
 use crate::operators::query::QueryArgs;
@@ -171,11 +171,7 @@ fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameErr
     Ok(Body::single("frame.query", 1, &to_json(&args)?))
 }
 
-fn optimise(
-    plan: LogicalPlan,
-    computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>,
-    now: &Now,
-) -> Result<CutPlan, FrameError> {
+fn optimise(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>, now: &Now) -> Result<CutPlan, FrameError> {
     let expanded = expand(plan, computed)?;
     Ok(cut(session::at(now).optimize(&expanded)?)?)
 }

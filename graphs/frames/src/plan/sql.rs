@@ -14,8 +14,8 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, visit_relations};
 
-use super::{session, syntax};
 use super::tables::FrameTable;
+use super::{session, syntax};
 use crate::error::SqlError;
 use crate::frame::Frame;
 
@@ -127,7 +127,10 @@ fn with_own_names(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// `WITH` parts that have random numbers in them become frames of their own, so that every place that names them sees the
 /// same rows. The text that remains, and the frames.
-fn with_volatile_apart(text: &str, tables: &[(String, Frame)]) -> std::result::Result<Option<(String, Vec<(String, Frame)>)>, SqlError> {
+fn with_volatile_apart(
+    text: &str,
+    tables: &[(String, Frame)],
+) -> std::result::Result<Option<(String, Vec<(String, Frame)>)>, SqlError> {
     let Statement::Statement(mut statement) = parse(text)? else { return Ok(None) };
     let ast::Statement::Query(query) = statement.as_mut() else { return Ok(None) };
     let state = session::fresh();

@@ -10,8 +10,8 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, LimitClause, ObjectName, ObjectNamePart, OrderByKind,
-    Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    self, BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query,
+    Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
 /// The columns of a table by its name, where that is known.
@@ -147,8 +147,7 @@ fn distinct_from(expr: &mut Expr) {
         return;
     };
     let (left, first) = (left.clone(), first.clone());
-    let mut test =
-        if is_negated { Expr::IsNotDistinctFrom(left, first) } else { Expr::IsDistinctFrom(left, first) };
+    let mut test = if is_negated { Expr::IsNotDistinctFrom(left, first) } else { Expr::IsDistinctFrom(left, first) };
     distinct_from(&mut test);
     *expr = Expr::BinaryOp { left: Box::new(test), op: op.clone(), right: rest.clone() };
 }
@@ -237,9 +236,8 @@ fn rows_in(expr: &mut Expr, is_condition: bool) {
     let names: Vec<String> = (0..values.len()).map(|idx| format!("__in_{idx}")).collect();
     let equal: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("{name} = ({value})")).collect();
     let equal = equal.join(" AND ");
-    let exists = |condition: &str| {
-        format!("EXISTS (SELECT 1 FROM ({subquery}) AS __in_rows({}) WHERE {condition})", names.join(", "))
-    };
+    let exists =
+        |condition: &str| format!("EXISTS (SELECT 1 FROM ({subquery}) AS __in_rows({}) WHERE {condition})", names.join(", "));
     let text = match (is_condition, *negated) {
         (true, false) => exists(&equal),
         (true, true) => format!("NOT {}", exists(&format!("({equal}) IS NOT FALSE"))),
@@ -304,10 +302,7 @@ enum Kept {
 
 fn has_right_rows(join: &JoinOperator) -> bool {
     let mut join = join.clone();
-    matches!(
-        constraint(&mut join),
-        Some((JoinConstraint::Using(_) | JoinConstraint::Natural, Kept::Right | Kept::Both))
-    )
+    matches!(constraint(&mut join), Some((JoinConstraint::Using(_) | JoinConstraint::Natural, Kept::Right | Kept::Both)))
 }
 
 fn merge(from: &mut TableWithJoins, columns_of: ColumnsOf<'_>, merged: &mut Merged) -> Result<(), String> {

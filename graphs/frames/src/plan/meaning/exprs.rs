@@ -18,8 +18,8 @@ use super::functions::{LENGTH, NAN, PATTERN, SORT_KEY, is_call, wrap};
 
 /// Functions of floats that are NaN where they have no value, with whatever sign the machine gives it.
 const MAY_BE_NAN: [&str; 20] = [
-    "acos", "acosh", "asin", "atanh", "cos", "cot", "exp", "ln", "log", "log10", "log2", "power", "pow", "sin", "sinh",
-    "cosh", "sqrt", "tan", "tanh", "cbrt",
+    "acos", "acosh", "asin", "atanh", "cos", "cot", "exp", "ln", "log", "log10", "log2", "power", "pow", "sin", "sinh", "cosh",
+    "sqrt", "tan", "tanh", "cbrt",
 ];
 
 /// After types are coerced: operands of one operator have the types it computes with.
@@ -132,6 +132,11 @@ fn scalar(call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
 fn aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let keys = std::mem::take(&mut call.params.order_by);
     call.params.order_by = keys.into_iter().map(|key| sort_key(key, schema)).collect::<Result<_>>()?;
+    // Told apart by their bits otherwise.
+    if call.params.distinct {
+        let args = std::mem::take(&mut call.params.args);
+        call.params.args = args.into_iter().map(|arg| distinct_key(arg, schema)).collect();
+    }
     // It has no hash for floats, and finds that out in the task only. Equal numbers have equal texts.
     if call.func.name() == "approx_distinct" {
         let args = std::mem::take(&mut call.params.args);
@@ -142,6 +147,12 @@ fn aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Transform
         call.params.args = args.into_iter().map(as_text).collect();
     }
     Ok(changed(Expr::AggregateFunction(call)))
+}
+
+/// Intervals stay what they are, because their values may be wanted.
+fn distinct_key(arg: Expr, schema: &DFSchema) -> Expr {
+    let is_float = arg.get_type(schema).is_ok_and(|data_type| data_type.is_floating());
+    if is_float { wrap(&SORT_KEY, arg) } else { arg }
 }
 
 fn sort_key(key: Sort, schema: &DFSchema) -> Result<Sort> {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, JoinType, ScalarValue, TableReference};
+use datafusion::common::{Column, DFSchema, ExprSchema, JoinType, ScalarValue, TableReference};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
 };
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
@@ -49,7 +49,7 @@ fn rewrite(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Filter(filter) => {
             let schema = Arc::clone(filter.input.schema());
-            let predicate = condition(filter.predicate, &schema)?;
+            let predicate = condition(filter.predicate, &schema, true)?;
             Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
         }
         LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_) => marked(node),
@@ -61,11 +61,12 @@ fn is_test(expr: &Expr) -> Result<bool> {
     expr.exists(|part| Ok(matches!(part, Expr::InSubquery(_) | Expr::Exists(_))))
 }
 
-/// A condition of which only "true" matters.
-fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+/// A condition of which only "true" matters; `must_hold` when no row is kept without it.
+fn condition(expr: Expr, schema: &DFSchema, must_hold: bool) -> Result<Expr> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
-            let (left, right) = (condition(*left, schema)?, condition(*right, schema)?);
+            let must_hold = must_hold && op == Operator::And;
+            let (left, right) = (condition(*left, schema, must_hold)?, condition(*right, schema, must_hold)?);
             Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
         }
         Expr::InSubquery(test) if !test.negated => {
@@ -75,11 +76,11 @@ fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             let comparison = Comparison::new(&test, schema)?;
             comparison.exists(comparison.equal(), false)
         }
-        Expr::InSubquery(test) => none_may_be_equal(test, schema),
+        Expr::InSubquery(test) => none_may_be_equal(test, schema, must_hold),
         Expr::Not(inner) => match *inner {
             Expr::InSubquery(test) => {
                 let test = InSubquery { negated: !test.negated, ..test };
-                condition(Expr::InSubquery(test), schema)
+                condition(Expr::InSubquery(test), schema, must_hold)
             }
             inner => in_full(not(inner), schema),
         },
@@ -88,8 +89,8 @@ fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 /// `NOT IN`, where only "true" matters.
-fn none_may_be_equal(test: InSubquery, schema: &DFSchema) -> Result<Expr> {
-    let is_plain = !test.expr.column_refs().is_empty() && !has_outer(&test.expr)?;
+fn none_may_be_equal(test: InSubquery, schema: &DFSchema, must_hold: bool) -> Result<Expr> {
+    let is_plain = must_hold && !test.expr.column_refs().is_empty() && !has_outer(&test.expr)?;
     if is_plain && test.subquery.outer_ref_columns.is_empty() {
         return Ok(Expr::InSubquery(test));
     }
@@ -134,12 +135,16 @@ struct Comparison {
 impl Comparison {
     fn new(test: &InSubquery, schema: &DFSchema) -> Result<Self> {
         let plan = test.subquery.subquery.as_ref().clone();
-        let candidates = LogicalPlanBuilder::from(plan).alias(CANDIDATES)?.build()?;
-        let Some((relation, field)) = candidates.schema().iter().next() else {
-            return Err(DataFusionError::Plan("IN takes a subquery with one column".to_owned()));
-        };
-        let right = Expr::Column(Column::from((relation, field)));
-        let is_right_nullable = field.is_nullable();
+        let [column] = plan
+            .schema()
+            .columns()
+            .try_into()
+            .map_err(|_| DataFusionError::Plan("IN takes a subquery with one column".to_owned()))?;
+        let is_right_nullable = plan.schema().nullable(&column)?;
+        // A name that nothing outside has. It is given by a projection, through which conditions can be pulled up.
+        let named = Expr::Column(column).alias_qualified(Some(CANDIDATES), "value");
+        let candidates = LogicalPlanBuilder::from(plan).project([named])?.build()?;
+        let right = Expr::Column(Column::new(Some(CANDIDATES), "value"));
         let is_left_nullable = test.expr.nullable(schema).unwrap_or(true);
         let left = test.expr.as_ref().clone().transform(|part| {
             let Expr::Column(column) = &part else { return Ok(Transformed::no(part)) };

@@ -12,9 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
-};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature};
 use rustc_hash::FxBuildHasher;
 
 /// Room for the sum of as many 64-bit numbers as there can be rows.
@@ -111,9 +109,10 @@ fn wide_values(values: &ArrayRef) -> impl Iterator<Item = i128> + '_ {
 }
 
 fn narrowed(total: i128, data_type: &DataType) -> Result<ScalarValue> {
-    let narrow = match data_type {
-        DataType::UInt64 => u64::try_from(total).ok().map(|total| ScalarValue::UInt64(Some(total))),
-        _ => i64::try_from(total).ok().map(|total| ScalarValue::Int64(Some(total))),
+    let narrow = if *data_type == DataType::UInt64 {
+        u64::try_from(total).ok().map(|total| ScalarValue::UInt64(Some(total)))
+    } else {
+        i64::try_from(total).ok().map(|total| ScalarValue::Int64(Some(total)))
     };
     narrow.ok_or_else(|| overflow(data_type))
 }
