@@ -33,9 +33,6 @@ impl Lowerer<'_> {
     }
 
     fn read_frame(&mut self, paths: &[Text], format: FrameFormat, options: &rask_graphs::file::ReadOptions, span: Span) -> Made {
-        if let Some(comment) = options.comment {
-            return self.mistake(span, format!("\"comment\" is not supported yet, found \"{comment}\""), None);
-        }
         for (_, wanted) in &options.types {
             if let Err(reason) = parse_type(&wanted.value) {
                 return self.mistake(wanted.span, reason, None);
@@ -52,10 +49,11 @@ impl Lowerer<'_> {
             header: options.header.unwrap_or(usual.header),
             delimiter: options.delimiter.unwrap_or(usual.delimiter),
             quote: options.quote.unwrap_or(usual.quote),
+            comment: options.comment,
             nulls: options.null.clone().unwrap_or(usual.nulls),
             types: options.types.iter().map(|(name, wanted)| (name.clone(), wanted.value.clone())).collect(),
             partition_nbytes: options.partition_nbytes.unwrap_or(usual.partition_nbytes),
-            ..usual
+            infer_rows: options.infer_rows.map(|n_rows| usize::try_from(n_rows).unwrap_or(usize::MAX)),
         };
         let files: Vec<_> = paths.iter().map(|path| absolute(self.file, &path.value)).collect();
         let frame = match Frame::read(Some(format), &files, read_options) {

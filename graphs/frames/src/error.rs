@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
 
+use crate::text::records::RecordError;
+
 /// A mistake in SQL text, with its place where the parser knows it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -31,10 +33,12 @@ pub enum FrameError {
         reason: String,
     },
     /// A file was read but is not what it should be.
-    #[error("{}: {message}", path.display())]
+    #[error("{}{}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Data {
         /// The file.
         path: PathBuf,
+        /// The line in it, from 1, where that is known.
+        line: Option<u64>,
         /// What is wrong in it.
         message: String,
     },
@@ -58,7 +62,18 @@ impl FrameError {
     }
 
     pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {
-        Self::Data { path: path.to_owned(), message: error.to_string() }
+        Self::Data { path: path.to_owned(), line: None, message: error.to_string() }
+    }
+
+    pub(crate) fn at(path: &Path, line: u64, error: impl std::fmt::Display) -> Self {
+        Self::Data { path: path.to_owned(), line: Some(line), message: error.to_string() }
+    }
+
+    pub(crate) fn record(path: &Path, error: RecordError) -> Self {
+        match error {
+            RecordError::Io(error) => Self::io(path, &error),
+            RecordError::At(line, what) => Self::at(path, line, what),
+        }
     }
 }
 

@@ -7,15 +7,20 @@
 //! Deliberately absent: the cluster, and arrays ([`columns_to_f64`] is all they need from here).
 
 pub mod columns;
+mod convert;
 pub mod error;
 mod frame;
+mod ipc;
 mod operators;
 mod partition;
 mod plan;
 pub mod present;
 mod source;
+mod text;
 mod types;
 
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod tests;
 

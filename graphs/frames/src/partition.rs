@@ -2,24 +2,21 @@
 //!
 //! On the wire a partition is Arrow IPC taken apart: the header carries the flatbuffers messages (schema, dictionaries,
 //! batches), each message's body is one buffer. Encoding copies every array once into its body; decoding copies nothing
-//! as long as the bodies arrive 64-byte aligned. Received bytes are never trusted: lengths are checked here, contents by
-//! Arrow's validating readers, and a reader that panics on nonsense is an error like any other.
+//! as long as the bodies arrive 64-byte aligned. Received bytes are never trusted; see [`crate::ipc`].
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{ArrayData, ArrayRef, RecordBatch};
+use arrow::array::{ArrayData, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc;
-use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use bytes::Bytes;
 use rask_graphs::{Data, EncodeError, Encoded, KernelError, Value};
 use rustc_hash::FxHashSet;
+
+use crate::ipc::{Messages, guarded, nbytes_without_bytes};
 
 /// The kind of a [`Partition`] in a registry.
 pub const KIND: &str = "frame";
@@ -106,7 +103,8 @@ impl Data for Partition {
         let mut total = 0;
         for batch in &self.batches {
             for column in batch.columns() {
-                total += nbytes_of(&column.to_data(), &mut seen);
+                let data = column.to_data();
+                total += nbytes_of(&data, &mut seen) + nbytes_without_bytes(&data);
             }
         }
         total
@@ -119,6 +117,12 @@ impl Data for Partition {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// Bytes of one batch.
+pub(crate) fn nbytes_of_batch(batch: &RecordBatch) -> u64 {
+    let mut seen = FxHashSet::default();
+    batch.columns().iter().map(|column| nbytes_of(&column.to_data(), &mut seen)).sum()
 }
 
 /// Bytes of the buffers of `data` that are not in `seen`. Slices of one allocation that do not start at the same address
@@ -167,13 +171,7 @@ fn push_message(header: &mut Vec<u8>, message: &[u8]) -> Result<(), ArrowError> 
 /// # Errors
 /// When the bytes are not a partition.
 pub fn decode(header: &[u8], buffers: Vec<Bytes>) -> Result<Value, String> {
-    // Arrow's readers check contents but assert some of the structure; a panic there is the sender's fault, not ours.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_messages(header, buffers)));
-    match decoded {
-        Ok(Ok(partition)) => Ok(Value::new(partition)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("malformed Arrow IPC message".to_owned()),
-    }
+    guarded(|| decode_messages(header, buffers)).map(Value::new).map_err(|error| error.to_string())
 }
 
 fn decode_messages(header: &[u8], buffers: Vec<Bytes>) -> Result<Partition, ArrowError> {
@@ -184,27 +182,12 @@ fn decode_messages(header: &[u8], buffers: Vec<Bytes>) -> Result<Partition, Arro
     if messages.len() != buffers.len() {
         return Err(ArrowError::IpcError(format!("{} messages with {} bodies", messages.len(), buffers.len())));
     }
-    let schema_message = read_message(schema_message)?;
-    let schema = schema_message.header_as_schema().ok_or_else(|| ArrowError::IpcError("no schema".to_owned()))?;
-    let schema = Arc::new(ipc::convert::fb_to_schema(schema));
-    let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::new();
+    let mut reader = Messages::new(schema_message)?;
     let mut batches = Vec::new();
     for (message, body) in messages.iter().zip(buffers) {
-        let message = read_message(message)?;
-        let body = Buffer::from(body);
-        if let Some(batch) = message.header_as_record_batch() {
-            check_batch(batch, &body, &schema)?;
-            let batch = read_record_batch(&body, batch, Arc::clone(&schema), &dictionaries, None, &message.version())?;
-            batches.push(batch);
-        } else if let Some(dictionary) = message.header_as_dictionary_batch() {
-            let data = dictionary.data().ok_or_else(|| ArrowError::IpcError("empty dictionary message".to_owned()))?;
-            check_batch_buffers(data, &body)?;
-            read_dictionary(&body, dictionary, &schema, &mut dictionaries, &message.version())?;
-        } else {
-            return Err(ArrowError::IpcError("a message that is neither rows nor dictionary".to_owned()));
-        }
+        batches.extend(reader.read(message, &Buffer::from(body))?);
     }
-    Ok(Partition { schema, batches })
+    Ok(Partition { schema: Arc::clone(reader.schema()), batches })
 }
 
 /// The messages of a header, each copied to its own allocation: flatbuffers need alignment that a slice cannot promise.
@@ -224,61 +207,6 @@ fn split_messages(mut header: &[u8]) -> Result<Vec<Vec<u8>>, ArrowError> {
     Ok(messages)
 }
 
-fn read_message(bytes: &[u8]) -> Result<ipc::Message<'_>, ArrowError> {
-    ipc::root_as_message(bytes).map_err(|error| ArrowError::IpcError(format!("bad message: {error}")))
-}
-
-/// Checks of a batch that Arrow's reader asserts instead of reporting.
-fn check_batch(batch: ipc::RecordBatch<'_>, body: &Buffer, schema: &Schema) -> Result<(), ArrowError> {
-    check_batch_buffers(batch, body)?;
-    let n_view_columns: usize = schema.fields().iter().map(|field| n_views(field.data_type())).sum();
-    let n_counts = batch.variadicBufferCounts().map_or(0, |counts| counts.len());
-    if n_view_columns != n_counts {
-        return Err(ArrowError::IpcError(format!("{n_view_columns} view columns with {n_counts} buffer counts")));
-    }
-    Ok(())
-}
-
-fn check_batch_buffers(batch: ipc::RecordBatch<'_>, body: &Buffer) -> Result<(), ArrowError> {
-    if batch.length() < 0 {
-        return Err(ArrowError::IpcError("a negative number of rows".to_owned()));
-    }
-    for node in batch.nodes().into_iter().flatten() {
-        if node.length() < 0 || node.null_count() < 0 || node.null_count() > node.length() {
-            return Err(ArrowError::IpcError("a column of impossible length".to_owned()));
-        }
-    }
-    for buffer in batch.buffers().into_iter().flatten() {
-        let end = buffer.offset().checked_add(buffer.length());
-        let is_inside = buffer.offset() >= 0
-            && buffer.length() >= 0
-            && end.and_then(|end| usize::try_from(end).ok()).is_some_and(|end| end <= body.len());
-        if !is_inside {
-            return Err(ArrowError::IpcError("a buffer outside its message".to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// How many view arrays a column of this type has among itself and its children. Those inside a dictionary travel in
-/// dictionary messages and do not count.
-fn n_views(data_type: &DataType) -> usize {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: every other type has no children")]
-    match data_type {
-        DataType::Utf8View | DataType::BinaryView => 1,
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => n_views(field.data_type()),
-        DataType::Struct(fields) => fields.iter().map(|field| n_views(field.data_type())).sum(),
-        DataType::Union(fields, _) => fields.iter().map(|(_, field)| n_views(field.data_type())).sum(),
-        DataType::RunEndEncoded(_, values) => n_views(values.data_type()),
-        _ => 0,
-    }
-}
-
 /// The schema as bytes, for task arguments.
 pub(crate) fn schema_to_bytes(schema: &Schema) -> Vec<u8> {
     let mut tracker = DictionaryTracker::new(false);
@@ -288,15 +216,7 @@ pub(crate) fn schema_to_bytes(schema: &Schema) -> Vec<u8> {
 
 /// Read back what [`schema_to_bytes`] made.
 pub(crate) fn schema_from_bytes(bytes: &[u8]) -> Result<SchemaRef, String> {
-    let read = catch_unwind(|| {
-        let message = read_message(bytes)?;
-        let schema = message.header_as_schema().ok_or_else(|| ArrowError::IpcError("no schema".to_owned()))?;
-        Ok::<_, ArrowError>(Arc::new(ipc::convert::fb_to_schema(schema)))
-    });
-    match read {
-        Ok(schema) => schema.map_err(|error| error.to_string()),
-        Err(_) => Err("malformed schema".to_owned()),
-    }
+    guarded(|| Messages::new(bytes)).map(|messages| Arc::clone(messages.schema())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -12,21 +12,21 @@ mod sql;
 
 use crate::{Format, Frame, FrameError, FrameLowering, Partition, ReadOptions, explain, rows_as_json, to_table_string};
 
-fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
     crate::register(&mut registry);
     registry
 }
 
 /// What a run of tasks left behind.
-struct Ran {
+pub(crate) struct Ran {
     /// Operator, arguments and rows of every task that ran, in order.
     tasks: Vec<(String, Json, usize)>,
-    outputs: Vec<Partition>,
+    pub(crate) outputs: Vec<Partition>,
 }
 
 impl Ran {
-    fn rows(&self) -> Vec<Vec<Json>> {
+    pub(crate) fn rows(&self) -> Vec<Vec<Json>> {
         self.outputs.iter().flat_map(|partition| rows_as_json(partition).unwrap().rows).collect()
     }
 
@@ -72,18 +72,18 @@ fn run(graph: GraphBuilder, outputs: &[TaskIdx]) -> Result<Ran, String> {
     Ok(Ran { tasks, outputs: outputs.iter().filter_map(partition).collect() })
 }
 
-fn compute(frame: &Frame) -> Result<Ran, String> {
+pub(crate) fn compute(frame: &Frame) -> Result<Ran, String> {
     let mut graph = GraphBuilder::new();
     let tasks = FrameLowering::new().lower(frame, &mut graph, "out").map_err(|error| error.to_string())?;
     run(graph, &tasks)
 }
 
-fn sql(text: &str, tables: &[(&str, &Frame)]) -> Result<Frame, FrameError> {
+pub(crate) fn sql(text: &str, tables: &[(&str, &Frame)]) -> Result<Frame, FrameError> {
     let tables: Vec<_> = tables.iter().map(|(name, frame)| ((*name).to_owned(), (*frame).clone())).collect();
     Frame::sql(text, &tables)
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path
@@ -284,35 +284,11 @@ fn any_partition_size_gives_the_same_rows() {
         assert_eq!((n_partitions, whole.len()), (1, 50));
         for partition_nbytes in [1, 7, 13, 50, 100, 333, 500] {
             let (n_partitions, rows) = rows_for(partition_nbytes);
-            assert_eq!(n_partitions as u64, (text.len() as u64).div_ceil(partition_nbytes));
+            let n_wanted = (text.len() as u64).div_ceil(partition_nbytes);
+            assert!(n_partitions as u64 <= n_wanted && n_partitions as u64 > n_wanted.min(50) / 2, "{n_partitions}");
             assert_eq!(rows, whole, "{name} by {partition_nbytes}");
         }
     }
-}
-
-#[test]
-fn quoted_line_ends_are_refused_or_read_never_torn() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut text = "n,text\n".to_owned();
-    for n in 0..30 {
-        text.push_str(&format!("{n},\"first\nsecond, {n}\"\n"));
-    }
-    let path = write(dir.path(), "a.csv", &text);
-    let options = |partition_nbytes, quoted_newlines| ReadOptions { partition_nbytes, quoted_newlines, ..Default::default() };
-    let whole = compute(&Frame::read_csv(&[&path], options(64, true)).unwrap()).unwrap();
-    assert_eq!((whole.outputs.len(), whole.rows().len()), (1, 30));
-    assert_eq!(whole.rows()[29], [json!(29), json!("first\nsecond, 29")]);
-    let mut n_refused = 0;
-    for partition_nbytes in [10, 25, 40, 64, 100, 200, 399] {
-        match compute(&Frame::read_csv(&[&path], options(partition_nbytes, false)).unwrap()) {
-            Ok(ran) => assert_eq!(ran.rows(), whole.rows(), "by {partition_nbytes}"),
-            Err(error) => {
-                assert!(error.contains("quoted_newlines"), "{error}");
-                n_refused += 1;
-            }
-        }
-    }
-    assert!(n_refused > 0);
 }
 
 #[test]
@@ -379,7 +355,8 @@ fn parquet_row_groups_are_partitions_and_pruned() {
     assert_eq!(some.rows(), [[json!("s250")], [json!("s251")], [json!("s252")]]);
 
     // The pruning itself: of ten row groups one may hold these rows.
-    let metadata = crate::source::split::parquet_metadata(&path).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let metadata = crate::source::footers::footer(&file, &path).unwrap();
     let schema = Arc::clone(metadata.schema());
     let table = datafusion::common::DFSchema::try_from(Arc::clone(&schema)).unwrap();
     let state = crate::plan::session::fresh();
@@ -418,7 +395,7 @@ fn bad_rows_name_file_and_line() {
         (&ragged, 32, 1 << 20),
         (&ragged, 32, 40),
     ] {
-        let options = ReadOptions { infer_rows: 10, partition_nbytes, ..Default::default() };
+        let options = ReadOptions { infer_rows: Some(10), partition_nbytes, ..Default::default() };
         let error = compute(&Frame::read(None, &[path], options).unwrap()).err().unwrap();
         assert!(error.starts_with(&format!("{}:{line}: ", path.display())), "{error}");
     }

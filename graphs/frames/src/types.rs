@@ -49,6 +49,12 @@ pub fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// The name of a type as [`parse_type`] reads it back, which tells the units of times apart.
+pub(crate) fn option_name(data_type: &DataType) -> String {
+    let name = type_name(data_type);
+    if parse_type(&name).as_ref() == Ok(data_type) { name } else { data_type.to_string() }
+}
+
 /// The type called `name`, by the names of [`type_name`] or by Arrow's own (`Timestamp(ns)`).
 ///
 /// # Errors

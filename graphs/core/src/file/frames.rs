@@ -7,14 +7,19 @@ use super::names::{Draft, UNRESOLVED, extension};
 use super::values::{Fields, fields};
 use super::{DeclarationKind, FrameFormat, FrameSource, ReadOptions, Text};
 
-const FORMATS: [(&str, FrameFormat); 6] = [
+const FORMATS: [(&str, FrameFormat); 11] = [
     ("csv", FrameFormat::Csv),
     ("parquet", FrameFormat::Parquet),
     ("json", FrameFormat::Json),
     ("arrow", FrameFormat::Arrow),
     // Other endings of the same formats; `read` takes the first four names only.
     ("jsonl", FrameFormat::Json),
+    ("ndjson", FrameFormat::Json),
     ("tsv", FrameFormat::Csv),
+    ("pq", FrameFormat::Parquet),
+    ("arrows", FrameFormat::Arrow),
+    ("feather", FrameFormat::Arrow),
+    ("ipc", FrameFormat::Arrow),
 ];
 
 pub(super) fn read(entry: &Entry<'_>, problems: &mut Problems) -> Draft {
@@ -46,10 +51,14 @@ fn source(fields: &Fields<'_, '_>, problems: &mut Problems) -> Option<FrameSourc
                 None => return None,
             };
             let mut options = options(fields);
-            if options.delimiter.is_none() && extension(&first.value) == Some("tsv") {
+            if options.delimiter.is_none() && format_ending(&first.value).is_some_and(|e| e.eq_ignore_ascii_case("tsv")) {
                 options.delimiter = Some('\t');
             }
             if format != FrameFormat::Csv {
+                let is_text = format == FrameFormat::Json;
+                if let Some(node) = fields.node("infer_rows").filter(|_| !is_text) {
+                    problems.error(node.span, "\"infer_rows\" is for CSV and JSON files only");
+                }
                 for key in ["delimiter", "quote", "comment", "header", "null"] {
                     if let Some(node) = fields.node(key) {
                         problems.error(node.span, format!("\"{key}\" is for CSV files only"));
@@ -61,8 +70,15 @@ fn source(fields: &Fields<'_, '_>, problems: &mut Problems) -> Option<FrameSourc
     }
 }
 
+/// The ending that says the format: before the one that says how the file is packed, if there is one.
+fn format_ending(path: &str) -> Option<&str> {
+    let ending = extension(path)?;
+    let is_packing = ["gz", "zst"].iter().any(|packing| packing.eq_ignore_ascii_case(ending));
+    if is_packing { extension(&path[..path.len() - ending.len() - 1]) } else { Some(ending) }
+}
+
 fn format_of(path: &Text, problems: &mut Problems) -> Option<FrameFormat> {
-    let ending = extension(&path.value);
+    let ending = format_ending(&path.value);
     let known = ending.and_then(|ending| FORMATS.iter().find(|(name, _)| name.eq_ignore_ascii_case(ending)));
     if known.is_none() {
         let message = format!("the format of \"{}\" is not known by its extension", path.value);
@@ -87,6 +103,7 @@ fn options(fields: &Fields<'_, '_>) -> ReadOptions {
         comment: fields.character("comment"),
         header: fields.boolean("header"),
         null: fields.strings("null"),
+        infer_rows: fields.natural("infer_rows"),
         partition_nbytes: fields.natural("partition_nbytes"),
     }
 }

@@ -128,7 +128,7 @@ const DTYPE: Key = key("dtype", Kind::Dtype, "Type of the elements.");
 const COLUMNS: Key = key("columns", Kind::Texts, "Names of columns, in order; all when left out.");
 
 const READ: &[Key] = &[
-    required("path", Kind::Texts, "Files to read; * and ? match names."),
+    required("path", Kind::Texts, "Files to read; * and ? match names; .gz and .zst are unpacked."),
     key("read", Kind::OneOf(&["csv", "parquet", "json", "arrow"]), "Format of the files; by extension when left out."),
     COLUMNS,
     key("types", Kind::TextTable, "Types of columns that are not to be guessed."),
@@ -137,6 +137,7 @@ const READ: &[Key] = &[
     key("comment", Kind::Character, "CSV: what begins a line to ignore."),
     key("header", Kind::Boolean, "CSV: whether the first line names the columns."),
     key("null", Kind::Texts, "CSV: what stands for no value."),
+    key("infer_rows", Kind::Positive, "CSV and JSON: rows of each file to find the types by."),
     key("partition_nbytes", Kind::Positive, "Bytes of file that make one partition, about."),
 ];
 

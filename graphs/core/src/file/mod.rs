@@ -160,6 +160,8 @@ pub struct ReadOptions {
     pub header: Option<bool>,
     /// CSV: what stands for no value.
     pub null: Option<Vec<String>>,
+    /// CSV and JSON: rows of each file to find the types by.
+    pub infer_rows: Option<u64>,
     /// Bytes of file that make one partition, about.
     pub partition_nbytes: Option<u64>,
 }

@@ -4,9 +4,10 @@ pub(crate) mod concat;
 pub(crate) mod execute;
 pub(crate) mod query;
 pub(crate) mod scan;
-pub(crate) mod scan_arrow;
+mod scan_arrow;
+mod scan_csv;
+mod scan_json;
 pub(crate) mod scan_parquet;
-pub(crate) mod scan_text;
 pub(crate) mod sql;
 pub(crate) mod write;
 

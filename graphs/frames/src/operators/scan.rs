@@ -9,22 +9,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, utils::conjunction};
 use datafusion::physical_expr::PhysicalExpr;
 use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
+use rustc_hash::{FxHashMap, FxHashSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{scan_arrow, scan_parquet, scan_text};
+use super::{scan_arrow, scan_csv, scan_json, scan_parquet};
+use crate::convert::convert;
 use crate::error::{FrameError, plain_message};
-use crate::partition::{KIND, Partition, schema_from_bytes};
+use crate::partition::{KIND, Partition, nbytes_of_batch, schema_from_bytes};
 use crate::plan::meaning::canonical_batch;
 use crate::plan::{codec, session};
+use crate::source::infer::check_names;
 use crate::source::{FileSource, Format, ReadOptions};
+use crate::text::values::{BadValue, Origin};
 
 /// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
 const MIN_BATCH_ROWS: usize = 4096;
@@ -103,6 +107,7 @@ pub(crate) struct Sink<'a> {
     output: SchemaRef,
     n_left: Option<usize>,
     batches: Vec<RecordBatch>,
+    nbytes: u64,
 }
 
 fn scan(ctx: &TaskContext, args: &ScanArgs) -> Result<Partition, KernelError> {
@@ -131,10 +136,10 @@ fn scan(ctx: &TaskContext, args: &ScanArgs) -> Result<Partition, KernelError> {
         needed,
         predicate,
     };
-    let mut sink = Sink { request: &request, output: Arc::clone(&output), n_left: args.limit, batches: Vec::new() };
+    let mut sink = Sink { request: &request, output: Arc::clone(&output), n_left: args.limit, batches: Vec::new(), nbytes: 0 };
     match format {
-        Format::Csv => scan_text::csv(&request, &mut sink)?,
-        Format::Json => scan_text::json(&request, &mut sink)?,
+        Format::Csv => scan_csv::csv(&request, &mut sink)?,
+        Format::Json => scan_json::json(&request, &mut sink)?,
         Format::Parquet => scan_parquet::parquet(&request, &mut sink)?,
         Format::Arrow => scan_arrow::arrow(&request, &mut sink)?,
     }
@@ -147,9 +152,10 @@ fn planned_schema(schema: &str) -> Result<SchemaRef, KernelError> {
 }
 
 fn project(schema: &Schema, columns: &[String]) -> Result<SchemaRef, KernelError> {
+    let places = places(schema);
     let find = |name: &String| {
-        schema.field_with_name(name).cloned().map_err(|_| {
-            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        places.get(name.as_str()).map(|&place| schema.field(place).clone()).ok_or_else(|| {
+            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).take(100).collect();
             KernelError(format!("there is no column \"{name}\" among {}", known.join(", ")))
         })
     };
@@ -158,6 +164,10 @@ fn project(schema: &Schema, columns: &[String]) -> Result<SchemaRef, KernelError
 
 /// The conjunction of all conditions, and the columns it looks at.
 fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<String>), KernelError> {
+    // A session is not free, and many scans have no condition.
+    if args.filter.is_none() && args.pushed.is_empty() {
+        return Ok((None, Vec::new()));
+    }
     let plain = |error| KernelError(plain_message(&error));
     let state = session::fresh();
     let mut conditions = Vec::new();
@@ -186,8 +196,14 @@ fn unqualify(expr: Expr) -> datafusion::error::Result<datafusion::common::tree_n
 }
 
 fn needed_columns(file: &Schema, output: &Schema, predicate_columns: &[String]) -> SchemaRef {
-    let is_needed = |name: &String| output.field_with_name(name).is_ok() || predicate_columns.contains(name);
-    Arc::new(Schema::new(file.fields().iter().filter(|field| is_needed(field.name())).cloned().collect::<Vec<_>>()))
+    let names = output.fields().iter().map(|field| field.name());
+    let needed: FxHashSet<&String> = names.chain(predicate_columns).collect();
+    Arc::new(Schema::new(file.fields().iter().filter(|field| needed.contains(field.name())).cloned().collect::<Vec<_>>()))
+}
+
+/// Where each column of `schema` is, by name. Looking names up one by one in thousands of columns takes as many squared.
+pub(crate) fn places(schema: &Schema) -> FxHashMap<&str, usize> {
+    schema.fields().iter().map(|field| field.name().as_str()).zip(0..).collect()
 }
 
 fn physical(filter: Expr, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>, KernelError> {
@@ -206,12 +222,42 @@ impl Request<'_> {
     pub(crate) fn fail(&self, error: impl std::fmt::Display) -> KernelError {
         KernelError(format!("{}: {error}", self.path.display()))
     }
+
+    /// `error`, with the file and the line named.
+    pub(crate) fn fail_at(&self, line: u64, error: impl std::fmt::Display) -> KernelError {
+        KernelError(format!("{}:{line}: {error}", self.path.display()))
+    }
+
+    /// Whether the type of a column was given or guessed.
+    pub(crate) fn origin_of(&self, column: &str) -> Origin {
+        if self.options.types.contains_key(column) { Origin::Given } else { Origin::Guessed }
+    }
+
+    /// What is wrong with a value of `column`, and what to write so that it is not.
+    pub(crate) fn describe(&self, field: &Field, bad: &BadValue) -> String {
+        let (column, BadValue { reason, better, .. }) = (field.name(), bad);
+        if better.is_empty() {
+            return format!("column \"{column}\": {reason}");
+        }
+        // The types of what is inside of objects and lists cannot be given.
+        if field.data_type().is_nested() {
+            return format!("column \"{column}\": {reason}; a larger infer_rows looks at more");
+        }
+        format!("column \"{column}\": {reason}; types = {{ {} = \"{better}\" }} reads it", toml_key(column))
+    }
+}
+
+/// `name` as a key in a graph file.
+pub(crate) fn toml_key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if is_bare { name.to_owned() } else { format!("{name:?}") }
 }
 
 impl Sink<'_> {
     /// Filter and keep a batch; `false` once no more rows are wanted.
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<bool, KernelError> {
         self.request.ctx.check_cancelled()?;
+        check_names(batch.schema_ref()).map_err(|error| self.request.fail(error))?;
         let batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
         let mut batch = canonical_batch(batch)?;
         if let Some(predicate) = &self.request.predicate {
@@ -222,12 +268,15 @@ impl Sink<'_> {
             })?;
             batch = filter_record_batch(&batch, verdict)?;
         }
-        let mut batch = adapt(&batch, &self.output).map_err(|error| self.request.fail(error))?;
+        let mut batch = select(&batch, &self.output)?;
         if let Some(n_left) = &mut self.n_left {
             batch = batch.slice(0, batch.num_rows().min(*n_left));
             *n_left -= batch.num_rows();
         }
         if batch.num_rows() > 0 {
+            // A small file may hold very many rows, and only reading it tells.
+            self.nbytes = self.nbytes.saturating_add(nbytes_of_batch(&batch));
+            self.request.ctx.check_memory(self.nbytes).map_err(|error| self.request.fail(error))?;
             self.batches.push(batch);
         }
         Ok(self.n_left != Some(0))
@@ -243,13 +292,23 @@ impl Sink<'_> {
 /// has no such column.
 fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelError> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    let places = places(batch.schema_ref());
     for field in schema.fields() {
-        columns.push(match batch.column_by_name(field.name()) {
-            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
-            Some(column) => cast(column, field.data_type())?,
+        columns.push(match places.get(field.name().as_str()).map(|&place| batch.column(place)) {
+            Some(column) => convert(column, field.data_type())
+                .map_err(|error| KernelError(format!("column \"{}\": {error}", field.name())))?,
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
     }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// The columns of `schema` out of `batch`, which has them.
+fn select(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, KernelError> {
+    let places = places(batch.schema_ref());
+    let columns = schema.fields().iter().filter_map(|field| places.get(field.name().as_str()));
+    let columns = columns.map(|&place| Arc::clone(batch.column(place))).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

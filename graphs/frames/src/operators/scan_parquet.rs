@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
@@ -15,10 +15,17 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use rask_graphs::KernelError;
 
 use super::scan::{Request, Sink};
+use crate::source::footers::footer;
+
+/// Rows of a batch, and values of one in all its columns.
+const BATCH_ROWS: usize = 8192;
+const BATCH_VALUES: usize = 1 << 22;
 
 /// Read the row groups asked for.
 pub(super) fn parquet(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), KernelError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(request.open()?).map_err(|error| request.fail(error))?;
+    let file = request.open()?;
+    let footer = footer(&file, request.path)?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer);
     let metadata = Arc::clone(builder.metadata());
     let n_row_groups = metadata.num_row_groups();
     let asked: Vec<usize> = match request.row_groups {
@@ -32,8 +39,10 @@ pub(super) fn parquet(request: &Request<'_>, sink: &mut Sink<'_>) -> Result<(), 
     let descriptor = builder.parquet_schema();
     let roots = builder.schema().fields().iter().enumerate();
     let wanted = roots.filter(|(_, field)| request.needed.field_with_name(field.name()).is_ok()).map(|(idx, _)| idx);
-    let mask = ProjectionMask::roots(descriptor, wanted.collect::<Vec<_>>());
-    let mut builder = builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(8192);
+    let wanted: Vec<usize> = wanted.collect();
+    let n_rows = (BATCH_VALUES / wanted.len().max(1)).clamp(1, BATCH_ROWS);
+    let mask = ProjectionMask::roots(descriptor, wanted);
+    let mut builder = builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(n_rows);
     if let Some(n_rows) = sink.n_rows_wanted() {
         builder = builder.with_limit(n_rows);
     }
@@ -79,17 +88,47 @@ struct RowGroupStatistics<'a> {
 
 impl<'a> RowGroupStatistics<'a> {
     fn converter(&'a self, column: &'a Column) -> Option<StatisticsConverter<'a>> {
-        StatisticsConverter::try_new(&column.name, self.schema, self.metadata.file_metadata().schema_descr()).ok()
+        let converter = StatisticsConverter::try_new(&column.name, self.schema, self.metadata.file_metadata().schema_descr());
+        // A file that does not count its nulls may have any number of them.
+        Some(converter.ok()?.with_missing_null_counts_as_zero(false))
+    }
+
+    /// The converter of a column whose least and greatest values bound all of them. Those of floats do not: NaN, which is
+    /// greater than every number, is left out of them. Nor do those of the first version of the format for what it compared
+    /// as if it were signed bytes.
+    fn bounds(&'a self, column: &'a Column) -> Option<StatisticsConverter<'a>> {
+        let field = self.schema.field_with_name(&column.name).ok()?;
+        if has_floats(field.data_type()) {
+            return None;
+        }
+        let converter = self.converter(column)?;
+        let leaf = converter.parquet_column_index()?;
+        let is_signed = field.data_type().is_signed_integer() || field.data_type().is_temporal();
+        let are_old = |group: &&RowGroupMetaData| {
+            group.column(leaf).statistics().is_some_and(|statistics| statistics.is_min_max_deprecated())
+        };
+        if !is_signed && self.row_groups.iter().any(are_old) {
+            return None;
+        }
+        Some(converter)
+    }
+}
+
+fn has_floats(data_type: &DataType) -> bool {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: all others have an order of their own")]
+    match data_type {
+        DataType::Dictionary(_, values) => has_floats(values),
+        other => other.is_floating() || other.is_nested(),
     }
 }
 
 impl PruningStatistics for RowGroupStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.converter(column)?.row_group_mins(self.row_groups.iter().copied()).ok()
+        self.bounds(column)?.row_group_mins(self.row_groups.iter().copied()).ok()
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.converter(column)?.row_group_maxes(self.row_groups.iter().copied()).ok()
+        self.bounds(column)?.row_group_maxes(self.row_groups.iter().copied()).ok()
     }
 
     fn num_containers(&self) -> usize {

@@ -52,6 +52,9 @@ pub(super) fn register(registry: &mut Registry) {
 }
 
 fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<FileWritten, KernelError> {
+    if crate::text::input::is_packed(Path::new(&args.path)) {
+        return Err(KernelError(format!("{}: packed files are read, not written; leave the last ending away", args.path)));
+    }
     let format = args.format.or_else(|| Format::of_path(Path::new(&args.path)));
     let format = format.ok_or_else(|| KernelError(format!("{}: say which format it shall have", args.path)))?;
     for part in parts {

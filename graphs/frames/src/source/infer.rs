@@ -1,102 +1,341 @@
-//! The columns of files: from footers where the format has them, from a sample of the rows of every file where not.
+//! The columns of files: from footers where the format has them, from the values where not.
+//!
+//! The header of every file is read. Of the values, the first 32 MiB are looked at in full, so that small inputs have the types
+//! that all of their rows need; of what comes after, the beginnings of some files. What those do not show is found by the scan,
+//! which takes no value that is not of its column's type.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::json::reader::infer_json_schema_from_iterator;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::options::{Format, ReadOptions};
-use super::split::{parquet_metadata, starts_with_bracket};
+use super::{footers, open};
+use crate::convert::unify;
 use crate::error::FrameError;
-use crate::types::parse_type;
+use crate::operators::scan::places;
+use crate::text::guess::Guess;
+use crate::text::json::Keys;
+use crate::text::records::Records;
+use crate::text::{input, json};
+use crate::types::{parse_type, type_name};
+
+/// Bytes of text that are looked at in full.
+const WHOLE_NBYTES: u64 = 32 << 20;
+
+/// Rows that are looked at of files after those.
+const SAMPLED_ROWS: usize = 1000;
 
 /// Sampling thousands of files would take longer than reading a few of them; so many, evenly spread, are looked at.
 const MAX_SAMPLED_FILES: usize = 64;
 
-/// The common schema of `paths`. Every file is opened, so that one that cannot be read is known before any task runs.
-pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<SchemaRef, FrameError> {
-    for path in paths {
-        File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    }
-    let merged = match format {
-        Format::Csv => merge(paths, MAX_SAMPLED_FILES, |path| csv_schema(path, options), merge_csv)?,
-        Format::Json => merge(paths, MAX_SAMPLED_FILES, |path| json_schema(path, options), merge_by_name)?,
-        Format::Parquet => merge(paths, usize::MAX, |path| Ok(parquet_metadata(path)?.schema().as_ref().clone()), merge_by_name)?,
-        Format::Arrow => merge(paths, usize::MAX, arrow_schema, merge_by_name)?,
-    };
-    let schema = match format {
-        Format::Csv | Format::Json => settle(&merged, options)?,
-        Format::Parquet | Format::Arrow => merged,
-    };
-    // Metadata written by other programs (a pandas index, say) means nothing here and would travel with every task.
-    Ok(Arc::new(Schema::new(schema.fields().clone())))
+/// Bytes of JSON that samples of rows are looked for in.
+const MIN_JSON_SAMPLE: u64 = 1 << 20;
+const MAX_JSON_SAMPLE: u64 = 256 << 20;
+
+/// What is known of a file once its columns are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Whether there are columns in it; a file of no bytes has none, and no rows.
+    pub(crate) has_columns: bool,
+    /// Whether all of its rows were looked at.
+    pub(crate) is_whole: bool,
+    /// Whether it may be cut at line ends (those outside of quotes).
+    pub(crate) has_lines: bool,
+    /// CSV: the fields of each record.
+    pub(crate) n_fields: usize,
 }
 
-fn merge(
-    paths: &[PathBuf],
-    max_files: usize,
-    schema_of: impl Fn(&Path) -> Result<Schema, FrameError>,
-    combine: impl Fn(Schema, &Schema) -> Result<Schema, String>,
-) -> Result<Schema, FrameError> {
-    let stride = paths.len().div_ceil(max_files).max(1);
-    let mut merged: Option<(Schema, &PathBuf)> = None;
-    for path in paths.iter().step_by(stride) {
-        let schema = schema_of(path)?;
-        merged = Some(match merged {
-            None => (schema, path),
+const NOTHING: Seen = Seen { has_columns: false, is_whole: true, has_lines: false, n_fields: 0 };
+
+/// The common schema of `paths`, and what is known of each.
+pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<(SchemaRef, Vec<Seen>), FrameError> {
+    let (schema, seen) = match format {
+        Format::Csv => csv(paths, options)?,
+        Format::Json => json(paths, options)?,
+        Format::Parquet => binary(paths, |path| Ok(footers::footer(&open(path)?, path)?.schema().as_ref().clone()))?,
+        Format::Arrow => binary(paths, arrow_schema)?,
+    };
+    // Metadata written by other programs (a pandas index, say) means nothing here and would travel with every task.
+    Ok((Arc::new(Schema::new(schema.fields().clone())), seen))
+}
+
+/// How much of each file is looked at.
+struct Plan<'a> {
+    options: &'a ReadOptions,
+    stride: usize,
+    nbytes_left: u64,
+}
+
+impl<'a> Plan<'a> {
+    fn new(n_files: usize, options: &'a ReadOptions) -> Self {
+        Self { options, stride: n_files.div_ceil(MAX_SAMPLED_FILES).max(1), nbytes_left: WHOLE_NBYTES }
+    }
+
+    /// Rows of file `idx` to look at, when it is too long to be looked at in full.
+    fn n_rows(&self, idx: usize) -> usize {
+        match self.options.infer_rows {
+            Some(n_rows) => n_rows,
+            None if idx.is_multiple_of(self.stride) => SAMPLED_ROWS,
+            None => 0,
+        }
+    }
+}
+
+/// The columns of a CSV file: their names, and what their values have been.
+struct CsvColumns {
+    names: Vec<String>,
+    guesses: Vec<Guess>,
+}
+
+fn csv(paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
+    let mut plan = Plan::new(paths.len(), options);
+    let mut merged: Option<(CsvColumns, &PathBuf)> = None;
+    let mut all_seen = Vec::with_capacity(paths.len());
+    for (idx, path) in paths.iter().enumerate() {
+        let (columns, seen) = csv_file(path, idx, &mut plan)?;
+        all_seen.push(seen);
+        let Some(columns) = columns else { continue };
+        match &mut merged {
+            None => merged = Some((columns, path)),
             Some((so_far, first)) => {
-                let combined = combine(so_far, &schema);
+                let order = csv_order(&so_far.names, &columns.names, "the first file")
+                    .map_err(|reason| FrameError::data(path, format!("{reason} (in {})", first.display())))?;
+                for (guess, &place) in so_far.guesses.iter_mut().zip(&order) {
+                    *guess = guess.union(columns.guesses[place]);
+                }
+            }
+        }
+    }
+    let Some((columns, _)) = merged else {
+        return Err(paths.first().map_or_else(no_path, |path| FrameError::data(path, "no columns: the file is empty")));
+    };
+    let fields = columns.names.into_iter().zip(columns.guesses).map(|(name, guess)| Field::new(name, guess.data_type(), true));
+    Ok((settle(&Schema::new(fields.collect::<Vec<_>>()), options, false)?, all_seen))
+}
+
+fn no_path() -> FrameError {
+    FrameError::Plan("no path given".to_owned())
+}
+
+fn csv_file(path: &Path, idx: usize, plan: &mut Plan<'_>) -> Result<(Option<CsvColumns>, Seen), FrameError> {
+    let options = plan.options;
+    let file = open(path)?;
+    let nbytes = file.metadata().map_err(|error| FrameError::io(path, &error))?.len();
+    let (text, offset) = input::open(file, path).map_err(|error| FrameError::io(path, &error))?;
+    let mut records = Records::new(text, options.dialect(), offset, 1);
+    let Some(names) = csv_names(path, &mut records, options)? else { return Ok((None, NOTHING)) };
+    let mut guesses = vec![Guess::default(); names.len()];
+    let mut n_rows = 0;
+    if !options.header {
+        see_record(&records, &mut guesses, options);
+        n_rows = 1;
+    }
+    // How long a packed file is, reading it tells.
+    let fits = input::is_packed(path) || nbytes <= plan.nbytes_left;
+    let max_rows = if fits && options.infer_rows.is_none() { usize::MAX } else { plan.n_rows(idx) };
+    let mut is_whole = false;
+    loop {
+        let is_too_long = max_rows == usize::MAX && records.position() > plan.nbytes_left && n_rows >= plan.n_rows(idx);
+        if n_rows >= max_rows || is_too_long {
+            break;
+        }
+        if !records.read().map_err(|error| FrameError::record(path, error))? {
+            is_whole = true;
+            break;
+        }
+        see_record(&records, &mut guesses, options);
+        n_rows += 1;
+    }
+    plan.nbytes_left = plan.nbytes_left.saturating_sub(records.position());
+    let seen = Seen { has_columns: true, is_whole, has_lines: true, n_fields: names.len() };
+    Ok((Some(CsvColumns { names, guesses }), seen))
+}
+
+fn see_record<R: Read>(records: &Records<R>, guesses: &mut [Guess], options: &ReadOptions) {
+    let mut text = Vec::new();
+    for (guess, &field) in guesses.iter_mut().zip(records.fields()) {
+        text.clear();
+        records.append(field, &mut text);
+        // A quoted nothing is a text only if the column turns out to be one, and then it is one already.
+        if !options.is_null(&text, field.is_quoted, false) {
+            guess.see(&text);
+        }
+    }
+}
+
+/// Read the names of the columns, or make them up from the first record; `None` when there is no record. The first record is
+/// the one read last.
+pub(crate) fn csv_names<R: Read>(
+    path: &Path,
+    records: &mut Records<R>,
+    options: &ReadOptions,
+) -> Result<Option<Vec<String>>, FrameError> {
+    if !records.read().map_err(|error| FrameError::record(path, error))? {
+        return Ok(None);
+    }
+    let mut names: Vec<String> = Vec::with_capacity(records.fields().len());
+    for (idx, &field) in records.fields().iter().enumerate() {
+        let mut text = Vec::new();
+        if options.header {
+            records.append(field, &mut text);
+        }
+        let name = String::from_utf8(text)
+            .map_err(|_| FrameError::at(path, records.line(), format!("the name of column {} is not UTF-8", idx + 1)))?;
+        names.push(if name.is_empty() { format!("column_{}", idx + 1) } else { name });
+    }
+    let mut seen = std::collections::HashMap::new();
+    for (idx, name) in names.iter().enumerate() {
+        if let Some(other) = seen.insert(name, idx) {
+            let what = format!("two columns are called \"{name}\": {} and {}", other + 1, idx + 1);
+            return Err(FrameError::at(path, records.line(), what));
+        }
+    }
+    records.expect_fields(names.len());
+    Ok(Some(names))
+}
+
+/// For each of `names`, which `whose` has, its place among `own`, the names in another file.
+pub(crate) fn csv_order(names: &[String], own: &[String], whose: &str) -> Result<Vec<usize>, String> {
+    if names == own {
+        return Ok((0..names.len()).collect());
+    }
+    let places: std::collections::HashMap<&String, usize> = own.iter().zip(0..).collect();
+    let missing = names.iter().find(|name| !places.contains_key(name));
+    if let Some(missing) = missing {
+        let new = own.iter().find(|name| !names.contains(name));
+        return Err(match new {
+            Some(new) => format!("column \"{new}\" where {whose} has \"{missing}\""),
+            None => format!("no column \"{missing}\": {} columns where {whose} has {}", own.len(), names.len()),
+        });
+    }
+    if own.len() != names.len() {
+        return Err(format!("{} columns where {whose} has {}", own.len(), names.len()));
+    }
+    Ok(names.iter().filter_map(|name| places.get(name).copied()).collect())
+}
+
+fn json(paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
+    let mut plan = Plan::new(paths.len(), options);
+    let mut keys = Keys::default();
+    let mut all_seen = Vec::with_capacity(paths.len());
+    let mut schema = Schema::empty();
+    for (idx, path) in paths.iter().enumerate() {
+        all_seen.push(json_file(path, idx, &mut plan, &mut keys)?);
+        // After every file, so that the one is named with which the trouble begins.
+        if idx < MAX_SAMPLED_FILES || idx + 1 == paths.len() {
+            schema = keys.schema().map_err(|reason| FrameError::data(path, reason))?;
+        }
+    }
+    if schema.fields().is_empty() {
+        return Err(paths.first().map_or_else(no_path, |path| FrameError::data(path, "no columns: there is no row")));
+    }
+    let is_whole = all_seen.iter().all(|seen| seen.is_whole);
+    Ok((settle(&schema, options, !is_whole)?, all_seen))
+}
+
+fn json_file(path: &Path, idx: usize, plan: &mut Plan<'_>, keys: &mut Keys) -> Result<Seen, FrameError> {
+    let io = |error: std::io::Error| FrameError::io(path, &error);
+    let at = |(line, reason): (u64, String)| FrameError::at(path, line, reason);
+    let (mut text, _) = input::open(open(path)?, path).map_err(io)?;
+    let (mut bytes, mut is_whole) = (Vec::new(), false);
+    let mut read_to = |bytes: &mut Vec<u8>, length: u64| {
+        let n_wanted = length.saturating_sub(bytes.len() as u64);
+        text.by_ref().take(n_wanted).read_to_end(bytes).map(|n_read| (n_read as u64) < n_wanted)
+    };
+    let n_rows = if plan.options.infer_rows.is_none() {
+        // One byte more tells whether that is all.
+        is_whole = read_to(&mut bytes, plan.nbytes_left + 1).map_err(io)?;
+        if is_whole { usize::MAX } else { plan.n_rows(idx) }
+    } else {
+        plan.n_rows(idx)
+    };
+    // A file that is only opened is still looked at for what it is.
+    let mut length = MIN_JSON_SAMPLE;
+    while !is_whole && length <= MAX_JSON_SAMPLE && n_whole_rows(&bytes, n_rows.max(1)).map_err(at)? < n_rows.max(1) {
+        is_whole = read_to(&mut bytes, length).map_err(io)?;
+        length *= 8;
+    }
+    plan.nbytes_left = plan.nbytes_left.saturating_sub(bytes.len() as u64);
+    let n_seen = keys.look_at(&bytes, n_rows, is_whole).map_err(at)?;
+    let mut rows = json::Rows::new(&bytes);
+    let is_array = rows.is_array();
+    let first = rows.next().map_err(at)?;
+    let is_a_line = first.as_ref().is_some_and(|row| !row.text.contains(&b'\n'));
+    let has_columns = first.is_some();
+    let is_whole = is_whole && n_seen < n_rows.max(1);
+    Ok(Seen { has_columns, is_whole, has_lines: is_a_line && !is_array, n_fields: 0 })
+}
+
+/// Whole rows in `bytes`, counted up to `enough`.
+fn n_whole_rows(bytes: &[u8], enough: usize) -> Result<usize, (u64, String)> {
+    let mut rows = json::Rows::new(bytes);
+    let mut n_rows = 0;
+    while n_rows < enough {
+        match rows.next()? {
+            Some(row) if row.is_complete => n_rows += 1,
+            Some(_) | None => break,
+        }
+    }
+    Ok(n_rows)
+}
+
+/// The columns of files that name them with their types.
+fn binary(paths: &[PathBuf], schema_of: impl Fn(&Path) -> Result<Schema, FrameError>) -> Result<(Schema, Vec<Seen>), FrameError> {
+    let mut merged: Option<(Schema, &PathBuf)> = None;
+    for path in paths {
+        let schema = schema_of(path)?;
+        check_names(&schema).map_err(|reason| FrameError::data(path, reason))?;
+        merged = Some(match merged {
+            None => (plain(&schema), path),
+            Some((so_far, first)) if so_far == schema => (so_far, first),
+            Some((so_far, first)) => {
+                let combined = merge_by_name(&so_far, &plain(&schema));
                 let explain = |reason| FrameError::data(path, format!("{reason} (in {})", first.display()));
                 (combined.map_err(explain)?, first)
             }
         });
     }
-    merged.map(|(schema, _)| schema).ok_or_else(|| FrameError::Plan("no path given".to_owned()))
+    let (schema, _) = merged.ok_or_else(no_path)?;
+    Ok((schema, vec![Seen { has_columns: true, ..NOTHING }; paths.len()]))
 }
 
-fn csv_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    let format = options.csv_format(options.header).map_err(FrameError::Plan)?;
-    let (schema, _) =
-        format.infer_schema(BufReader::new(file), Some(options.infer_rows)).map_err(|error| FrameError::data(path, error))?;
-    if schema.fields().is_empty() {
-        return Err(FrameError::data(path, "no columns: the file is empty"));
+/// Columns are found by name, so each name must be one column.
+pub(crate) fn check_names(schema: &Schema) -> Result<(), String> {
+    let mut names = std::collections::HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        Some(field) => Err(format!("two columns are called \"{}\"", field.name())),
+        None => Ok(()),
     }
-    Ok(schema)
 }
 
-/// CSV columns are found by position, so files must agree on their number and, with headers, on their names.
-fn merge_csv(first: Schema, other: &Schema) -> Result<Schema, String> {
-    if first.fields().len() != other.fields().len() {
-        return Err(format!("{} columns where the first file has {}", other.fields().len(), first.fields().len()));
-    }
-    let fields = first.fields().iter().zip(other.fields()).map(|(a, b)| {
-        if a.name() != b.name() {
-            return Err(format!("column \"{}\" where the first file has \"{}\"", b.name(), a.name()));
-        }
-        Ok(Field::new(a.name(), widen(a.data_type(), b.data_type()).unwrap_or(DataType::Utf8), true))
+/// Runs of equal values are a way of writing, not a type that queries know.
+fn plain(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| {
+        let DataType::RunEndEncoded(_, values) = field.data_type() else { return field.as_ref().clone() };
+        Field::new(field.name(), values.data_type().clone(), true)
     });
-    Ok(Schema::new(fields.collect::<Result<Vec<_>, _>>()?))
+    Schema::new(fields.collect::<Vec<_>>())
 }
 
 /// Columns by name; those that a file does not have are null there. Types that differ must have a common one.
-fn merge_by_name(first: Schema, other: &Schema) -> Result<Schema, String> {
+fn merge_by_name(first: &Schema, other: &Schema) -> Result<Schema, String> {
     let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let own_places = places(first);
+    let other_places = places(other);
     for field in &mut fields {
-        if other.field_with_name(field.name()).is_err() {
+        if !other_places.contains_key(field.name().as_str()) {
             field.set_nullable(true);
         }
     }
     for field in other.fields() {
-        let Some(own) = fields.iter_mut().find(|own| own.name() == field.name()) else {
+        let Some(own) = own_places.get(field.name().as_str()).map(|&place| &mut fields[place]) else {
             fields.push(field.as_ref().clone().with_nullable(true));
             continue;
         };
-        let common = widen(own.data_type(), field.data_type()).ok_or_else(|| {
-            let (a, b) = (crate::types::type_name(own.data_type()), crate::types::type_name(field.data_type()));
+        let common = unify(own.data_type(), field.data_type()).ok_or_else(|| {
+            let (a, b) = (type_name(own.data_type()), type_name(field.data_type()));
             format!("column \"{}\" is {b} where the first file has {a}", field.name())
         })?;
         *own = Field::new(own.name(), common, own.is_nullable() || field.is_nullable());
@@ -104,87 +343,44 @@ fn merge_by_name(first: Schema, other: &Schema) -> Result<Schema, String> {
     Ok(Schema::new(fields))
 }
 
-/// The narrowest type that holds values of both.
-fn widen(a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Date32, Float32, Float64, Int8, Int16, Int32, Int64, Null, Timestamp, UInt8, UInt16, UInt32};
-    match (a, b) {
-        (a, b) if a == b => Some(a.clone()),
-        (Null, other) | (other, Null) => Some(other.clone()),
-        (Int64, Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32) | (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32, Int64) => {
-            Some(Int64)
-        }
-        (Int32, Int8 | Int16) | (Int8 | Int16, Int32) => Some(Int32),
-        (Float64, Int8 | Int16 | Int32 | Int64 | Float32) | (Int8 | Int16 | Int32 | Int64 | Float32, Float64) => Some(Float64),
-        (Date32, Timestamp(unit, None)) | (Timestamp(unit, None), Date32) => Some(Timestamp(*unit, None)),
-        (Timestamp(a, zone_a), Timestamp(b, zone_b)) if zone_a == zone_b => Some(Timestamp(finer(*a, *b), zone_a.clone())),
-        _ => None,
-    }
-}
-
-fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
-    let rank = |unit| match unit {
-        TimeUnit::Second => 0,
-        TimeUnit::Millisecond => 1,
-        TimeUnit::Microsecond => 2,
-        TimeUnit::Nanosecond => 3,
-    };
-    if rank(a) >= rank(b) { a } else { b }
-}
-
-/// Put the wanted types in, and give columns without any value the type that holds anything.
-fn settle(schema: &Schema, options: &ReadOptions) -> Result<Schema, FrameError> {
-    for name in options.types.keys() {
-        if schema.field_with_name(name).is_err() {
-            return Err(FrameError::Plan(format!("types: there is no column \"{name}\"")));
-        }
-    }
+/// Put the wanted types in, and give columns without any value the type that holds anything. Where rows may have keys that
+/// nobody has seen, naming the type of one makes it a column.
+fn settle(schema: &Schema, options: &ReadOptions, may_be_more: bool) -> Result<Schema, FrameError> {
     let mut fields = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let data_type = match options.types.get(field.name()) {
             Some(name) => parse_type(name).map_err(FrameError::Plan)?,
-            None if field.data_type() == &DataType::Null => DataType::Utf8,
-            None => field.data_type().clone(),
+            None => without_null(field.data_type()),
         };
         fields.push(Field::new(field.name(), data_type, true));
+    }
+    for (name, wanted) in &options.types {
+        if schema.field_with_name(name).is_ok() {
+            continue;
+        }
+        if !may_be_more {
+            return Err(FrameError::Plan(format!("types: there is no column \"{name}\"")));
+        }
+        fields.push(Field::new(name, parse_type(wanted).map_err(FrameError::Plan)?, true));
     }
     Ok(Schema::new(fields))
 }
 
-fn json_schema(path: &Path, options: &ReadOptions) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    let mut reader = BufReader::new(file);
-    if starts_with_bracket(path)? {
-        let rows = json_array(path)?;
-        let sample = rows.into_iter().take(options.infer_rows).map(Ok);
-        return infer_json_schema_from_iterator(sample).map_err(|error| FrameError::data(path, error));
-    }
-    let mut values = Vec::new();
-    let mut line = String::new();
-    let mut line_number = 0_u64;
-    while values.len() < options.infer_rows {
-        line.clear();
-        line_number += 1;
-        if reader.read_line(&mut line).map_err(|error| FrameError::io(path, &error))? == 0 {
-            break;
+/// `data_type` with text in every place where no value has been.
+fn without_null(data_type: &DataType) -> DataType {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: guesses have no others with types inside")]
+    match data_type {
+        DataType::Null => DataType::Utf8,
+        DataType::List(items) => DataType::List(Arc::new(items.as_ref().clone().with_data_type(without_null(items.data_type())))),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|f| f.as_ref().clone().with_data_type(without_null(f.data_type())));
+            DataType::Struct(fields.collect::<Vec<_>>().into())
         }
-        if line.trim().is_empty() {
-            continue;
-        }
-        let value: serde_json::Value =
-            serde_json::from_str(&line).map_err(|error| FrameError::data(path, format!("line {line_number}: {error}")))?;
-        values.push(Ok(value));
+        other => other.clone(),
     }
-    infer_json_schema_from_iterator(values.into_iter()).map_err(|error| FrameError::data(path, error))
-}
-
-/// The elements of a JSON file that is one array.
-pub(crate) fn json_array(path: &Path) -> Result<Vec<serde_json::Value>, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    serde_json::from_reader(BufReader::new(file)).map_err(|error| FrameError::data(path, error))
 }
 
 fn arrow_schema(path: &Path) -> Result<Schema, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    let reader = crate::operators::scan_arrow::open(file).map_err(|error| FrameError::data(path, error))?;
+    let reader = crate::ipc::FileReader::open(open(path)?).map_err(|error| FrameError::data(path, error))?;
     Ok(reader.schema().as_ref().clone())
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use arrow::csv::reader::Format as CsvFormat;
-use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::text::input::unpacked_name;
+use crate::text::records::Dialect;
 use crate::types::parse_type;
 
 /// A file format.
@@ -26,15 +26,23 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format by the extension of a file's name.
+    /// The format by the extension of a file's name, before `.gz` or `.zst` if it has one of these.
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        match unpacked_name(path).extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
             "parquet" | "pq" => Some(Self::Parquet),
             "json" | "jsonl" | "ndjson" => Some(Self::Json),
             "arrow" | "arrows" | "feather" | "ipc" => Some(Self::Arrow),
             _ => None,
+        }
+    }
+
+    /// Whether files of this format are text, which says nothing of the types of its values.
+    pub(crate) fn is_text(self) -> bool {
+        match self {
+            Self::Csv | Self::Json => true,
+            Self::Parquet | Self::Arrow => false,
         }
     }
 }
@@ -60,15 +68,17 @@ pub struct ReadOptions {
     pub delimiter: char,
     /// CSV: the character around fields that contain delimiters or line ends; doubled, it stands for itself.
     pub quote: char,
-    /// CSV: the texts that mean "no value", in every column.
+    /// CSV: what begins a line that is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<char>,
+    /// CSV: the texts that mean "no value", in every column. The empty text in quotes is a text.
     pub nulls: Vec<String>,
-    /// CSV: whether quoted fields may contain line ends. Such files are read in one partition; a file that has such a field
-    /// where it would be cut is refused without this option.
-    pub quoted_newlines: bool,
     /// CSV and JSON: types of columns by name, where the ones inferred are not wanted.
     pub types: BTreeMap<String, String>,
-    /// CSV and JSON: rows of each file to infer types from.
-    pub infer_rows: usize,
+    /// CSV and JSON: rows of each file to infer types from; when left out, all of the first 32 MiB and 1000 of each file
+    /// after them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub infer_rows: Option<usize>,
     /// Bytes of a file from which it is cut into partitions of about this size.
     pub partition_nbytes: u64,
 }
@@ -79,10 +89,10 @@ impl Default for ReadOptions {
             header: true,
             delimiter: ',',
             quote: '"',
+            comment: None,
             nulls: vec![String::new()],
-            quoted_newlines: false,
             types: BTreeMap::new(),
-            infer_rows: 1000,
+            infer_rows: None,
             partition_nbytes: 32 << 20,
         }
     }
@@ -94,13 +104,20 @@ impl ReadOptions {
     /// # Errors
     /// When a character is not ASCII, a type is unknown, or a size is zero.
     pub fn check(&self) -> Result<(), String> {
-        for (what, character) in [("delimiter", self.delimiter), ("quote", self.quote)] {
+        let characters = [("delimiter", Some(self.delimiter)), ("quote", Some(self.quote)), ("comment", self.comment)];
+        for (what, character) in characters.into_iter().filter_map(|(what, character)| Some((what, character?))) {
             if !character.is_ascii() || character == '\n' || character == '\r' {
                 return Err(format!("{what} must be one ASCII character, not a line end"));
             }
         }
         if self.delimiter == self.quote {
             return Err("delimiter and quote must differ".to_owned());
+        }
+        if self.comment.is_some_and(|comment| comment == self.delimiter || comment == self.quote) {
+            return Err("comment must differ from delimiter and quote".to_owned());
+        }
+        if self.infer_rows == Some(0) {
+            return Err("infer_rows must be positive".to_owned());
         }
         if self.partition_nbytes == 0 {
             return Err("partition_nbytes must be positive".to_owned());
@@ -111,38 +128,21 @@ impl ReadOptions {
         Ok(())
     }
 
-    /// The delimiter as the byte it is once [`ReadOptions::check`] has passed.
-    pub(crate) fn delimiter_byte(&self) -> u8 {
-        u8::try_from(self.delimiter).unwrap_or(b',')
-    }
-
-    /// The quote as the byte it is once [`ReadOptions::check`] has passed.
-    pub(crate) fn quote_byte(&self) -> u8 {
-        u8::try_from(self.quote).unwrap_or(b'"')
-    }
-
-    /// Arrow's description of the CSV dialect.
-    ///
-    /// # Errors
-    /// When the null texts make no regular expression (they are escaped, so only when they are enormous).
-    pub(crate) fn csv_format(&self, has_header: bool) -> Result<CsvFormat, String> {
-        let format = CsvFormat::default()
-            .with_header(has_header)
-            .with_delimiter(self.delimiter_byte())
-            .with_quote(self.quote_byte())
-            .with_truncated_rows(false);
-        // Arrow's default is exactly "the empty text"; a regular expression for it would only be slower.
-        if self.nulls == [""] {
-            return Ok(format);
+    /// The characters that mean something, as the bytes they are once [`ReadOptions::check`] has passed.
+    pub(crate) fn dialect(&self) -> Dialect {
+        let byte = |character: char, usual: u8| u8::try_from(character).unwrap_or(usual);
+        Dialect {
+            delimiter: byte(self.delimiter, b','),
+            quote: byte(self.quote, b'"'),
+            comment: self.comment.map(|comment| byte(comment, b'#')),
         }
-        Ok(format.with_null_regex(self.null_regex()?))
     }
 
-    /// Matches exactly the null texts; no null texts match nothing at all.
-    fn null_regex(&self) -> Result<Regex, String> {
-        let texts: Vec<String> = self.nulls.iter().map(|text| regex::escape(text)).collect();
-        let pattern = if texts.is_empty() { r"[^\s\S]".to_owned() } else { format!("^(?:{})$", texts.join("|")) };
-        Regex::new(&pattern).map_err(|error| error.to_string())
+    /// Whether a field means "no value". In quotes, the empty text is one where texts are wanted; other texts that mean
+    /// nothing mean it in quotes too, as programs quote all fields.
+    pub(crate) fn is_null(&self, text: &[u8], is_quoted: bool, is_text_wanted: bool) -> bool {
+        let is_meant = !(is_quoted && text.is_empty() && is_text_wanted);
+        is_meant && self.nulls.iter().any(|null| null.as_bytes() == text)
     }
 }
 
@@ -153,11 +153,12 @@ mod tests {
     #[test]
     fn null_texts_match_whole_and_literally() {
         let nulls = |texts: &[&str]| ReadOptions { nulls: texts.iter().map(|&t| t.to_owned()).collect(), ..Default::default() };
-        let regex = nulls(&["NA", "", r"\N"]).null_regex().unwrap();
+        let some = nulls(&["NA", "", r"\N"]);
         for (text, is_null) in [("NA", true), ("", true), (r"\N", true), ("NAN", false), ("N", false)] {
-            assert_eq!(regex.is_match(text), is_null, "{text}");
+            assert_eq!(some.is_null(text.as_bytes(), false, true), is_null, "{text}");
         }
-        assert!(!nulls(&[]).null_regex().unwrap().is_match(""));
+        assert!(!some.is_null(b"", true, true) && some.is_null(b"", true, false) && some.is_null(b"NA", true, true));
+        assert!(!nulls(&[]).is_null(b"", false, false));
     }
 
     #[test]
@@ -168,6 +169,8 @@ mod tests {
             ReadOptions { delimiter: '\n', ..base() },
             ReadOptions { delimiter: 'é', ..base() },
             ReadOptions { delimiter: '"', ..base() },
+            ReadOptions { comment: Some(','), ..base() },
+            ReadOptions { infer_rows: Some(0), ..base() },
             ReadOptions { partition_nbytes: 0, ..base() },
             ReadOptions { types: [("a".to_owned(), "int".to_owned())].into(), ..base() },
         ];

@@ -1,42 +1,53 @@
-//! Cutting files into partitions: text by byte ranges, Parquet by row groups, Arrow files whole.
-//!
-//! Slices say where to look, not where lines end; the scan aligns itself (see [`super::lines`]).
+//! Cutting files into partitions: text where records begin, Parquet by row groups, Arrow files whole.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-
+use super::footers;
+use super::infer::Seen;
+use super::open;
 use super::options::{Format, ReadOptions};
 use crate::error::FrameError;
+use crate::text::records::Records;
+use crate::text::{cuts, input};
 
 /// The part of a file that one scan task reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     /// The file.
     pub(crate) path: PathBuf,
-    /// Text: read the lines that begin in this range of bytes; `None` for all.
+    /// Text: read the records that begin in this range of bytes; `None` for all.
     pub(crate) range: Option<(u64, u64)>,
     /// Parquet: read these row groups; `None` for all.
     pub(crate) row_groups: Option<Vec<usize>>,
 }
 
-/// Cut `path` and append its slices: one at least, so that an empty file still has its columns.
-pub(super) fn slices(format: Format, path: &Path, options: &ReadOptions, out: &mut Vec<Slice>) -> Result<(), FrameError> {
+/// Cut `path`, of which `seen` is known, and append its slices: one at least.
+pub(super) fn slices(
+    format: Format,
+    path: &Path,
+    seen: &Seen,
+    options: &ReadOptions,
+    out: &mut Vec<Slice>,
+) -> Result<(), FrameError> {
     let whole = Slice { path: path.to_owned(), range: None, row_groups: None };
     match format {
-        Format::Csv if options.quoted_newlines => out.push(whole),
+        Format::Csv | Format::Json if input::is_packed(path) || !seen.has_lines => out.push(whole),
         Format::Csv | Format::Json => {
-            let nbytes = std::fs::metadata(path).map_err(|error| FrameError::io(path, &error))?.len();
-            if nbytes <= options.partition_nbytes || (format == Format::Json && starts_with_bracket(path)?) {
+            let io = |error: std::io::Error| FrameError::io(path, &error);
+            let nbytes = open(path)?.metadata().map_err(io)?.len();
+            let wanted = boundaries(nbytes, options.partition_nbytes);
+            let mut cuts = match format {
+                Format::Csv if !wanted.is_empty() => csv_cuts(path, &wanted, seen, options)?,
+                Format::Csv | Format::Json | Format::Parquet | Format::Arrow => wanted,
+            };
+            cuts.push(nbytes);
+            cuts.dedup();
+            if cuts.len() == 1 {
                 out.push(whole);
                 return Ok(());
             }
-            // Equal ranges rather than full ones and a rest: the last task should not be the small one.
-            let n_slices = nbytes.div_ceil(options.partition_nbytes);
-            let boundary =
-                |idx: u64| u64::try_from(u128::from(nbytes) * u128::from(idx) / u128::from(n_slices)).unwrap_or(nbytes);
-            out.extend((0..n_slices).map(|idx| Slice { range: Some((boundary(idx), boundary(idx + 1))), ..whole.clone() }));
+            let starts = std::iter::once(0).chain(cuts.iter().copied());
+            out.extend(starts.zip(&cuts).map(|(start, &end)| Slice { range: Some((start, end)), ..whole.clone() }));
         }
         Format::Parquet => row_group_slices(whole, options.partition_nbytes, out)?,
         Format::Arrow => out.push(whole),
@@ -44,22 +55,43 @@ pub(super) fn slices(format: Format, path: &Path, options: &ReadOptions, out: &m
     Ok(())
 }
 
-/// Whether a JSON file is one array instead of lines; it can only be read as a whole.
-pub(crate) fn starts_with_bracket(path: &Path) -> Result<bool, FrameError> {
-    use std::io::Read;
-    let mut file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    let mut head = [0; 256];
-    let n_read = file.read(&mut head).map_err(|error| FrameError::io(path, &error))?;
-    Ok(head[..n_read].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
+/// Where to cut `nbytes` bytes. Equal ranges rather than full ones and a rest: the last task should not be the small one.
+fn boundaries(nbytes: u64, partition_nbytes: u64) -> Vec<u64> {
+    let n_slices = nbytes.div_ceil(partition_nbytes);
+    let boundary = |idx: u64| u64::try_from(u128::from(nbytes) * u128::from(idx) / u128::from(n_slices)).unwrap_or(nbytes);
+    (1..n_slices).map(boundary).collect()
+}
+
+/// Where records begin at or after `wanted`: known for a file that was looked through, likely for a longer one.
+fn csv_cuts(path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> Result<Vec<u64>, FrameError> {
+    let io = |error: std::io::Error| FrameError::io(path, &error);
+    if seen.is_whole {
+        let (text, offset) = input::open(open(path)?, path).map_err(io)?;
+        let mut records = Records::new(text, options.dialect(), offset, 1);
+        return cuts::exact(&mut records, wanted).map_err(|error| FrameError::record(path, error));
+    }
+    let mut file = open(path)?;
+    let mut likely = Vec::with_capacity(wanted.len());
+    for &position in wanted {
+        let previous = likely.last().copied().unwrap_or(0);
+        // A record that goes on beyond the next place to cut leaves nothing to cut there.
+        let cut = if previous >= position {
+            previous
+        } else {
+            cuts::likely(&mut file, position, options.dialect(), seen.n_fields).map_err(io)?
+        };
+        likely.push(cut);
+    }
+    Ok(likely)
 }
 
 /// Runs of row groups of about `partition_nbytes` each, measured uncompressed: that is what the task will hold.
 fn row_group_slices(whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
-    let metadata = parquet_metadata(&whole.path)?;
+    let footer = footers::footer(&open(&whole.path)?, &whole.path)?;
     let mut run: Vec<usize> = Vec::new();
     let mut run_nbytes = 0_u64;
     let n_before = out.len();
-    for (idx, row_group) in metadata.metadata().row_groups().iter().enumerate() {
+    for (idx, row_group) in footer.metadata().row_groups().iter().enumerate() {
         let nbytes = u64::try_from(row_group.total_byte_size()).unwrap_or(0);
         if !run.is_empty() && run_nbytes.saturating_add(nbytes) > partition_nbytes {
             out.push(Slice { row_groups: Some(std::mem::take(&mut run)), ..whole.clone() });
@@ -74,10 +106,4 @@ fn row_group_slices(whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -
         out.push(Slice { row_groups: Some(run), ..whole });
     }
     Ok(())
-}
-
-/// The footer of a Parquet file.
-pub(crate) fn parquet_metadata(path: &Path) -> Result<ArrowReaderMetadata, FrameError> {
-    let file = File::open(path).map_err(|error| FrameError::io(path, &error))?;
-    ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| FrameError::data(path, error))
 }
