@@ -72,6 +72,7 @@ pub(crate) fn analyse(state: &SessionState, plan: LogicalPlan) -> Result<Logical
 }
 
 /// A condition on rows of `schema` as [`analyse`] has it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "DataFusion's enum: a filter stays a filter")]
 pub(crate) fn analyse_condition(state: &SessionState, condition: Expr, schema: &DFSchema) -> Result<Expr> {
     let rows = EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) };
     let plan = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(rows)).filter(condition)?.build()?;

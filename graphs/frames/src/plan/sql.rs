@@ -125,6 +125,9 @@ fn with_own_names(plan: LogicalPlan) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
+/// A query's text and its tables.
+type TextOver = (String, Vec<(String, Frame)>);
+
 /// `WITH` parts that have random numbers in them become frames of their own, so that every place that names them sees the
 /// same rows. The text that remains, and the frames.
 fn with_volatile_apart(

@@ -153,6 +153,7 @@ fn distinct_from(expr: &mut Expr) {
 }
 
 /// What [`distinct_from`] let out stands too deep in an AND or a NOT before it. Nothing else does without parentheses.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser's enum: two operators bind less than they were given")]
 fn regroup(expr: &mut Expr) {
     let is_weak = |expr: &Expr| matches!(expr, Expr::BinaryOp { op: BinaryOperator::Or, .. });
     match expr {
@@ -213,6 +214,7 @@ fn name_repeated(items: &mut [SelectItem]) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser's enum: what is no name is called by its text")]
 fn short_name(expr: &Expr) -> String {
     let plain = |ident: &Ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() };
     match expr {
@@ -365,6 +367,7 @@ fn table_name(table: &TableFactor) -> Result<Ident, String> {
 }
 
 /// The table's columns, where they can be known before planning.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser's enum: other tables have columns that only planning knows")]
 fn columns(table: &TableFactor, columns_of: ColumnsOf<'_>) -> Option<Vec<String>> {
     match table {
         TableFactor::Table { name, alias, args: None, .. } if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) => {
@@ -553,14 +556,12 @@ impl VisitorMut for Quoter<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Identifier(ident) => self.quote(ident),
-            Expr::CompoundIdentifier(parts) => {
-                if let Some(ident) = parts.last_mut() {
-                    self.quote(ident);
-                }
-            }
-            _ => {}
+        if let Expr::Identifier(ident) = expr {
+            self.quote(ident);
+        } else if let Expr::CompoundIdentifier(parts) = expr
+            && let Some(ident) = parts.last_mut()
+        {
+            self.quote(ident);
         }
         ControlFlow::Continue(())
     }

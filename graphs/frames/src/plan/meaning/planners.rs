@@ -55,6 +55,7 @@ impl ExprPlanner for Dates {
 }
 
 /// Whether an interval may have hours, minutes or seconds in it: known only of what is written out.
+#[expect(clippy::wildcard_enum_match_arm, reason = "DataFusion's enum: what is not written out may have hours")]
 fn has_time(interval: &Expr) -> bool {
     let may = interval.exists(|part| {
         Ok(match part {
