@@ -130,10 +130,7 @@ type TextOver = (String, Vec<(String, Frame)>);
 
 /// `WITH` parts that have random numbers in them become frames of their own, so that every place that names them sees the
 /// same rows. The text that remains, and the frames.
-fn with_volatile_apart(
-    text: &str,
-    tables: &[(String, Frame)],
-) -> std::result::Result<Option<(String, Vec<(String, Frame)>)>, SqlError> {
+fn with_volatile_apart(text: &str, tables: &[(String, Frame)]) -> std::result::Result<Option<TextOver>, SqlError> {
     let Statement::Statement(mut statement) = parse(text)? else { return Ok(None) };
     let ast::Statement::Query(query) = statement.as_mut() else { return Ok(None) };
     let state = session::fresh();
