@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
 
+pub(crate) use crate::plain::{arrow_message, plain, plain_message};
 use crate::text::records::RecordError;
 
 /// A mistake in SQL text, with its place where the parser knows it.
@@ -62,7 +63,7 @@ impl FrameError {
     }
 
     pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {
-        Self::Data { path: path.to_owned(), line: None, message: error.to_string() }
+        Self::Data { path: path.to_owned(), line: None, message: plain(&error.to_string()) }
     }
 
     pub(crate) fn at(path: &Path, line: u64, error: impl std::fmt::Display) -> Self {
@@ -93,35 +94,6 @@ impl From<DataFusionError> for SqlError {
         let position = in_span.or(in_text);
         Self { message, line: position.map(|(line, _)| line), column: position.map(|(_, column)| column) }
     }
-}
-
-/// The words of an error without the prefixes that name DataFusion's own categories.
-pub(crate) fn plain_message(error: &DataFusionError) -> String {
-    let mut text = error.strip_backtrace();
-    // Prefixes nest, so strip until none is left.
-    loop {
-        let stripped = [
-            "Error during planning: ",
-            "SQL error: ",
-            "Schema error: ",
-            "Execution error: ",
-            "External error: ",
-            "Arrow error: ",
-            "This feature is not implemented: ",
-        ]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix));
-        match stripped {
-            Some(rest) => text = rest.to_owned(),
-            None => break,
-        }
-    }
-    for parser in ["ParserError(\"", "TokenizerError(\""] {
-        if let Some(inner) = text.strip_prefix(parser).and_then(|rest| rest.strip_suffix("\")")) {
-            text = inner.replace("\\\"", "\"");
-        }
-    }
-    text
 }
 
 /// Split ` at Line: 1, Column: 8` off the end of a parser's message.

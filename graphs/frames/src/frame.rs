@@ -19,7 +19,12 @@ pub struct Frame(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) schema: SchemaRef,
     pub(crate) node: Node,
+    /// How many queries lie on top of each other, this one included.
+    height: usize,
 }
+
+/// Most queries on top of each other: dropping the last drops all, each within the one above.
+const MAX_HEIGHT: usize = 100;
 
 pub(crate) enum Node {
     /// Rows in files.
@@ -81,9 +86,14 @@ impl Frame {
     /// # Errors
     /// [`FrameError::Sql`] when the text is not a query, or does not fit the tables' columns.
     pub fn sql(text: &str, tables: &[(String, Frame)]) -> Result<Self, FrameError> {
+        let height = 1 + tables.iter().map(|(_, frame)| frame.0.height).max().unwrap_or(0);
+        if height > MAX_HEIGHT {
+            let message = format!("more than {MAX_HEIGHT} queries on top of each other");
+            return Err(FrameError::Sql(SqlError { message, line: None, column: None }));
+        }
         let plan = plan::sql::plan_query(text, tables).map_err(FrameError::Sql)?;
         let schema = Arc::new(strip_metadata(plan.schema().as_arrow()));
-        Ok(Self::new(schema, Node::Query(plan)))
+        Ok(Self(Arc::new(Inner { schema, node: Node::Query(plan), height })))
     }
 
     /// The results of tasks, each a partition with columns `schema`, as a frame. The tasks are those of the builder that
@@ -94,7 +104,7 @@ impl Frame {
     }
 
     fn new(schema: SchemaRef, node: Node) -> Self {
-        Self(Arc::new(Inner { schema, node }))
+        Self(Arc::new(Inner { schema, node, height: 0 }))
     }
 
     /// The columns.

@@ -13,6 +13,7 @@ mod frame;
 mod ipc;
 mod operators;
 mod partition;
+mod plain;
 mod plan;
 pub mod present;
 mod source;

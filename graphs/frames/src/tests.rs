@@ -320,16 +320,18 @@ fn what_is_written_is_read_again() {
 #[test]
 fn a_failed_write_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let list = r#"{"a": [1, 2]}"#;
-    let nested = Frame::read_json(&[write(dir.path(), "a.json", list)], ReadOptions::default()).unwrap();
+    let numbers = Frame::read_csv(&[write(dir.path(), "a.csv", "a\n1\n4611686018427387904\n")], ReadOptions::default()).unwrap();
+    let beyond = sql("SELECT arrow_cast(a, 'Timestamp(s)') AS late FROM t", &[("t", &numbers)]).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let (mut graph, mut lowering) = (GraphBuilder::new(), FrameLowering::new());
-    let parts = lowering.lower(&nested, &mut graph, "nested").unwrap();
-    let args = json!({ "path": out.path().join("a.csv") }).to_string();
-    let task = graph.task("write", "frame.write", 1, &args).inputs(parts).add();
-    let error = run(graph, &[task]).err().unwrap();
-    assert!(error.contains("a.csv"), "{error}");
-    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
+    for name in ["a.csv", "a.json"] {
+        let (mut graph, mut lowering) = (GraphBuilder::new(), FrameLowering::new());
+        let parts = lowering.lower(&beyond, &mut graph, "beyond").unwrap();
+        let args = json!({ "path": out.path().join(name) }).to_string();
+        let task = graph.task("write", "frame.write", 1, &args).inputs(parts).add();
+        let error = run(graph, &[task]).err().unwrap();
+        assert!(error.contains(name) && error.contains("\"late\"") && error.contains("4611686018427387904"), "{error}");
+        assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]

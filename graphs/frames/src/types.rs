@@ -7,7 +7,6 @@ use arrow::datatypes::{DataType, TimeUnit};
 /// The name of a column type: `i64`, `f64`, `string`, `date`, `timestamp`, `decimal(10,2)`, `list<string>` ...
 #[must_use]
 pub fn type_name(data_type: &DataType) -> String {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: rare types keep Arrow's name")]
     match data_type {
         DataType::Null => "null".to_owned(),
         DataType::Boolean => "bool".to_owned(),
@@ -43,9 +42,18 @@ pub fn type_name(data_type: &DataType) -> String {
             let fields: Vec<String> = fields.iter().map(|f| format!("{}: {}", f.name(), type_name(f.data_type()))).collect();
             format!("struct<{}>", fields.join(", "))
         }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("map<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()))
+            }
+            other => format!("map<{}>", type_name(other)),
+        },
+        DataType::Union(fields, _) => {
+            let kinds: Vec<String> = fields.iter().map(|(_, field)| type_name(field.data_type())).collect();
+            format!("union<{}>", kinds.join(", "))
+        }
         DataType::Dictionary(_, values) => type_name(values),
         DataType::RunEndEncoded(_, values) => type_name(values.data_type()),
-        other => other.to_string().to_lowercase(),
     }
 }
 
@@ -78,6 +86,63 @@ pub fn parse_type(name: &str) -> Result<DataType, String> {
         other => return parse_decimal(other).or_else(|| other.parse().ok()).ok_or_else(|| unknown_type(other)),
     };
     Ok(plain)
+}
+
+/// Whether `data_type`, or a type within it, is one that `is_wanted`.
+pub(crate) fn any_type(data_type: &DataType, is_wanted: &dyn Fn(&DataType) -> bool) -> bool {
+    if is_wanted(data_type) {
+        return true;
+    }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: every other type has none within it")]
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => any_type(field.data_type(), is_wanted),
+        DataType::RunEndEncoded(_, values) => any_type(values.data_type(), is_wanted),
+        DataType::Dictionary(_, values) => any_type(values, is_wanted),
+        DataType::Struct(fields) => fields.iter().any(|field| any_type(field.data_type(), is_wanted)),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| any_type(field.data_type(), is_wanted)),
+        _ => false,
+    }
+}
+
+/// Most values that one value of a column may consist of by its type alone: a list of fixed size takes its room whether
+/// anything is in it or not.
+const MAX_WIDTH: u64 = 1 << 20;
+
+/// Fails when a single value of `data_type` takes an absurd amount of memory by the type alone.
+pub(crate) fn check_width(data_type: &DataType) -> Result<(), String> {
+    let width = width(data_type);
+    if width > MAX_WIDTH {
+        return Err(format!(
+            "one value of type {} takes room for {width} values, at most {MAX_WIDTH} are allowed",
+            type_name(data_type)
+        ));
+    }
+    Ok(())
+}
+
+fn width(data_type: &DataType) -> u64 {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: every other type has values of one size")]
+    match data_type {
+        DataType::FixedSizeBinary(length) => u64::try_from(*length).unwrap_or(u64::MAX),
+        DataType::FixedSizeList(field, length) => {
+            u64::try_from(*length).unwrap_or(u64::MAX).saturating_mul(width(field.data_type()).max(1))
+        }
+        DataType::Struct(fields) => fields.iter().fold(1, |sum, field| sum.saturating_add(width(field.data_type()))),
+        DataType::Union(fields, _) => fields.iter().fold(1, |sum, (_, field)| sum.saturating_add(width(field.data_type()))),
+        DataType::Dictionary(_, values) => width(values),
+        DataType::RunEndEncoded(_, values) => width(values.data_type()),
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::Map(field, _) => width(field.data_type()),
+        _ => 1,
+    }
 }
 
 fn unknown_type(name: &str) -> String {

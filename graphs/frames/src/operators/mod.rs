@@ -2,6 +2,7 @@
 
 pub(crate) mod concat;
 pub(crate) mod execute;
+mod holds;
 pub(crate) mod query;
 pub(crate) mod scan;
 mod scan_arrow;
@@ -10,6 +11,7 @@ mod scan_json;
 pub(crate) mod scan_parquet;
 pub(crate) mod sql;
 pub(crate) mod write;
+mod write_text;
 
 use rask_graphs::{KernelError, Registry, Value};
 

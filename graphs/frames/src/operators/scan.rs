@@ -25,13 +25,17 @@ use crate::convert::convert;
 use crate::error::{FrameError, plain_message};
 use crate::partition::{KIND, Partition, nbytes_of_batch, schema_from_bytes};
 use crate::plan::meaning::canonical_batch;
-use crate::plan::{codec, session};
+use crate::plan::sql::plan_condition;
+use crate::plan::{bounds, codec, session};
 use crate::source::infer::check_names;
 use crate::source::{FileSource, Format, ReadOptions};
 use crate::text::values::{BadValue, Origin};
 
 /// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
 const MIN_BATCH_ROWS: usize = 4096;
+
+/// Most conditions that a planner pushes into one scan: each lies a level deeper than the last.
+const MAX_PUSHED: usize = 20_000;
 
 /// Arguments of `frame.scan`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -81,7 +85,7 @@ pub(crate) struct Pushed {
 pub(super) fn register(registry: &mut Registry) {
     let doc = "Read a file, or a slice of one, as a partition. Only the columns and rows asked for are kept.";
     registry.register(OperatorSpec::new::<ScanArgs>("frame.scan", 1, Arity::exactly(0), KIND, doc), |ctx, args, _inputs| {
-        Ok(Value::new(scan(ctx, args)?))
+        bounds::planning(|| Ok(Value::new(scan(ctx, args)?)))
     });
 }
 
@@ -173,8 +177,10 @@ fn filter_of(args: &ScanArgs, schema: &SchemaRef) -> Result<(Option<Expr>, Vec<S
     let mut conditions = Vec::new();
     if let Some(text) = &args.filter {
         let table = DFSchema::try_from(Arc::clone(schema)).map_err(plain)?;
-        let condition = state.create_logical_expr(text, &table).map_err(plain)?;
-        conditions.push(session::analyse_condition(&state, condition, &table).map_err(plain)?);
+        conditions.push(plan_condition(&state, text, &table)?);
+    }
+    if args.pushed.len() > MAX_PUSHED {
+        return Err(KernelError(format!("{} conditions, at most {MAX_PUSHED} are allowed", args.pushed.len())));
     }
     for pushed in &args.pushed {
         conditions.push(codec::decode_expr(&pushed.expr, &state.task_ctx()).map_err(plain)?);

@@ -8,6 +8,7 @@ use super::{execute, partitions};
 use crate::error::plain_message;
 use crate::partition::{KIND, Partition};
 use crate::plan::sql::plan_over;
+use crate::plan::{bounds, session};
 
 /// Arguments of `frame.sql`.
 #[derive(Deserialize, JsonSchema)]
@@ -40,7 +41,7 @@ struct CountedTable {
 pub(super) fn register(registry: &mut Registry) {
     let doc = "Run a SQL query over the inputs. The result is one partition.";
     registry.register(OperatorSpec::new::<SqlArgs>("frame.sql", 1, Arity::any(), KIND, doc), |ctx, args, inputs| {
-        Ok(Value::new(sql(ctx, args, &partitions(inputs)?)?))
+        bounds::planning(|| Ok(Value::new(sql(ctx, args, &partitions(inputs)?)?)))
     });
 }
 
@@ -61,7 +62,9 @@ fn sql(ctx: &TaskContext, args: &SqlArgs, inputs: &[&Partition]) -> Result<Parti
     if !rest.is_empty() {
         return Err(KernelError(format!("{} inputs belong to no table", rest.len())));
     }
+    let plain = |error| KernelError(plain_message(&error));
     let (state, plan) = plan_over(&args.sql, tables)?;
-    let plan = state.optimize(&plan).map_err(|error| KernelError(plain_message(&error)))?;
+    let plan = state.optimize(&plan).map_err(plain)?;
+    let state = session::within(ctx.memory_limit).map_err(plain)?;
     execute::run(ctx, &state, &plan)
 }

@@ -12,7 +12,9 @@ use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::holds::{check_columns, check_parquet};
 use super::partitions;
+use super::write_text::{CsvStyle, CsvWriter, JsonWriter};
 use crate::partition::{Partition, check_same_columns};
 use crate::source::Format;
 
@@ -57,6 +59,7 @@ fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<Fi
     }
     let format = args.format.or_else(|| Format::of_path(Path::new(&args.path)));
     let format = format.ok_or_else(|| KernelError(format!("{}: say which format it shall have", args.path)))?;
+    check_columns(parts[0].schema())?;
     for part in parts {
         check_same_columns(parts[0].schema(), part.schema())?;
     }
@@ -130,6 +133,9 @@ fn write_rows(
     match format {
         Format::Parquet => {
             let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+            for field in schema.fields() {
+                check_parquet(field)?;
+            }
             // Partitions may differ in nullability, so columns are nullable in the file where any of them needs it.
             let all = super::concat::concat(parts)?;
             let mut writer = ArrowWriter::try_new(file, std::sync::Arc::clone(all.schema()), Some(properties))?;
@@ -142,29 +148,24 @@ fn write_rows(
         Format::Csv => {
             let delimiter =
                 u8::try_from(args.delimiter).map_err(|_| KernelError("delimiter must be one ASCII character".to_owned()))?;
-            let mut out = BufWriter::with_capacity(256 << 10, file);
-            if args.header && parts.iter().all(|part| part.n_rows() == 0) {
-                write_csv_header(&mut out, schema, delimiter)?;
+            let out = BufWriter::with_capacity(256 << 10, file);
+            let mut writer = CsvWriter::new(out, CsvStyle { delimiter, null: &args.null });
+            if args.header {
+                writer.header(schema.fields())?;
             }
-            let builder = arrow::csv::WriterBuilder::new();
-            let mut writer = builder.with_header(args.header).with_delimiter(delimiter).with_null(args.null.clone()).build(out);
             for batch in batches() {
                 ctx.check_cancelled()?;
-                writer.write(batch)?;
+                writer.rows(batch)?;
             }
             finish(writer.into_inner())
         }
         Format::Json => {
-            let out = BufWriter::with_capacity(256 << 10, file);
-            // With nulls spelled out every line has all columns, in order, and a reader finds them.
-            let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
-            let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(out);
+            let mut writer = JsonWriter::new(BufWriter::with_capacity(256 << 10, file));
             for batch in batches() {
                 ctx.check_cancelled()?;
-                writer.write(batch)?;
+                writer.rows(batch)?;
             }
-            writer.finish()?;
-            finish(writer.into_inner())
+            finish(writer.into_inner()?)
         }
         Format::Arrow => {
             let all = super::concat::concat(parts)?;
@@ -181,18 +182,4 @@ fn write_rows(
 fn finish(mut out: BufWriter<File>) -> Result<File, KernelError> {
     out.flush()?;
     out.into_inner().map_err(|error| KernelError(error.to_string()))
-}
-
-/// Arrow's writer writes the header with the first batch, and there is none: write an empty one.
-fn write_csv_header(out: &mut impl Write, schema: &arrow::datatypes::SchemaRef, delimiter: u8) -> Result<(), KernelError> {
-    let names = arrow::datatypes::Schema::new(
-        schema
-            .fields()
-            .iter()
-            .map(|f| arrow::datatypes::Field::new(f.name(), arrow::datatypes::DataType::Utf8, true))
-            .collect::<Vec<_>>(),
-    );
-    let empty = arrow::array::RecordBatch::new_empty(std::sync::Arc::new(names));
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).with_delimiter(delimiter).build(out);
-    Ok(writer.write(&empty)?)
 }

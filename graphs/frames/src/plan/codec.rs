@@ -13,22 +13,27 @@ use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
-use datafusion_proto::bytes::{
-    Serializeable, logical_plan_from_bytes_with_extension_codec, logical_plan_to_bytes_with_extension_codec,
-};
-use datafusion_proto::logical_plan::LogicalExtensionCodec;
+use datafusion_proto::logical_plan::from_proto::parse_expr;
+use datafusion_proto::logical_plan::to_proto::serialize_expr;
+use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
+use datafusion_proto::protobuf::{LogicalExprNode, LogicalPlanNode};
+use prost::Message;
 
+use super::pieces::Piece;
 use super::session;
 use super::table_functions::FunctionTable;
 use super::tables::{SlotTable, downcast};
+use super::{admit, pieces};
 
 /// What stands before a written call of a table function; a slot has four bytes and no more.
 const FUNCTION: &[u8] = b"call:";
 
 /// Writes slots; reads them as the tables at hand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SlotCodec {
     tables: Vec<Arc<dyn TableProvider>>,
+    /// What has been read of the plan so far.
+    pieces: Vec<LogicalPlan>,
 }
 
 fn unsupported<T>(what: &str) -> Result<T> {
@@ -36,12 +41,20 @@ fn unsupported<T>(what: &str) -> Result<T> {
 }
 
 impl LogicalExtensionCodec for SlotCodec {
-    fn try_decode(&self, _buf: &[u8], _inputs: &[LogicalPlan], _ctx: &TaskContext) -> Result<Extension> {
-        unsupported("an extension node")
+    fn try_decode(&self, buf: &[u8], _inputs: &[LogicalPlan], _ctx: &TaskContext) -> Result<Extension> {
+        let number = <[u8; 4]>::try_from(buf).map(u32::from_le_bytes).unwrap_or(u32::MAX);
+        match self.pieces.get(number as usize) {
+            Some(piece) => Ok(Piece::of(number, piece)),
+            None => unsupported("an extension"),
+        }
     }
 
-    fn try_encode(&self, node: &Extension, _buf: &mut Vec<u8>) -> Result<()> {
-        unsupported(&format!("extension node {}", node.node.name()))
+    fn try_encode(&self, node: &Extension, buf: &mut Vec<u8>) -> Result<()> {
+        match Piece::from_step(&LogicalPlan::Extension(node.clone())) {
+            Some(piece) => buf.extend_from_slice(&piece.number.to_le_bytes()),
+            None => return unsupported(&format!("the extension {}", node.node.name())),
+        }
+        Ok(())
     }
 
     fn try_decode_table_provider(
@@ -79,27 +92,74 @@ impl LogicalExtensionCodec for SlotCodec {
     }
 }
 
-/// A plan over slots as text.
-pub(crate) fn encode_plan(plan: &LogicalPlan) -> Result<String> {
-    let bytes = logical_plan_to_bytes_with_extension_codec(plan, &SlotCodec { tables: Vec::new() })?;
-    Ok(BASE64.encode(&bytes))
+/// Longest plan or expression that is read.
+const MAX_NBYTES: usize = 32 << 20;
+
+/// A plan over slots as texts: its pieces, from the bottom.
+pub(crate) fn encode_plan(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let (mut texts, mut sizes) = (Vec::new(), Vec::new());
+    for piece in pieces::take_apart(plan.clone())? {
+        let mut node = LogicalPlanNode::try_from_logical_plan(&piece, &SlotCodec::default())?;
+        let bytes = node.encode_to_vec();
+        // What cannot be read is better said here than by the worker.
+        read_message::<LogicalPlanNode>(&bytes)?;
+        sizes.push(admit::check_plan(&mut node, &sizes)?);
+        texts.push(BASE64.encode(&bytes));
+    }
+    Ok(texts)
 }
 
-/// A plan whose slots are `tables`.
-pub(crate) fn decode_plan(text: &str, tables: Vec<Arc<dyn TableProvider>>, ctx: &TaskContext) -> Result<LogicalPlan> {
-    logical_plan_from_bytes_with_extension_codec(&decode_base64(text)?, ctx, &SlotCodec { tables })
+/// A plan whose slots are `tables`, which is all that it may touch.
+pub(crate) fn decode_plan(texts: &[&str], tables: Vec<Arc<dyn TableProvider>>, ctx: &TaskContext) -> Result<LogicalPlan> {
+    let mut codec = SlotCodec { tables, pieces: Vec::new() };
+    let mut sizes = Vec::new();
+    for text in texts {
+        let mut node: LogicalPlanNode = read_message(&decode_base64(text)?)?;
+        sizes.push(admit::check_plan(&mut node, &sizes)?);
+        let piece = node.try_into_logical_plan(ctx, &codec)?;
+        let piece = pieces::put_together(piece, &codec.pieces)?;
+        codec.pieces.push(piece);
+    }
+    let plan = codec.pieces.pop().ok_or_else(|| DataFusionError::Plan("not a plan: there is nothing in it".to_owned()))?;
+    admit::check_tables(&plan, &codec.tables)?;
+    Ok(plan)
 }
 
 /// An expression as text.
 pub(crate) fn encode_expr(expr: &Expr) -> Result<String> {
-    Ok(BASE64.encode(&expr.to_bytes()?))
+    let mut node = serialize_expr(expr, &SlotCodec::default())?;
+    let bytes = node.encode_to_vec();
+    read_message::<LogicalExprNode>(&bytes)?;
+    admit::check_condition(&mut node)?;
+    Ok(BASE64.encode(&bytes))
 }
 
 /// Read back what [`encode_expr`] made.
 pub(crate) fn decode_expr(text: &str, ctx: &TaskContext) -> Result<Expr> {
-    Expr::from_bytes_with_ctx(&decode_base64(text)?, ctx)
+    let mut node: LogicalExprNode = read_message(&decode_base64(text)?)?;
+    admit::check_condition(&mut node)?;
+    Ok(parse_expr(&node, ctx, &SlotCodec::default())?)
+}
+
+/// A message whose parts nest to a hundred levels at most: that is what its reader allows.
+fn read_message<M: Message + Default>(bytes: &[u8]) -> Result<M> {
+    M::decode(bytes).map_err(|error| {
+        let text = error.to_string();
+        DataFusionError::Plan(if text.contains("recursion limit") {
+            "the query is nested too deeply: compute it in steps, each a frame of its own that several queries use".to_owned()
+        } else {
+            format!("not a plan: {text}")
+        })
+    })
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>> {
+    if text.len() > MAX_NBYTES {
+        return Err(DataFusionError::Plan(format!("a plan of {} bytes, at most {MAX_NBYTES} are allowed", text.len())));
+    }
     BASE64.decode(text.as_bytes()).map_err(|error| DataFusionError::Plan(format!("not base64: {error}")))
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableScanBuilder};
 use rask_graphs::TaskIdx;
 
+use super::bounds::{MAX_STEPS, too_many_steps};
 use super::tables::{FrameTable, SlotTable, TasksTable, downcast, travels_whole};
 use crate::frame::{Frame, Node};
 
@@ -70,16 +71,19 @@ pub(crate) struct CutPlan {
 /// gets a name of its own for each frame, under an alias that is the name in the query: two frames of one name in
 /// different queries stay two.
 pub(crate) fn expand(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>) -> Result<LogicalPlan> {
-    let mut known: Vec<Frame> = Vec::new();
-    expand_into(plan, computed, &mut known)
+    let (mut known, mut n_left) = (Vec::new(), MAX_STEPS);
+    expand_into(plan, computed, &mut known, &mut n_left)
 }
 
 fn expand_into(
     plan: LogicalPlan,
     computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>,
     known: &mut Vec<Frame>,
+    n_left: &mut usize,
 ) -> Result<LogicalPlan> {
     let expanded = plan.transform_down_with_subqueries(|node| {
+        // Queries over queries that each name theirs twice are twice as much at every level.
+        *n_left = n_left.checked_sub(1).ok_or_else(too_many_steps)?;
         let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
         let provider = source_as_provider(&scan.source)?;
         let Some(FrameTable(frame)) = downcast::<FrameTable>(&provider) else { return Ok(Transformed::no(node)) };
@@ -89,7 +93,7 @@ fn expand_into(
             (Node::Tasks(tasks), None) => Some(tasks.clone()),
             (Node::Files(_), None) => None,
             (Node::Query(query), None) => {
-                let inlined = expand_into(query.clone(), computed, known)?;
+                let inlined = expand_into(query.clone(), computed, known, n_left)?;
                 let inlined = LogicalPlanBuilder::from(inlined).alias(name)?.build()?;
                 return Ok(Transformed::new(inlined, true, TreeNodeRecursion::Jump));
             }

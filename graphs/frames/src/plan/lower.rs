@@ -8,9 +8,9 @@ use rask_graphs::{Body, GraphBuilder, TaskIdx};
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
-use super::codec;
 use super::cut::{Cut, CutPlan, Rows, Slot, cut, expand, is_volatile, volatile_frames};
 use super::session::{self, Now};
+use super::{bounds, codec};
 use crate::error::FrameError;
 use crate::frame::{Frame, Node};
 use crate::operators::query::QueryArgs;
@@ -56,7 +56,7 @@ impl FrameLowering {
         }
         let tasks = match &frame.0.node {
             Node::Files(source) => self.scan(frame, source, &ScanRequest::default(), graph, name)?,
-            Node::Query(plan) => self.query(plan, graph, name)?,
+            Node::Query(plan) => bounds::planning(|| self.query(plan, graph, name))?,
             Node::Tasks(tasks) => tasks.clone(),
         };
         self.frames.insert(address(frame), (frame.clone(), tasks.clone()));
@@ -167,7 +167,9 @@ fn to_json(value: &impl Serialize) -> Result<String, FrameError> {
 }
 
 fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameError> {
-    let args = QueryArgs { plan: codec::encode_plan(rest)?, n_inputs };
+    let mut pieces = codec::encode_plan(rest)?;
+    let plan = pieces.pop().unwrap_or_default();
+    let args = QueryArgs { plan, below: pieces, n_inputs };
     Ok(Body::single("frame.query", 1, &to_json(&args)?))
 }
 
@@ -187,8 +189,9 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
             Ok(describe_scan("files", source, &columns.join(", "), "", None))
         }
         Node::Tasks(tasks) => Ok(format!("{} partitions computed by other tasks\n", tasks.len())),
-        Node::Query(plan) => {
-            let CutPlan { slots, rest, cut } = optimise(plan.clone(), &|frame| is_volatile(frame).then(Vec::new), &Now::read())?;
+        Node::Query(plan) => bounds::planning(|| {
+            let by_itself = |frame: &Frame| is_volatile(frame).then(Vec::new);
+            let CutPlan { slots, rest, cut } = optimise(plan.clone(), &by_itself, &Now::read())?;
             let mut text = match cut {
                 Cut::ScanOnly => "the scan alone\n".to_owned(),
                 Cut::PartitionWise => format!("one task a partition:\n{}\n", indent(&rest.display_indent().to_string())),
@@ -198,7 +201,7 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
                 text.push_str(&describe_slot(slot));
             }
             Ok(text)
-        }
+        }),
     }
 }
 

@@ -6,10 +6,16 @@
 //! otherwise in one task over all (`Cut::Whole`). A plan cut at every exchange, with tasks for each stage and partition,
 //! would be another way of cutting in [`cut`], and nothing else here would know.
 
+mod admit;
+mod balance;
+pub(crate) mod bounds;
 pub(crate) mod codec;
 pub(crate) mod cut;
+mod dialect;
 pub(crate) mod lower;
 pub(crate) mod meaning;
+mod pieces;
+mod room;
 pub(crate) mod session;
 pub(crate) mod sql;
 mod syntax;

@@ -1,23 +1,31 @@
 //! SQL text: which tables it names, and the plan it stands for over given tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::TableReference;
+use datafusion::common::{DFSchema, TableReference};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{self, visit_relations};
+use datafusion::sql::sqlparser::ast::{self, Visit, Visitor, visit_relations};
 
+use rustc_hash::FxBuildHasher;
+
+use super::balance::balance;
+use super::bounds::{self, Sizes};
+use super::dialect::Counting;
 use super::tables::FrameTable;
 use super::{session, syntax};
 use crate::error::SqlError;
 use crate::frame::Frame;
+
+/// Most tables that one query may name, with table expressions in their place.
+const MAX_TABLES: u64 = 500;
 
 fn plain_error(message: &str) -> SqlError {
     SqlError { message: message.to_owned(), line: None, column: None }
@@ -25,19 +33,88 @@ fn plain_error(message: &str) -> SqlError {
 
 /// The one statement in `text`, which must be a query.
 fn parse(text: &str) -> std::result::Result<Statement, SqlError> {
-    let mut statements = DFParser::parse_sql(text).map_err(|error| placed_at_end(error.into(), text))?;
-    let Some(statement) = statements.pop_front() else { return Err(plain_error("no query")) };
+    bounds::check_text(text)?;
+    let parsed = DFParser::parse_sql_with_dialect(text, &Counting::of(text));
+    let mut statements = parsed.map_err(|error| placed_at_end(error.into(), text))?;
+    let Some(mut statement) = statements.pop_front() else { return Err(plain_error("no query")) };
     if !statements.is_empty() {
         return Err(plain_error("one query expected, there are several statements"));
     }
-    match &statement {
-        Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)) => Ok(statement),
+    match &mut statement {
+        Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)) => {
+            balance(inner.as_mut());
+            check_tables(inner)?;
+            Ok(statement)
+        }
         Statement::Statement(_)
         | Statement::CreateExternalTable(_)
         | Statement::CopyTo(_)
         | Statement::Explain(_)
         | Statement::Reset(_) => Err(plain_error("a query (SELECT, WITH, VALUES) expected")),
     }
+}
+
+/// Each table joined to the others makes planning longer by what all have in common, and table expressions that name one
+/// another twice double at each step.
+fn check_tables(query: &ast::Statement) -> std::result::Result<(), SqlError> {
+    let mut counter = TableCounter::default();
+    let _: ControlFlow<()> = query.visit(&mut counter);
+    if counter.n_tables > MAX_TABLES {
+        let what = "with all table expressions in their place the query names";
+        return Err(plain_error(&format!("the query is too complex: {what} more than {MAX_TABLES} tables")));
+    }
+    Ok(())
+}
+
+/// Counts the tables of a query, those of table expressions as often as these are named.
+#[derive(Default)]
+struct TableCounter {
+    n_tables: u64,
+    /// Tables that one mention of a table expression costs.
+    expressions: HashMap<String, u64, FxBuildHasher>,
+    /// The queries of table expressions by their addresses: name, and how many tables there were before.
+    named: HashMap<usize, (String, u64), FxBuildHasher>,
+}
+
+impl Visitor for TableCounter {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        if let Some((_, n_before)) = self.named.get_mut(&std::ptr::from_ref(query).addr()) {
+            *n_before = self.n_tables;
+        }
+        for expression in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let address = std::ptr::from_ref::<ast::Query>(&expression.query).addr();
+            self.named.insert(address, (normalise(&expression.alias.name), 0));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        if let Some((name, n_before)) = self.named.remove(&std::ptr::from_ref(query).addr()) {
+            self.expressions.insert(name, (self.n_tables - n_before).max(1));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, name: &ast::ObjectName) -> ControlFlow<()> {
+        let name = name.0.last().and_then(ast::ObjectNamePart::as_ident).map(normalise).unwrap_or_default();
+        self.n_tables = self.n_tables.saturating_add(self.expressions.get(&name).copied().unwrap_or(1));
+        ControlFlow::Continue(())
+    }
+}
+
+/// A condition in SQL over the columns of `schema`.
+pub(crate) fn plan_condition(state: &SessionState, text: &str, schema: &DFSchema) -> std::result::Result<Expr, SqlError> {
+    bounds::check_text(text)?;
+    let dialect = Counting::of(text);
+    let parser = DFParserBuilder::new(text).with_dialect(&dialect).build();
+    let parsed = parser.and_then(|mut parser| parser.parse_into_expr());
+    let mut condition = parsed.map_err(|error| placed_at_end(error.into(), text))?;
+    balance(&mut condition.expr);
+    let expr = state.create_logical_expr_from_sql_expr(condition, schema)?;
+    bounds::check_expr(&expr)?;
+    Ok(session::analyse_condition(state, expr, schema)?)
 }
 
 /// The parser gives no place for a text that ends too early, though there is only one it could be.
@@ -54,6 +131,11 @@ fn placed_at_end(error: SqlError, text: &str) -> SqlError {
 /// See [`crate::sql_tables`].
 #[expect(clippy::type_complexity, reason = "the public function of the same type says why")]
 pub(crate) fn tables(text: &str) -> std::result::Result<Vec<(String, Option<(u32, u32)>)>, SqlError> {
+    bounds::deep(|| tables_of(text))
+}
+
+#[expect(clippy::type_complexity, reason = "the public function of the same type says why")]
+fn tables_of(text: &str) -> std::result::Result<Vec<(String, Option<(u32, u32)>)>, SqlError> {
     let statement = parse(text)?;
     let (named, _) = resolve_table_references(&statement, true)?;
     let functions = syntax::table_functions(&statement);
@@ -90,10 +172,14 @@ fn position(ident: &ast::Ident) -> Option<(u32, u32)> {
     (line > 0).then_some((line, column))
 }
 
-/// The plan of the query `text` over `tables`, checked but not optimised.
+/// The plan of the query `text` over `tables`, checked and typed but not optimised.
 pub(crate) fn plan_query(text: &str, tables: &[(String, Frame)]) -> std::result::Result<LogicalPlan, SqlError> {
+    bounds::planning(|| plan_frame(text, tables))
+}
+
+fn plan_frame(text: &str, tables: &[(String, Frame)]) -> std::result::Result<LogicalPlan, SqlError> {
     if let Some((text, tables)) = with_volatile_apart(text, tables)? {
-        return plan_query(&text, &tables);
+        return plan_frame(&text, &tables);
     }
     let tables = tables.iter().map(|(name, frame)| {
         let table: Arc<dyn TableProvider> = Arc::new(FrameTable(frame.clone()));
@@ -161,7 +247,7 @@ fn with_volatile_apart(text: &str, tables: &[(String, Frame)]) -> std::result::R
     Ok(Some((statement.to_string(), tables)))
 }
 
-/// The plan of `text` over any tables, and the session it was made in.
+/// The plan of `text` over any tables, and the session it was made in. On a deep stack.
 pub(crate) fn plan_over(
     text: &str,
     tables: Vec<(String, Arc<dyn TableProvider>)>,
@@ -188,6 +274,8 @@ pub(crate) fn plan_over(
         }
     });
     let plan = plan.map_err(SqlError::from)?;
+    // Before anything walks through all of it.
+    Sizes::default().check(&plan).map_err(SqlError::from)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(SqlError::from)?;
     Ok((state, plan))

@@ -14,6 +14,9 @@ use datafusion::sql::sqlparser::ast::{
     Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
+/// Longest text that takes the place of a comparison of rows.
+const MAX_REWRITTEN: usize = 1 << 16;
+
 /// The columns of a table by its name, where that is known.
 pub(super) type ColumnsOf<'a> = &'a dyn Fn(&str) -> Option<Vec<String>>;
 
@@ -249,7 +252,10 @@ fn rows_in(expr: &mut Expr, is_condition: bool) {
             format!("({not}CASE WHEN {known} THEN TRUE WHEN {unknown} THEN NULL ELSE FALSE END)")
         }
     };
-    if let Ok(parsed) = DFParser::parse_sql_into_expr(&text) {
+    // The subquery is in it twice, and so is one within it. What is left as it is gets refused.
+    if text.len() <= MAX_REWRITTEN
+        && let Ok(parsed) = DFParser::parse_sql_into_expr(&text)
+    {
         *expr = parsed.expr;
     }
 }

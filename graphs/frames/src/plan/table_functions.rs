@@ -8,8 +8,9 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion_proto::bytes::Serializeable;
 use serde::{Deserialize, Serialize};
+
+use super::codec;
 
 /// What a call of a table function made, with the call.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(crate) struct FunctionTable {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Call {
     function: String,
-    /// Literals, in DataFusion's protobuf form.
-    args: Vec<Vec<u8>>,
+    /// Literals, as [`codec`] writes them.
+    args: Vec<String>,
 }
 
 /// A table function whose tables remember how they were called.
@@ -31,7 +32,7 @@ struct Remembering(Arc<TableFunction>);
 
 impl TableFunctionImpl for Remembering {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let written = args.exprs().iter().map(|arg| Ok(arg.to_bytes()?.to_vec())).collect::<Result<Vec<_>>>()?;
+        let written = args.exprs().iter().map(codec::encode_expr).collect::<Result<Vec<_>>>()?;
         let call = Call { function: self.0.name().to_owned(), args: written };
         let rows = self.0.create_table_provider_with_args(args)?;
         Ok(Arc::new(FunctionTable { call, rows }))
@@ -60,7 +61,8 @@ impl FunctionTable {
         let Some(function) = state.table_functions().get(&call.function) else {
             return Err(DataFusionError::Plan(format!("there is no table function {}", call.function)));
         };
-        let args = call.args.iter().map(|arg| Expr::from_bytes(arg)).collect::<Result<Vec<_>>>()?;
+        let ctx = state.task_ctx();
+        let args = call.args.iter().map(|arg| codec::decode_expr(arg, &ctx)).collect::<Result<Vec<_>>>()?;
         function.create_table_provider_with_args(TableFunctionArgs::new(&args, state))
     }
 }

@@ -20,6 +20,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
+use crate::plan::bounds::Sizes;
+
 /// The name of the rows of S while they are compared.
 const CANDIDATES: &str = "__in";
 
@@ -134,6 +136,7 @@ struct Comparison {
 }
 
 impl Comparison {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "DataFusion's enum: one kind of node has a projection to replace")]
     fn new(test: &InSubquery, schema: &DFSchema) -> Result<Self> {
         let plan = test.subquery.subquery.as_ref().clone();
         let [column] = plan
@@ -142,9 +145,18 @@ impl Comparison {
             .try_into()
             .map_err(|_| DataFusionError::Plan("IN takes a subquery with one column".to_owned()))?;
         let is_right_nullable = plan.schema().nullable(&column)?;
-        // A name that nothing outside has. It is given by a projection, through which conditions can be pulled up.
-        let named = Expr::Column(column).alias_qualified(Some(CANDIDATES), "value");
-        let candidates = LogicalPlanBuilder::from(plan).project([named])?.build()?;
+        // Subqueries within are there twice by now, and so on.
+        Sizes::default().check(&plan)?;
+        // A name that nothing outside has. It is given by a projection, through which conditions can be pulled up; in place
+        // of its own projection, whose name may be that of a column that is pulled up.
+        let (value, rows) = match plan {
+            LogicalPlan::Projection(mut projection) if projection.expr.len() == 1 => {
+                (projection.expr.remove(0).unalias(), Arc::unwrap_or_clone(projection.input))
+            }
+            other => (Expr::Column(column), other),
+        };
+        let named = value.alias_qualified(Some(CANDIDATES), "value");
+        let candidates = LogicalPlanBuilder::from(rows).project([named])?.build()?;
         let right = Expr::Column(Column::new(Some(CANDIDATES), "value"));
         let is_left_nullable = test.expr.nullable(schema).unwrap_or(true);
         let left = test.expr.as_ref().clone().transform(|part| {
