@@ -8,6 +8,8 @@ use rask_graphs::FinishOptions;
 use rask_graphs::{GraphBuilder, Registry, Source, TaskContext, TaskIdx, Value};
 use serde_json::{Value as Json, json};
 
+mod sql;
+
 use crate::{Format, Frame, FrameError, FrameLowering, Partition, ReadOptions, explain, rows_as_json, to_table_string};
 
 pub(crate) fn registry() -> Registry {

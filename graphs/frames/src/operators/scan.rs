@@ -24,6 +24,7 @@ use super::{scan_arrow, scan_csv, scan_json, scan_parquet};
 use crate::convert::convert;
 use crate::error::plain_message;
 use crate::partition::{KIND, Partition, nbytes_of_batch, schema_from_bytes};
+use crate::plan::meaning::canonical_batch;
 use crate::plan::sql::plan_condition;
 use crate::plan::{bounds, codec, session};
 use crate::source::infer::{self, check_names};
@@ -263,7 +264,8 @@ impl Sink<'_> {
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<bool, KernelError> {
         self.request.ctx.check_cancelled()?;
         check_names(batch.schema_ref()).map_err(|error| self.request.fail(error))?;
-        let mut batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let mut batch = canonical_batch(batch)?;
         if let Some(predicate) = &self.request.predicate {
             let verdict = predicate.evaluate(&batch).and_then(|value| value.into_array(batch.num_rows()));
             let verdict = verdict.map_err(|error| self.request.fail(plain_message(&error)))?;
