@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rask_comm::message::{FromWorker, LostResults, Run, RunInput, ToWorker, WorkerHello};
 use rask_comm::{
-    Authority, Connection, ControlReceiver, ControlSender, ExpectedPeer, Grant, Grants, Incoming, PartRequest, Role, SecretKey, Watch,
-    WatchHello,
+    Authority, Connection, ControlReceiver, ControlSender, ExpectedPeer, Grant, Grants, Incoming, PartRequest, Role, SecretKey,
+    Watch, WatchHello,
 };
 use rask_graphs::builtin::Opaque;
 use rask_graphs::{Arity, Attempt, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskId, TaskIdx, Value, WorkerId};
