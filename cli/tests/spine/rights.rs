@@ -226,7 +226,7 @@ async fn introduce(
     cluster: &Cluster,
     identity: &Identity,
     change: impl FnOnce(&mut WorkerHello),
-) -> (Result<ToWorker, String>, Connection, Endpoint) {
+) -> (Result<ToWorker, String>, impl Sized) {
     let address: SocketAddr = cluster.address.parse().unwrap();
     let endpoint = Endpoint::for_connecting_to(address, identity).unwrap();
     let connection = endpoint.connect(address, Plane::Worker, ExpectedPeer::any(Role::Scheduler)).await.unwrap();
@@ -238,7 +238,8 @@ async fn introduce(
         Ok(Some(messages)) => Ok(messages[0].clone()),
         Ok(None) | Err(_) => Err(connection.closed().await.to_string()),
     };
-    (answer, connection, endpoint)
+    // Whoever lets go of its streams leaves.
+    (answer, (connection, endpoint, sender, receiver))
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn a_workers_claims_are_bounded() {
             let reason = answer.unwrap_err();
             assert!(reason.contains(words), "{reason}");
         }
-        let (first, _connection, _endpoint) = introduce(&cluster, &identity, |_| ()).await;
+        let (first, _stays) = introduce(&cluster, &identity, |_| ()).await;
         assert!(matches!(first, Ok(ToWorker::Welcome { .. })), "{first:?}");
         // Others are to have the same operators.
         let other = member(&cluster, &token, Role::Worker, "other").await;
@@ -274,7 +275,7 @@ fn a_workers_claims_are_bounded() {
         let namesake = member(&cluster, &token, Role::Worker, "claimer").await;
         let (answer, ..) = introduce(&cluster, &namesake, |_| ()).await;
         assert!(answer.unwrap_err().contains("is there already"));
-        let (again, _connection, _endpoint) = introduce(&cluster, &identity, |_| ()).await;
+        let (again, _stays_too) = introduce(&cluster, &identity, |_| ()).await;
         assert!(matches!(again, Ok(ToWorker::Welcome { .. })), "{again:?}");
         cluster.wait_until(&place, |status| status["workers"].as_array().is_some_and(|workers| workers.len() == 1));
     });
