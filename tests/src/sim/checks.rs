@@ -188,7 +188,10 @@ impl World {
             }
             // It may be told long after it happened, to a client that asks later.
             FailureKind::NoWorkers => info.was_deserted || self.is_deserted(info),
-            FailureKind::Unsatisfiable => !self.could_run_somewhere(task) || self.failed_earlier(task),
+            FailureKind::Unsatisfiable => {
+                let wants_memory = failure.message.contains("of memory") && self.is_too_large_somewhere(task);
+                wants_memory || !self.could_run_somewhere(task) || self.failed_earlier(task)
+            }
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
                 let is_let_go = owner.outputs.get(&task.idx).is_some_and(|state| *state == OutputState::Released);
@@ -203,7 +206,7 @@ impl World {
             FailureKind::Unprepared => false,
         };
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
-        let is_of_graph = failure.message.starts_with("its graph is stopped") && output.graph == task.graph;
+        let is_of_graph = failure.message.starts_with("its graph is stopped");
         let depends = failure.kind == FailureKind::NoSuchResult || is_of_graph || self.depends_on(output, task);
         assert!(depends, "{output} is said to have failed for {task}, on which it does not depend");
     }
