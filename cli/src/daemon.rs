@@ -109,7 +109,7 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
     let token = settings.token(arguments.connect.token_file.as_ref())?;
     let name = arguments.name.clone().or_else(|| settings.file.name.clone());
     let name = name.unwrap_or_else(rask_comm::process_name);
-    let mut config = worker_config(arguments, settings, &scheduler, addresses[0])?;
+    let mut config = worker_config(arguments, settings, &scheduler)?;
     config.files = file_policy(arguments, settings, token.is_some())?;
     if token.is_none() && addresses[0].ip().is_loopback() {
         wait_for_authority(&settings.state_dir);
@@ -165,12 +165,7 @@ fn lost_with_the_last(lost: &LostResults) -> Failure {
     )
 }
 
-fn worker_config(
-    arguments: &WorkerArguments,
-    settings: &Settings,
-    scheduler: &str,
-    address: SocketAddr,
-) -> Result<WorkerConfig, Failure> {
+fn worker_config(arguments: &WorkerArguments, settings: &Settings, scheduler: &str) -> Result<WorkerConfig, Failure> {
     let threads = arguments.threads.or(settings.file.threads).unwrap_or_else(n_processors);
     let mut config = WorkerConfig::new(scheduler, threads);
     config.patience = arguments.patience.or(settings.file.patience).unwrap_or(config.patience);

@@ -16,7 +16,7 @@ use crate::connect::connect;
 use crate::exit::{Exit, Failure};
 use crate::report::{plural, size_text, time_text};
 use crate::settings::Settings;
-use crate::terminal::{escape_name, print_to_stdout};
+use crate::terminal::{escape, escape_name, print_to_stdout};
 
 /// `rask status`
 pub(crate) fn run(arguments: &StatusArguments, settings: &Settings) -> anyhow::Result<Exit> {
