@@ -352,6 +352,7 @@ mod tests {
         let graph = |id: u32| GraphReport {
             graph: GraphId(id),
             name: String::new(),
+            owner: None,
             client: None,
             has_ended: true,
             has_failed: false,

@@ -1,5 +1,7 @@
 //! Who may do what, tried by clients that would do more: every attempt is answered as if there were nothing there.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that meets the unexpected shall fail")]
+
 use rask_comm::message::{
     ClientHello, FailureKind, FromClient, FromWorker, PROTOCOL_VERSION, Spread, StatusReport, SubmitOptions, ToClient, ToWorker,
 };

@@ -1,5 +1,7 @@
 //! The scheduler as a daemon on loopback, and clients that ask for too much.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected shall fail, helpers included")]
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -55,6 +55,7 @@ struct Bystander {
 }
 
 impl Bystander {
+    #[expect(clippy::zombie_processes, reason = "ended when it is dropped")]
     fn new() -> Self {
         let process = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let id = process.id() as i32;

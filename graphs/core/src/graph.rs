@@ -367,10 +367,11 @@ pub(crate) fn too_many_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>
 
 /// How many different wishes there are; as soon as they are too many, that is enough.
 fn n_different_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> usize {
-    let mut different: HashSet<(Vec<(&str, u64)>, &[String], bool), FxBuildHasher> = HashSet::default();
+    type Wish<'a> = (Vec<(&'a str, u64)>, &'a [String], bool);
+    let mut different: HashSet<Wish<'_>, FxBuildHasher> = HashSet::default();
     for options in options.filter(|options| !options.resources.is_empty() || !options.workers.is_empty()) {
         let resources = options.resources.iter().map(|(name, amount)| (name.as_str(), amount.to_bits()));
-        different.insert((resources.collect(), &options.workers, options.allow_other_workers));
+        different.insert((resources.collect(), &options.workers[..], options.allow_other_workers));
         if different.len() > MAX_GRAPH_WISHES {
             break;
         }

@@ -346,7 +346,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("old"), "old").unwrap();
         std::os::unix::fs::symlink(outside.join("old"), inside.join("link")).unwrap();
-        let files = FileAccess::beneath(&[inside.clone()], &[]).unwrap();
+        let files = FileAccess::beneath(std::slice::from_ref(&inside), &[]).unwrap();
         let ctx = TaskContext { files, ..TaskContext::detached("x") };
         run(&ctx, args(&inside, "it"), &opaque(b"first")).unwrap();
         run(&ctx, args(&inside.join("new"), "it"), &opaque(b"first")).unwrap();

@@ -161,6 +161,7 @@ mod tests {
     }
 
     fn starts(actions: &[Action]) -> Vec<u32> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "one kind of action is looked for")]
         let started = actions.iter().filter_map(|action| match action {
             Action::Execute { task, inputs, .. } if !inputs.is_empty() => Some(task.idx.0),
             _ => None,

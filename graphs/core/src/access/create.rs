@@ -87,7 +87,6 @@ impl Target {
     ///
     /// # Errors
     /// When it cannot be opened.
-    #[expect(clippy::option_option, reason = "nothing there and nothing to read are two answers")]
     pub fn existing(&self) -> Result<Option<Option<File>>, AccessError> {
         match open_regular(&self.directory, &self.name) {
             Ok(found) => Ok(Some(found)),

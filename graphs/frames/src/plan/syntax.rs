@@ -425,6 +425,7 @@ fn coalesce(left: &Expr, right: &Expr) -> Result<Expr, String> {
 fn use_merged(select: &mut Select, order_by: Option<&mut ast::OrderBy>, merged: &Merged) {
     let mut items = Vec::new();
     for item in std::mem::take(&mut select.projection) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: everything else stays as it is")]
         match item {
             SelectItem::Wildcard(options) if options.to_string() == "*" || options.to_string().is_empty() => {
                 for (name, value) in &merged.values {

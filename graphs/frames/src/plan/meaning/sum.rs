@@ -181,7 +181,7 @@ impl Accumulator for DistinctSum {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         if self.seen.is_empty() {
-            return Ok(ScalarValue::try_from(&self.data_type)?);
+            return ScalarValue::try_from(&self.data_type);
         }
         narrowed(self.seen.iter().sum(), &self.data_type)
     }
