@@ -13,6 +13,7 @@ use rask_comm::message::GraphStats;
 use rask_graphs::TaskIdx;
 use serde_json::{Map, Value as Json, json};
 
+use crate::attach::tell_waits;
 use crate::exit::{Exit, Failure};
 use crate::progress::Bars;
 use crate::report::{size_text, stats_json, stats_text};
@@ -73,6 +74,22 @@ pub(crate) async fn compute(client: &Client, request: &Request<'_>) -> anyhow::R
     }
 }
 
+/// Print the outputs of a graph that was made from this plan and left running, once they are done.
+///
+/// # Errors
+/// When the scheduler is lost, or the graph is another one.
+pub(crate) async fn fetch(job: &Job, request: &Request<'_>) -> anyhow::Result<Exit> {
+    let (stats, ()) = futures::join!(job.stats(), tell_waits(job));
+    let stats = stats.map_err(|error| Failure::unreachable(error.to_string()))?;
+    let mut tasks = request.plan.outputs.iter().flat_map(|output| &output.tasks);
+    if stats.n_tasks as usize != request.plan.graph.n_tasks() || !tasks.all(|task| job.is_settled(*task)) {
+        let failure = Failure::misuse(format!("graph {} was not made from {} as it is here", job.id(), request.name));
+        return Err(failure.with_hint("give the file that was submitted, with the same --set").into());
+    }
+    let (outcomes, stats) = follow(job, request.plan).await?;
+    finish(request, outcomes, &stats)
+}
+
 fn detached(request: &Request<'_>, job: &Job) -> anyhow::Result<Exit> {
     for output in request.plan.outputs.iter().filter(|output| output.failure.is_some()) {
         print_error(&format!("output \"{}\": {}", output.name, planned_failure(output)), None);
@@ -98,8 +115,15 @@ async fn follow(job: &Job, plan: &Plan) -> Result<(Vec<Outcome>, GraphStats), Fa
             bars.update(&counts);
         }
     };
+    let waits = async {
+        let mut known = String::new();
+        while let Some(reason) = job.waits_for(&known).await {
+            bars.waits(&reason);
+            known = reason;
+        }
+    };
     let outcomes = join_all(plan.outputs.iter().enumerate().map(|(at, output)| outcome(job, output, at, &bars)));
-    let (outcomes, stats, ()) = futures::join!(outcomes, job.stats(), watch);
+    let (outcomes, stats, (), ()) = futures::join!(outcomes, job.stats(), watch, waits);
     bars.clear();
     let stats = stats.map_err(|error| Failure::unreachable(error.to_string()))?;
     Ok((outcomes, stats))

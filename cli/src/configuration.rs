@@ -4,7 +4,6 @@
 //! misspelt one would silently do nothing.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -26,10 +25,16 @@ pub(crate) struct Configuration {
     /// As `--token-file`.
     pub(crate) token_file: Option<PathBuf>,
     /// As `rask scheduler --listen`.
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<String>,
     /// As `rask scheduler --grace`.
     #[serde(deserialize_with = "duration")]
     pub(crate) grace: Option<std::time::Duration>,
+    /// As `rask worker --patience`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) patience: Option<std::time::Duration>,
+    /// As `rask worker --drain-limit`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) drain_limit: Option<std::time::Duration>,
     /// As `rask run --workers`.
     pub(crate) workers: Option<u32>,
     /// As `--threads`.

@@ -7,13 +7,16 @@ use tracing_subscriber::EnvFilter;
 use crate::exit::Failure;
 use crate::settings::Settings;
 
-/// Begin to log. Without `--log` only warnings of our own crates are shown.
+const QUIET: &str = "warn,quinn=error,quinn_proto=error,rustls=error";
+
+/// Begin to log. Without `--log` only warnings are shown, and of daemons also what comes and goes: graphs and workers.
 ///
 /// # Errors
 /// When the filter cannot be understood.
-pub(crate) fn start(settings: &Settings) -> Result<(), Failure> {
+pub(crate) fn start(settings: &Settings, is_daemon: bool) -> Result<(), Failure> {
     let filter = match settings.log.as_deref() {
-        None => EnvFilter::new("warn,quinn=error,quinn_proto=error,rustls=error"),
+        None if is_daemon => EnvFilter::new(format!("{QUIET},rask_scheduler=info,rask_worker=info,rask_comm=info")),
+        None => EnvFilter::new(QUIET),
         Some(text) => parse(text)?,
     };
     tracing_subscriber::fmt()

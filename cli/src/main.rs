@@ -5,6 +5,7 @@
 
 mod allocator;
 mod arguments;
+mod attach;
 mod bench;
 mod blocking;
 #[cfg(feature = "collections")]
@@ -24,7 +25,6 @@ mod machine;
 mod operators;
 #[cfg(feature = "collections")]
 mod progress;
-#[cfg_attr(not(feature = "collections"), expect(dead_code, reason = "part of it is for the commands about graph files"))]
 mod report;
 #[cfg(feature = "collections")]
 mod run;
@@ -58,13 +58,17 @@ fn execute(arguments: Arguments) -> anyhow::Result<Exit> {
         peak: allocator::peak,
     });
     let settings = Settings::load(&arguments.global)?;
-    logging::start(&settings)?;
+    let is_daemon = matches!(arguments.command, Command::Scheduler(_) | Command::Worker(_));
+    logging::start(&settings, is_daemon)?;
     match arguments.command {
         #[cfg(feature = "collections")]
         Command::Run(arguments) => run::run(&arguments, &settings),
         #[cfg(feature = "collections")]
         Command::Submit(arguments) => submit::run(&arguments, &settings),
         Command::Status(arguments) => status::run(&arguments, &settings),
+        Command::Wait(arguments) => attach::wait(&arguments, &settings),
+        #[cfg(feature = "collections")]
+        Command::Fetch(arguments) => submit::fetch(&arguments, &settings),
         Command::Cancel(arguments) => status::cancel(&arguments, &settings),
         Command::Scheduler(arguments) => daemon::run_scheduler(&arguments, &settings),
         Command::Worker(arguments) => daemon::run_worker(&arguments, &settings),

@@ -4,7 +4,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rask_comm::message::TaskCounts;
 
-use crate::terminal::{escape, is_interactive};
+use crate::terminal::{escape, is_interactive, print_note};
 
 /// The bars of one graph.
 pub(crate) struct Bars {
@@ -38,6 +38,18 @@ impl Bars {
             (running, 0) => format!("({running} running)"),
             (running, failed) => format!("({running} running, {failed} failed)"),
         };
+        self.tasks.set_message(state);
+    }
+
+    /// Say why the graph does not get on: on a terminal for as long as that is so, elsewhere once.
+    pub(crate) fn waits(&self, reason: &str) {
+        if self.all.is_hidden() {
+            if !reason.is_empty() {
+                print_note(&format!("waiting: {reason}"));
+            }
+            return;
+        }
+        let state = if reason.is_empty() { String::new() } else { format!("waiting: {}", escape(reason)) };
         self.tasks.set_message(state);
     }
 

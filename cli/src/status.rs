@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use rask::Client;
 use rask_comm::SocketBuffers;
-use rask_comm::message::{HotLink, StatusReport, WorkerReport, WorkerStatus};
+use rask_comm::message::{GraphReport, HotLink, StatusReport, WorkerReport, WorkerStatus};
 use rask_graphs::{GraphId, WorkerId};
 use serde_json::{Value as Json, json};
 
@@ -68,7 +68,8 @@ fn to_text(report: &StatusReport) -> String {
         return text;
     }
     let mut graphs = table(&["graph", "name", "tasks", "finished", "failed", "time", "state"]);
-    for graph in &report.graphs {
+    let listed = graphs_to_list(&report.graphs);
+    for graph in &listed {
         let state = match (graph.has_ended, graph.has_failed, graph.client) {
             (true, true, _) => "failed",
             (true, false, _) => "done",
@@ -86,7 +87,40 @@ fn to_text(report: &StatusReport) -> String {
         ]);
     }
     text.push_str(&format!("\n{graphs}"));
+    if listed.len() < report.graphs.len() {
+        text.push_str(&format!("\nand {} more graphs; --json lists them all", report.graphs.len() - listed.len()));
+    }
+    for graph in listed {
+        let id = graph.graph;
+        if !graph.failure.is_empty() {
+            text.push_str(&format!("\n{id} has failed: {}", escape(&graph.failure)));
+        } else if !graph.waits.is_empty() {
+            text.push_str(&format!("\n{id} waits: {}", escape(&graph.waits)));
+        }
+    }
+    let kept = report.graphs.iter().filter(|graph| graph.has_ended && graph.client.is_none() && graph.nbytes_kept > 0);
+    let (n_kept, nbytes) = kept.fold((0, 0_u64), |(n, sum), graph| (n + 1, sum.saturating_add(graph.nbytes_kept)));
+    if n_kept > 0 {
+        let size = size_text(nbytes);
+        text.push_str(&format!("\n{size} of results are kept of {}; rask cancel lets go of them", plural(n_kept, "ended graph")));
+    }
     text
+}
+
+/// Graphs up to this many are listed.
+const MANY_GRAPHS: usize = 40;
+/// Of more, this many are.
+const SOME_GRAPHS: usize = 20;
+
+/// All, or of many those that somebody should look at first: what has failed, what waits, what runs; the latest of each.
+fn graphs_to_list(graphs: &[GraphReport]) -> Vec<&GraphReport> {
+    let mut listed: Vec<&GraphReport> = graphs.iter().collect();
+    if listed.len() > MANY_GRAPHS {
+        let is_plain = |graph: &GraphReport| (graph.failure.is_empty() && graph.waits.is_empty(), graph.has_ended);
+        listed.sort_by_key(|graph| (is_plain(graph), Reverse(graph.graph)));
+        listed.truncate(SOME_GRAPHS);
+    }
+    listed
 }
 
 /// Workers up to this many are listed one by one.
@@ -238,6 +272,7 @@ fn to_json(report: &StatusReport) -> Json {
         .map(|graph| {
             json!({
                 "id": graph.graph.to_string(), "name": graph.name, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
+                "failure": graph.failure, "waits": graph.waits, "nbytes_kept": graph.nbytes_kept,
                 "is_attended": graph.client.is_some(), "seconds": graph.seconds, "n_tasks": graph.counts.n_tasks,
                 "n_waiting": graph.counts.n_waiting, "n_queued": graph.counts.n_queued,
                 "n_processing": graph.counts.n_processing, "n_finished": graph.counts.n_finished, "n_erred": graph.counts.n_erred,
@@ -273,7 +308,7 @@ fn to_json(report: &StatusReport) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rask_comm::message::{GraphReport, PeerTraffic, TaskCounts};
+    use rask_comm::message::{PeerTraffic, TaskCounts};
 
     #[test]
     fn names_cannot_steer_the_terminal() {
@@ -283,6 +318,9 @@ mod tests {
             client: None,
             has_ended: false,
             has_failed: false,
+            failure: String::new(),
+            waits: String::new(),
+            nbytes_kept: 0,
             seconds: 1.0,
             counts: TaskCounts { n_tasks: 4, n_finished: 2, ..TaskCounts::default() },
         };
@@ -291,6 +329,30 @@ mod tests {
         assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
         assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
+    }
+
+    #[test]
+    fn a_thousand_graphs_fit_a_screen_and_those_in_trouble_come_first() {
+        let graph = |id: u32| GraphReport {
+            graph: GraphId(id),
+            name: String::new(),
+            client: None,
+            has_ended: true,
+            has_failed: false,
+            failure: String::new(),
+            waits: String::new(),
+            nbytes_kept: 1 << 20,
+            seconds: 1.0,
+            counts: TaskCounts::default(),
+        };
+        let mut graphs: Vec<GraphReport> = (0..1_000).map(graph).collect();
+        graphs[3].failure = "task \"x\": out of luck".to_owned();
+        graphs[5].waits = "no worker fits: gpu=1".to_owned();
+        let text = to_text(&StatusReport { graphs, ..StatusReport::default() });
+        assert!(text.lines().count() < 40, "{text}");
+        assert!(text.contains("and 980 more graphs"), "{text}");
+        assert!(text.contains("g3 has failed: task \"x\": out of luck") && text.contains("g5 waits: no worker fits"), "{text}");
+        assert!(text.contains("1000.0 MiB of results are kept of 1000 ended graphs"), "{text}");
     }
 
     fn worker(id: u32) -> WorkerReport {

@@ -3,8 +3,8 @@
 //! The two libraries do not know each other; this crate knows both. Also here: handing on one part of a result, which a
 //! graph file can ask for as an output.
 
-use rask_arrays::{Chunk, Element};
-use rask_frames::{Partition, columns_to_f64, f64_to_columns};
+use rask_arrays::{Chunk, DType, Element};
+use rask_frames::{Numbers, Partition, columns_to_f64, numbers_to_columns};
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Arity, Body, GraphBuilder, KernelError, OperatorSpec, Registry, TaskIdx, Value};
 use schemars::JsonSchema;
@@ -39,7 +39,7 @@ pub(crate) fn register(registry: &mut Registry) {
         OperatorSpec::new::<ToArrayArgs>("frame.to_array", 1, Arity::exactly(1), "array", doc),
         |_ctx, args: &ToArrayArgs, inputs| to_array(&inputs[0], &args.columns),
     );
-    let doc = "The rows of an array of one or two axes as a partition with f64 columns.";
+    let doc = "The rows of an array of one or two axes as a partition with columns of its type.";
     registry.register(
         OperatorSpec::new::<FromArrayArgs>("frame.from_array", 1, Arity::exactly(1), "frame", doc),
         |_ctx, args: &FromArrayArgs, inputs| from_array(&inputs[0], &args.columns),
@@ -68,9 +68,28 @@ fn from_array(input: &Value, columns: &[String]) -> Result<Value, KernelError> {
     if n_columns != columns.len() {
         return Err(KernelError(format!("{} names for {n_columns} columns", columns.len())));
     }
-    let values = chunk.to_f64();
-    let values: Vec<f64> = values.iter().copied().collect();
-    Ok(Value::new(f64_to_columns(columns, &values)?))
+    Ok(Value::new(numbers_to_columns(columns, numbers(chunk))?))
+}
+
+/// The elements of a chunk as the numbers that they are.
+fn numbers(chunk: &Chunk) -> Numbers<'_> {
+    /// A chunk knows its type, so the elements are there.
+    fn typed<T: Element>(chunk: &Chunk) -> &[T] {
+        chunk.as_slice().unwrap_or_default()
+    }
+    match chunk.dtype() {
+        DType::Bool => Numbers::Bool(typed(chunk)),
+        DType::I8 => Numbers::I8(typed(chunk)),
+        DType::I16 => Numbers::I16(typed(chunk)),
+        DType::I32 => Numbers::I32(typed(chunk)),
+        DType::I64 => Numbers::I64(typed(chunk)),
+        DType::U8 => Numbers::U8(typed(chunk)),
+        DType::U16 => Numbers::U16(typed(chunk)),
+        DType::U32 => Numbers::U32(typed(chunk)),
+        DType::U64 => Numbers::U64(typed(chunk)),
+        DType::F32 => Numbers::F32(typed(chunk)),
+        DType::F64 => Numbers::F64(typed(chunk)),
+    }
 }
 
 /// The type that elements have after [`frames_to_arrays`].
@@ -95,12 +114,13 @@ fn each(graph: &mut GraphBuilder, name: &str, inputs: &[TaskIdx], operator: &str
     tasks.map(|(input, member)| graph.task_with(KeyRef { family, member: Some(member) }, body).input(*input).add()).collect()
 }
 
-/// No rows of a frame made by [`arrays_to_frames`]: its schema is the frame's.
+/// No rows of a frame made by [`arrays_to_frames`] of chunks of `dtype`: its schema is the frame's.
 ///
 /// # Errors
 /// When there are no columns.
-pub(crate) fn empty(columns: &[String]) -> Result<Partition, KernelError> {
-    f64_to_columns(columns, &[])
+pub(crate) fn empty(columns: &[String], dtype: DType) -> Result<Partition, KernelError> {
+    let nothing = Chunk::from_bytes(dtype, vec![0, columns.len()], bytes::Bytes::new()).map_err(KernelError)?;
+    numbers_to_columns(columns, numbers(&nothing))
 }
 
 #[cfg(test)]
@@ -115,6 +135,10 @@ mod tests {
         assert_eq!(frame.downcast::<Partition>().unwrap().n_rows(), 2);
         let back = to_array(&frame, &[]).unwrap();
         assert_eq!(back.downcast::<Chunk>().unwrap(), &chunk);
+        let most = Chunk::from_slice(vec![2], &[u64::MAX, 1]).unwrap();
+        let exact = from_array(&Value::new(most), &["a".to_owned()]).unwrap();
+        let schema = exact.downcast::<Partition>().unwrap().schema().clone();
+        assert_eq!(empty(&["a".to_owned()], DType::U64).unwrap().schema(), &schema);
         let swapped = to_array(&frame, &["b".to_owned(), "a".to_owned()]).unwrap();
         assert_eq!(swapped.downcast::<Chunk>().unwrap().to_f64()[[0, 0]], 2.0);
     }

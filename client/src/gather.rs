@@ -5,6 +5,7 @@
 //! QUIC also on a worker's own host: the handover within a host is agreed on between workers only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, Stream, StreamExt};
@@ -20,12 +21,34 @@ use crate::session::{Disconnected, Located, Location};
 use crate::transfer::TransferMeter;
 
 /// What comes of the items of a request: each by its place in it, with an error in words for what does not come.
-pub(crate) type Fetching = mpsc::UnboundedReceiver<(usize, Result<Value, String>)>;
+pub(crate) type Fetching = mpsc::UnboundedReceiver<(usize, Result<Value, Miss>)>;
+
+/// Why a holder did not serve a result.
+pub(crate) struct Miss {
+    pub(crate) reason: String,
+    /// Whether every holder would say the same, so that trying again is of no use.
+    pub(crate) is_final: bool,
+}
+
+impl Miss {
+    pub(crate) fn of(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_final: false }
+    }
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Whether others have all of it, so that this holder need not be waited for.
+    pub(crate) has_others: bool,
+    /// How long to wait before, after others have failed.
+    pub(crate) pause: Duration,
+}
 
 /// Fetches results from holders: out of a store in process, over QUIC otherwise.
 pub(crate) trait PartSource: Send + Sync {
     /// Fetch `items` from one holder. Should the answers end early, the rest will not come.
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching;
+    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, manner: Manner) -> Fetching;
 }
 
 /// Why a result could not be gathered.
@@ -89,9 +112,17 @@ const REQUEST_ITEMS: usize = 1_024;
 /// Requests that are under way to one worker.
 const N_REQUESTS: usize = 2;
 
+/// How long to wait before a result is asked for after so many failures: nothing at first, since another holder may have it.
+fn pause_after(n_failures: u32) -> Duration {
+    match n_failures {
+        0 | 1 => Duration::ZERO,
+        n => Duration::from_millis(50 << (n - 2).min(6)).min(Duration::from_secs(2)),
+    }
+}
+
 enum News {
     Located(usize, Result<Located, Disconnected>),
-    Fetched(usize, WorkerId, Result<Value, String>),
+    Fetched(usize, WorkerId, Result<Value, Miss>),
     /// A request to this worker is over.
     Over(WorkerId),
 }
@@ -218,7 +249,11 @@ impl Gathering {
             News::Located(idx, Ok(Err(failure))) => self.settle(idx, Err(GatherError::Failed(failure))),
             News::Located(idx, Err(gone)) => self.settle(idx, Err(gone.into())),
             News::Fetched(idx, _, Ok(value)) => self.settle(idx, Ok(value)),
-            News::Fetched(idx, worker, Err(reason)) => {
+            News::Fetched(idx, _, Err(Miss { reason, is_final: true })) => {
+                let task = self.ids[idx];
+                self.settle(idx, Err(GatherError::Unreachable { task, reason }));
+            }
+            News::Fetched(idx, worker, Err(Miss { reason, is_final: false })) => {
                 self.nbytes -= self.fetching.remove(&idx).unwrap_or_default();
                 let task = self.ids[idx];
                 self.client.session().send(FromClient::FetchFailed { task, worker });
@@ -307,8 +342,13 @@ impl Gathering {
             started.push(*idx);
         }
         let mut items: FxHashMap<usize, PartRequest> = FxHashMap::default();
+        // In order, as `started` is.
+        let mut alone = Vec::new();
         for idx in started {
             let Some(place) = self.located.remove(&idx) else { continue };
+            if place.location.holders.len() < 2 {
+                alone.push(idx);
+            }
             let (task, attempt, part) = (self.ids[idx], place.location.attempt, self.options.part);
             items.insert(idx, PartRequest { task, attempt, part });
             self.fetching.insert(idx, place.nbytes);
@@ -316,7 +356,10 @@ impl Gathering {
         for (worker, (holder, idxs, _)) in requests {
             let request: Vec<PartRequest> = idxs.iter().filter_map(|idx| items.get(idx).copied()).collect();
             *self.n_requests.entry(worker).or_default() += 1;
-            let answers = self.client.source().fetch(&holder, request);
+            let has_others = idxs.iter().all(|idx| alone.binary_search(idx).is_err());
+            let n_tries = idxs.iter().filter_map(|idx| self.n_tries.get(idx)).max().copied().unwrap_or_default();
+            let manner = Manner { has_others, pause: pause_after(n_tries) };
+            let answers = self.client.source().fetch(&holder, request, manner);
             self.news.push(answers_of(answers, idxs, holder).boxed());
         }
     }
@@ -331,7 +374,10 @@ fn answers_of(answers: Fetching, idxs: Vec<usize>, holder: Holder) -> impl Strea
             return None;
         }
         let worker = holder.worker;
-        let in_words = |outcome: Result<Value, String>| outcome.map_err(|why| format!("worker \"{}\": {why}", holder.name));
+        let name = holder.name.escape_debug();
+        let in_words = |outcome: Result<Value, Miss>| {
+            outcome.map_err(|miss| Miss { reason: format!("worker \"{name}\": {}", miss.reason), ..miss })
+        };
         let news = match answers.recv().await {
             Some((at, outcome)) if is_open.get(at) == Some(&true) => {
                 is_open[at] = false;
@@ -340,7 +386,7 @@ fn answers_of(answers: Fetching, idxs: Vec<usize>, holder: Holder) -> impl Strea
             Some(_) => Some(News::Over(WorkerId(u32::MAX))),
             None => is_open.iter().position(|is_open| *is_open).map(|at| {
                 is_open[at] = false;
-                News::Fetched(idxs[at], worker, in_words(Err("the connection has ended".to_owned())))
+                News::Fetched(idxs[at], worker, in_words(Err(Miss::of("the connection has ended"))))
             }),
         };
         let is_over = news.is_none();

@@ -48,6 +48,7 @@ struct Outcomes {
     stats: Option<GraphStats>,
     disconnected: Option<Disconnected>,
     released: FxHashSet<TaskIdx>,
+    waits: String,
 }
 
 /// What a session knows of a job; shared with the handles.
@@ -73,6 +74,10 @@ impl JobState {
         self.outcomes.lock().counts = Some(counts);
     }
 
+    pub(crate) fn waits(&self, reason: String) {
+        self.outcomes.lock().waits = reason;
+    }
+
     pub(crate) fn task_done(&self, idx: TaskIdx, nbytes: u64) {
         self.outcomes.lock().done.insert(idx, nbytes);
     }
@@ -93,6 +98,18 @@ impl JobState {
         self.outcomes.lock().disconnected = Some(reason.clone());
         self.is_over.send_modify(|version| *version += 1);
         self.announce();
+    }
+
+    /// The outputs that are done, in order.
+    fn done(&self) -> Vec<TaskIdx> {
+        let mut done: Vec<TaskIdx> = self.outcomes.lock().done.keys().copied().collect();
+        done.sort_unstable();
+        done
+    }
+
+    fn is_settled(&self, idx: TaskIdx) -> bool {
+        let outcomes = self.outcomes.lock();
+        outcomes.done.contains_key(&idx) || outcomes.failed.contains_key(&idx)
     }
 
     /// Whether the output `idx` has been made.
@@ -157,6 +174,17 @@ impl Job {
         Progress { state: Arc::clone(&self.state), last: None, is_over: false }
     }
 
+    /// Wait until what keeps the graph from getting on is something else than `known`, and say what it is, in words: that no worker
+    /// fits, for example. Empty when it gets on; `None` once it has ended or the scheduler has gone.
+    pub async fn waits_for(&self, known: &str) -> Option<String> {
+        self.state
+            .wait_for(&self.state.version, |outcomes| {
+                let is_over = outcomes.stats.is_some() || outcomes.disconnected.is_some();
+                if is_over { Some(None) } else { (outcomes.waits != known).then(|| Some(outcomes.waits.clone())) }
+            })
+            .await
+    }
+
     /// Wait until every output is done.
     ///
     /// # Errors
@@ -210,6 +238,18 @@ impl Job {
     #[must_use]
     pub fn gather_all(&self, options: GatherOptions) -> Gathering {
         self.client.gather_many(self.output_ids(), options)
+    }
+
+    /// Whether the output `task` is done, or has failed.
+    #[must_use]
+    pub fn is_settled(&self, task: TaskIdx) -> bool {
+        self.state.is_settled(task)
+    }
+
+    /// The outputs that have been made so far, in order: of a job that was attached to, all once it has ended without failures.
+    #[must_use]
+    pub fn done(&self) -> Vec<TaskIdx> {
+        self.state.done()
     }
 
     pub(crate) fn output_ids(&self) -> Vec<TaskId> {

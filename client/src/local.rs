@@ -21,7 +21,7 @@ use rask_worker::store::spill::{SpillArea, SpillConfig};
 use tokio::sync::mpsc;
 
 use crate::client::Client;
-use crate::gather::{Fetching, PartSource};
+use crate::gather::{Fetching, Manner, Miss, PartSource};
 use crate::session::{Link, Session, UploadOrder, Uploader};
 
 /// The only client of an embedded cluster.
@@ -266,7 +266,7 @@ struct Stores {
 }
 
 impl PartSource for Stores {
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching {
+    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, _manner: Manner) -> Fetching {
         let (reply, answers) = mpsc::unbounded_channel();
         let hub = self.hub.upgrade();
         let core = hub.as_ref().and_then(|hub| hub.workers.get()?.get(holder.worker.index()));
@@ -274,7 +274,7 @@ impl PartSource for Stores {
             let reply = reply.clone();
             // Whoever asked may have gone meanwhile.
             let answer = move |value: Option<Value>| {
-                drop(reply.send((idx, value.ok_or_else(|| "it does not hold the result".to_owned()))));
+                drop(reply.send((idx, value.ok_or_else(|| Miss::of("it does not hold the result")))));
             };
             let item = FetchItem { task: item.task, attempt: item.attempt, part: item.part };
             match core {

@@ -3,20 +3,24 @@
 //! The network runs on a current-thread runtime, so a message's way in never changes threads twice, and callers may use
 //! any executor. Results are fetched and decoded on that thread, straight from the workers.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rask_comm::endpoint::Endpoint;
 use rask_comm::identity::Role;
 use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
-use rask_comm::{ExpectedPeer, Outbox, PartRequest, Peers, Plane, StateDir};
+use rask_comm::reach::{STAGGER, gone, lookup, race};
+use rask_comm::{ExpectedPeer, FetchError, Outbox, PartRequest, Peers, Plane, StateDir};
 use rask_graphs::{Registry, Value};
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
-use crate::gather::{Fetching, PartSource};
+use crate::gather::{Fetching, Manner, Miss, PartSource};
 use crate::session::{Link, Session, UploadOrder, Uploader};
 use crate::upload::Lanes;
 
@@ -48,10 +52,10 @@ pub enum ConnectError {
     },
     /// There is no way to prove who this client is.
     #[error("cannot join the cluster: {0}")]
-    Identity(String),
+    Identity(rask_comm::JoinError),
     /// Nobody answers, or the one who does is not the scheduler of this cluster, or refuses.
-    #[error("{0}")]
-    Connection(String),
+    #[error(transparent)]
+    Connection(rask_comm::ConnectError),
     /// The system refused a socket or a thread.
     #[error("cannot start the network: {0}")]
     System(String),
@@ -68,7 +72,8 @@ struct FetchJob {
     address: SocketAddr,
     name: String,
     items: Vec<PartRequest>,
-    reply: mpsc::UnboundedSender<(usize, Result<Value, String>)>,
+    manner: Manner,
+    reply: mpsc::UnboundedSender<(usize, Result<Value, Miss>)>,
 }
 
 struct RemoteLink {
@@ -93,10 +98,10 @@ struct RemoteSource {
 }
 
 impl PartSource for RemoteSource {
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>) -> Fetching {
+    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, manner: Manner) -> Fetching {
         // No more waits in it than was asked for, which whoever asks bounds.
         let (reply, answers) = mpsc::unbounded_channel();
-        let job = FetchJob { address: holder.address, name: holder.name.clone(), items, reply };
+        let job = FetchJob { address: holder.address, name: holder.name.clone(), items, manner, reply };
         // Where the network has ended, so do the answers.
         let _ = self.jobs.send(NetworkJob::Fetch(job));
         answers
@@ -174,17 +179,32 @@ pub(crate) async fn connect(options: ConnectOptions) -> Result<Client, ConnectEr
 
 async fn open(options: &ConnectOptions) -> Result<(Endpoint, rask_comm::Connection), ConnectError> {
     let resolve = |reason: String| ConnectError::Address { scheduler: options.scheduler.clone(), reason };
-    let mut addresses = options.scheduler.to_socket_addrs().map_err(|error| resolve(error.to_string()))?;
-    let address = addresses.next().ok_or_else(|| resolve("it has no address".to_owned()))?;
+    let addresses = lookup(&options.scheduler).await.map_err(resolve)?;
+    // A token may count how often it is used, so the next address waits for longer.
+    let stagger = if options.token.is_some() { TOKEN_STAGGER } else { STAGGER };
+    race(&addresses, stagger, |address| open_at(address, options), weight).await
+}
+
+/// With a token, how long an address may take before the next one is tried too.
+const TOKEN_STAGGER: Duration = Duration::from_millis(1_500);
+
+/// Which of several failures a person wants to hear of.
+fn weight(error: &ConnectError) -> u32 {
+    match error {
+        ConnectError::System(_) | ConnectError::Address { .. } => 0,
+        ConnectError::Connection(error) | ConnectError::Identity(rask_comm::JoinError::Connect(error)) => error.weight(),
+        ConnectError::Identity(_) => 5,
+    }
+}
+
+async fn open_at(address: SocketAddr, options: &ConnectOptions) -> Result<(Endpoint, rask_comm::Connection), ConnectError> {
     let name = format!("client-{}", std::process::id());
     let identity = rask_comm::obtain_identity(Role::Client, &name, address, &options.state_dir, options.token.as_deref())
         .await
-        .map_err(|error| ConnectError::Identity(error.to_string()))?;
+        .map_err(ConnectError::Identity)?;
     let endpoint = Endpoint::for_connecting_to(address, &identity).map_err(|error| ConnectError::System(error.to_string()))?;
-    let connection = endpoint
-        .connect(address, Plane::Client, ExpectedPeer::any(Role::Scheduler))
-        .await
-        .map_err(|error| ConnectError::Connection(error.to_string()))?;
+    let connecting = endpoint.connect(address, Plane::Client, ExpectedPeer::any(Role::Scheduler));
+    let connection = connecting.await.map_err(ConnectError::Connection)?;
     Ok((endpoint, connection))
 }
 
@@ -219,10 +239,14 @@ async fn converse(
     };
     let peers = Peers::new(endpoint.clone());
     let lanes = Lanes::new(peers.clone(), session.clone());
+    let silent = Silent::default();
     let mover = async {
         while let Some(job) = jobs.recv().await {
             match job {
-                NetworkJob::Fetch(job) => drop(tokio::spawn(fetch(peers.clone(), Arc::clone(&options.registry), job))),
+                NetworkJob::Fetch(job) => {
+                    let (peers, registry, silent) = (peers.clone(), Arc::clone(&options.registry), silent.clone());
+                    drop(tokio::spawn(fetch(peers, registry, silent, job)));
+                }
                 NetworkJob::Upload(orders) => lanes.add(orders),
             }
         }
@@ -237,29 +261,73 @@ async fn converse(
     }
 }
 
-/// How long a connection to a worker may take before another holder is tried.
+/// How long a connection to a worker may take before another holder is tried, and when there certainly is one.
 const FETCH_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const FETCH_CONNECT_LIMIT_WITH_OTHERS: Duration = Duration::from_secs(1);
 
-async fn fetch(peers: Peers, registry: Arc<Registry>, job: FetchJob) {
-    let connecting = tokio::time::timeout(FETCH_CONNECT_LIMIT, peers.get(job.address, &job.name));
-    let reply = |idx, outcome| drop(job.reply.send((idx, outcome)));
-    let reason = match connecting.await {
-        Err(_elapsed) => "no answer".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(connection)) => {
+/// How long a worker that did not answer is not asked for what others have.
+const SILENT_FOR: Duration = Duration::from_secs(5);
+
+/// Workers that did not answer a moment ago.
+#[derive(Clone, Default)]
+struct Silent(Arc<Mutex<FxHashMap<SocketAddr, Instant>>>);
+
+impl Silent {
+    fn note(&self, worker: SocketAddr) {
+        let mut silent = self.0.lock();
+        silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        silent.insert(worker, Instant::now());
+    }
+
+    fn has(&self, worker: SocketAddr) -> bool {
+        self.0.lock().get(&worker).is_some_and(|since| since.elapsed() < SILENT_FOR)
+    }
+}
+
+async fn fetch(peers: Peers, registry: Arc<Registry>, silent: Silent, job: FetchJob) {
+    if !job.manner.pause.is_zero() {
+        tokio::time::sleep(job.manner.pause).await;
+    }
+    let has_others = job.manner.has_others;
+    let limit = if has_others { FETCH_CONNECT_LIMIT_WITH_OTHERS } else { FETCH_CONNECT_LIMIT };
+    let connecting = tokio::time::timeout(limit, peers.get(job.address, &job.name));
+    // Items are reported in order.
+    let n_reported = AtomicUsize::new(0);
+    let reply = |idx, outcome| {
+        n_reported.store(idx + 1, Ordering::Relaxed);
+        drop(job.reply.send((idx, outcome)));
+    };
+    let connected = if has_others && silent.has(job.address) { None } else { Some(connecting.await) };
+    let reason = match connected {
+        None => "it did not answer a moment ago".to_owned(),
+        Some(Err(_elapsed)) => {
+            silent.note(job.address);
+            "no answer".to_owned()
+        }
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Ok(Ok(connection))) => {
             let fetching = rask_comm::fetch(&connection, &job.items, &registry, |idx, result| {
-                reply(idx, result.map(|fetched| fetched.value).map_err(|error| error.to_string()));
+                reply(idx, result.map(|fetched| fetched.value).map_err(|error| miss(&error)));
             });
             tokio::select! {
                 biased;
-                () = fetching => {}
+                () = fetching => return,
                 // Nobody wants it any more.
-                () = job.reply.closed() => {}
+                () = job.reply.closed() => return,
+                () = gone(&connection, has_others) => {
+                    // Whoever asks next does not wait for it either.
+                    peers.forget(job.address, &job.name);
+                    silent.note(job.address);
+                    "it does not answer any more".to_owned()
+                }
             }
-            return;
         }
     };
-    for idx in 0..job.items.len() {
-        reply(idx, Err(reason.clone()));
+    for idx in n_reported.load(Ordering::Relaxed)..job.items.len() {
+        reply(idx, Err(Miss::of(reason.clone())));
     }
+}
+
+fn miss(error: &FetchError) -> Miss {
+    Miss { reason: error.to_string(), is_final: matches!(error, FetchError::NotSendable(_)) }
 }

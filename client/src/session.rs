@@ -333,6 +333,7 @@ impl Session {
                         }
                     }
                 }
+                ToClient::Waits { graph, reason } => with_job(&state, &mut touched, graph, |job| job.waits(reason)),
                 ToClient::Progress { graph, counts } => with_job(&state, &mut touched, graph, |job| job.progressed(counts)),
                 ToClient::TaskDone { task, nbytes } => {
                     if let Some(batch) = state.scattered.get_mut(&task.graph) {

@@ -46,6 +46,12 @@ pub enum ConnectError {
         /// How long it was tried.
         waited: Duration,
     },
+    /// The host says that nobody listens there.
+    #[error("nobody listens at {address}")]
+    Nobody {
+        /// Where.
+        address: SocketAddr,
+    },
     /// The other side's certificate is not of the cluster this node belongs to, or is out of date.
     #[error("{address} does not belong to this node's cluster: its certificate was refused ({reason})")]
     CertificateRefused {
@@ -112,6 +118,43 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+}
+
+impl ConnectError {
+    /// Whether trying again would meet the same.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            ConnectError::CertificateRefused { .. }
+            | ConnectError::OwnCertificateRefused { .. }
+            | ConnectError::WrongPeer { .. }
+            | ConnectError::WrongPlane { .. }
+            | ConnectError::Version { .. }
+            | ConnectError::RoleRefused { .. } => true,
+            ConnectError::Nobody { .. }
+            | ConnectError::Unreachable { .. }
+            | ConnectError::Ended { .. }
+            | ConnectError::Local { .. } => false,
+        }
+    }
+
+    /// How much it says about why a scheduler with several addresses could not be reached: somebody who refuses says more than
+    /// an address where nobody is.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        match self {
+            ConnectError::Local { .. } => 0,
+            ConnectError::Nobody { .. } => 1,
+            ConnectError::Unreachable { .. } => 2,
+            ConnectError::Ended { .. } => 3,
+            ConnectError::CertificateRefused { .. }
+            | ConnectError::OwnCertificateRefused { .. }
+            | ConnectError::WrongPeer { .. }
+            | ConnectError::WrongPlane { .. }
+            | ConnectError::Version { .. }
+            | ConnectError::RoleRefused { .. } => 4,
+        }
+    }
 }
 
 // TLS alerts as QUIC carries them: 0x100 and the number of the alert (RFC 8446, section 6; RFC 9001, section 4.8).

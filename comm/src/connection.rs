@@ -74,7 +74,10 @@ impl From<quinn::ConnectionError> for CloseReason {
             }
             Error::LocallyClosed => (CloseKind::Here, "closed by this side".to_owned()),
             Error::TimedOut => (CloseKind::Silent, "no sign of life from the other side".to_owned()),
-            Error::Reset => (CloseKind::Broken, "the other side has restarted".to_owned()),
+            Error::Reset => (
+                CloseKind::Broken,
+                "the other side does not know this connection any more: it was stopped for too long, or started anew".to_owned(),
+            ),
             Error::ConnectionClosed(close) => {
                 (CloseKind::Broken, format!("the other side's transport gave up: {}", escaped(close.to_string().as_bytes())))
             }

@@ -217,9 +217,13 @@ impl Endpoint {
         let mut config = quinn::ClientConfig::new(crypto);
         config.transport_config(Arc::new(tuning.transport(address.ip().is_loopback())));
         let attempt = connect::attempt(&self.inner.quinn, config, address, plane, expected);
-        match tokio::time::timeout(tuning.connect_timeout, attempt).await {
-            Ok(connected) => connected,
-            Err(_elapsed) => Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout }),
+        tokio::select! {
+            biased;
+            connected = attempt => connected,
+            () = crate::reach::refused(address) => Err(ConnectError::Nobody { address }),
+            () = tokio::time::sleep(tuning.connect_timeout) => {
+                Err(ConnectError::Unreachable { address, waited: tuning.connect_timeout })
+            }
         }
     }
 
@@ -298,7 +302,12 @@ impl Acceptor {
                 Ok(Ok(incoming)) => drop(ready.send(incoming).await),
                 Ok(Err(reason)) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%address, reason, "refused a connection");
+                    // A node that ends in the middle of it is nobody's fault.
+                    let was_given_up = reason.starts_with("closed by the other side");
+                    match was_given_up {
+                        true => tracing::debug!(%address, reason, "a connection attempt was given up"),
+                        false => tracing::warn!(%address, reason, "refused a connection"),
+                    }
                 }
                 Err(_elapsed) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);

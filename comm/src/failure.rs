@@ -12,7 +12,7 @@ pub enum FailureKind {
     Panicked,
     /// The operator is unknown on the worker, or refused its arguments or number of inputs.
     Unprepared,
-    /// Workers died while it was executing, more often than allowed.
+    /// Workers died while they worked on it, more often than allowed.
     KilledWorkers,
     /// No worker has been there for longer than the grace period.
     NoWorkers,
@@ -39,6 +39,24 @@ pub struct RunFailure {
     pub message: String,
 }
 
+/// Longest message of a failure, in characters: it has to fit a frame, and is to be read by a person.
+const MESSAGE_LIMIT: usize = 16_384;
+const OPERATOR_LIMIT: usize = 1_024;
+
+impl RunFailure {
+    /// The same in fewer words, if there were very many.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        for (text, limit) in [(&mut self.message, MESSAGE_LIMIT), (&mut self.operator, OPERATOR_LIMIT)] {
+            if let Some((at, _)) = text.char_indices().nth(limit) {
+                text.truncate(at);
+                text.push_str(" ..");
+            }
+        }
+        self
+    }
+}
+
 /// Why a task failed for good, as the client is told.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TaskFailure {
@@ -56,4 +74,17 @@ pub struct TaskFailure {
     pub attempt: Attempt,
     /// The cause, in words.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_words_become_fewer() {
+        let failure = |message: String| RunFailure { kind: FailureKind::Operator, operator: "x".to_owned(), message };
+        assert_eq!(failure("short".to_owned()).shortened(), failure("short".to_owned()));
+        let long = failure("ä".repeat(20 << 20)).shortened();
+        assert!(long.message.len() < 64 << 10 && long.message.ends_with("ä .."), "{} bytes", long.message.len());
+    }
 }

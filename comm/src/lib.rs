@@ -23,6 +23,7 @@ pub mod message;
 pub mod outbox;
 pub mod peers;
 pub mod plane;
+pub mod reach;
 mod report;
 mod ticket;
 pub mod time;
@@ -31,6 +32,7 @@ pub mod token;
 pub mod tuning;
 pub mod upload;
 pub mod watch;
+pub mod words;
 
 pub use authority::{Authority, AuthorityError, StateDir};
 pub use connect::{ConnectError, ExpectedPeer};

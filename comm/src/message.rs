@@ -15,7 +15,7 @@ pub use crate::report::{
 pub use crate::ticket::Ticket;
 
 /// Raised whenever any message changes; peers with another version are refused with both versions named.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// First message of a worker on a fresh control connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -139,13 +139,27 @@ pub enum ToWorker {
         /// The result and where it is.
         input: RunInput,
     },
-    /// Everything of this worker has been moved or is not needed: exit.
-    Leave,
+    /// Everything of this worker has been moved or is not needed, or there is nobody to move it to: exit.
+    Leave {
+        /// What goes with it.
+        lost: LostResults,
+    },
     /// The scheduler ends the connection, and why.
     Close {
         /// For the log and the person who started the worker.
         reason: String,
     },
+}
+
+/// Results that are lost with a worker, for the person who ends it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LostResults {
+    /// How many.
+    pub n_results: u32,
+    /// Their bytes.
+    pub nbytes: u64,
+    /// Names of the first few, with their graphs'.
+    pub names: Vec<String>,
 }
 
 /// One run of a task.
@@ -493,6 +507,13 @@ pub enum ToClient {
         graph: GraphId,
         /// The counts.
         counts: TaskCounts,
+    },
+    /// Why a graph does not get on; told when that changes.
+    Waits {
+        /// The graph.
+        graph: GraphId,
+        /// In words; empty when it gets on.
+        reason: String,
     },
     /// A wanted output is in memory.
     TaskDone {

@@ -147,6 +147,12 @@ pub struct GraphReport {
     pub has_ended: bool,
     /// Whether any wanted output failed.
     pub has_failed: bool,
+    /// The first failure, in words; empty while there is none.
+    pub failure: String,
+    /// Why it does not get on, in words; empty when it does.
+    pub waits: String,
+    /// Bytes of the results that are kept of it, once it has ended.
+    pub nbytes_kept: u64,
     /// Seconds since it was accepted, or that it took.
     pub seconds: f64,
     /// The counts.

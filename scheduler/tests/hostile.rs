@@ -81,7 +81,7 @@ impl Stage {
                     | ToWorker::Cancel { .. }
                     | ToWorker::Revoke { .. }
                     | ToWorker::Replicate { .. }
-                    | ToWorker::Leave
+                    | ToWorker::Leave { .. }
                     | ToWorker::Close { .. } => {}
                 }
             }
@@ -261,13 +261,25 @@ fn a_chain_of_a_million_is_run_and_freed() {
     run_and_free(graph, N as usize);
 }
 
+/// One task that takes the results of all others.
+fn all_to_one(n: u32) -> Graph {
+    let mut input_offsets = vec![0; n as usize];
+    input_offsets.push(n - 1);
+    let inputs = (0..n - 1).map(|at| Input::new(task(at), Part::WHOLE)).collect();
+    Graph { input_offsets, inputs, ..plain(n) }
+}
+
 #[test]
-fn a_million_to_one_is_run_and_freed() {
-    const N: u32 = 1_000_000;
-    let mut input_offsets = vec![0; N as usize];
-    input_offsets.push(N - 1);
-    let inputs = (0..N - 1).map(|at| Input::new(task(at), Part::WHOLE)).collect();
-    run_and_free(Graph { input_offsets, inputs, ..plain(N) }, N as usize);
+fn nearly_half_a_million_to_one_is_run_and_freed() {
+    const N: u32 = 450_000;
+    run_and_free(all_to_one(N), N as usize);
+}
+
+/// What could not be told to a worker in one frame.
+#[test]
+fn a_million_to_one_is_refused_in_words() {
+    let refused = Stage::new().submit(all_to_one(1_000_000)).expect_err("no frame is as long");
+    assert!(refused.contains("task \"x-999999\" has 999999 inputs, and 450000 are possible"), "{refused}");
 }
 
 /// A shuffle of m by n is m members and n consumers, here and on the wire: nothing for each of its m x n parts.

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, graph};
-use rask_comm::message::{FromClient, FromWorker};
+use rask_comm::message::{FailureKind, FromClient, FromWorker, SubmitOptions};
 use rask_graphs::Attempt;
 use rask_scheduler::machine::{Config, Event};
 
@@ -30,7 +30,7 @@ fn every_script_causes_exactly_the_actions_it_names() {
 /// Play a script; what differs is told.
 fn play(name: &str, text: &str) -> Vec<String> {
     // Most stories are about something else, and clearer without it.
-    let mut config = Config { max_early: 0, ..Config::default() };
+    let mut config = Config { max_early: 0, retry_pause: Duration::ZERO, ..Config::default() };
     let mut lines = text.lines().filter(|line| !line.starts_with('#')).peekable();
     while let Some(line) = lines.next_if(|line| line.starts_with("config ") || line.is_empty()) {
         configure(&mut config, line.trim_start_matches("config "));
@@ -75,6 +75,7 @@ fn configure(config: &mut Config, settings: &str) {
             "prefill" => config.prefill = Duration::from_millis(value.parse().expect("milliseconds")),
             "early" => config.max_early = value.parse().expect("a number"),
             "allowed_failures" => config.allowed_failures = value.parse().expect("a number"),
+            "retry_pause" => config.retry_pause = Duration::from_millis(value.parse().expect("milliseconds")),
             "grace" => config.no_worker_grace = Duration::from_secs(value.parse().expect("seconds")),
             _ => panic!("no setting \"{key}\""),
         }
@@ -92,6 +93,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         "worker" => {
             let gpu = number(&words, "gpu", 0) as f64;
             let resources: &[(&str, f64)] = if gpu > 0.0 { &[("gpu", gpu)] } else { &[] };
+            cluster.memory_limit = Some(number(&words, "memory", 0)).filter(|limit| *limit > 0);
             cluster.join(words[1], number(&words, "slots", 1) as u32, resources);
         }
         "client" => {
@@ -102,7 +104,12 @@ fn command(cluster: &mut Cluster, line: &str) {
             let (head, tasks) = line.split_once(" : ").expect("tasks after a colon");
             let client = head.split_whitespace().find_map(|word| word.strip_prefix("client=")).unwrap_or("client");
             let head: Vec<&str> = head.split_whitespace().collect();
-            cluster.submit(client, words[1], graph(tasks), number(&head, "priority", 0) as i32);
+            let options = SubmitOptions {
+                name: words[1].to_owned(),
+                priority: number(&head, "priority", 0) as i32,
+                detached: head.contains(&"detached"),
+            };
+            cluster.submit_as(client, graph(tasks), options);
         }
         "finish" => {
             let task = cluster.task(words[1]);
@@ -111,6 +118,11 @@ fn command(cluster: &mut Cluster, line: &str) {
         "fail" => {
             let task = cluster.task(words[1]);
             cluster.fail(task, &words[2..].join(" "));
+        }
+        // too-large TASK: it takes more than the memory of its worker
+        "too-large" => {
+            let task = cluster.task(words[1]);
+            cluster.fail_as(task, FailureKind::TooLarge, "it takes 2.0 GiB of memory");
         }
         "executing" => {
             let task = cluster.task(words[1]);
@@ -177,6 +189,11 @@ fn command(cluster: &mut Cluster, line: &str) {
         "locate" => {
             let (client, task) = (cluster.client("client"), cluster.task(words[1]));
             cluster.event(Event::ClientSaid { client, message: FromClient::Locate { tasks: vec![task] } });
+        }
+        // attach GRAPH CLIENT
+        "attach" => {
+            let (graph, client) = (cluster.graphs[words[1]], cluster.client(words[2]));
+            cluster.event(Event::ClientSaid { client, message: FromClient::Attach { request: 0, graph } });
         }
         "client-gone" => {
             let client = cluster.client(words[1]);

@@ -29,6 +29,22 @@ pub(crate) struct StatusArguments {
     pub(crate) json: bool,
 }
 
+/// `rask wait`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 when all of its outputs are done, 1 when one has failed, 3 when the scheduler cannot be reached."
+)]
+pub(crate) struct WaitArguments {
+    /// The graph's id, as `rask submit --detach` and `rask status` print it
+    #[arg(value_name = "GRAPH", value_parser = parse_graph_id)]
+    pub(crate) graph: u32,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
+    /// Print one JSON object on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `rask cancel`
 #[derive(Debug, Args)]
 pub(crate) struct CancelArguments {
@@ -48,10 +64,10 @@ The scheduler listens on this machine only unless told otherwise. To take in wor
 and there, with the token copied over:
   RASK_TOKEN_FILE=token rask worker --scheduler 10.0.0.5:8786")]
 pub(crate) struct SchedulerArguments {
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8786]
-    #[arg(long, env = "RASK_LISTEN", value_name = "ADDRESS")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// How long graphs wait when all workers are gone before they fail, such as 30s
+    /// Address to listen on, or a name for one; port 0 takes a free one [default: 127.0.0.1:8786]
+    #[arg(long, env = "RASK_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// How long each graph waits while there is no worker, or none that fits, before it fails [default: 30s]
     #[arg(long, env = "RASK_GRACE", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Option<Duration>,
 }
@@ -63,7 +79,8 @@ Examples:
   rask worker --threads 2 --memory 2GiB
   RASK_TOKEN_FILE=token rask worker --scheduler 10.0.0.5:8786 --name node-a --resources gpu=1
 
-SIGTERM lets running tasks finish and moves results to other workers before the process ends.")]
+SIGTERM, SIGINT and SIGHUP let running tasks finish and move results to other workers before the process ends, for as long as
+--drain-limit; a second one ends it at once. Its exit code is 0 when nothing is lost with it, and 1 otherwise.")]
 pub(crate) struct WorkerArguments {
     #[command(flatten)]
     pub(crate) connect: ConnectArguments,
@@ -79,6 +96,12 @@ pub(crate) struct WorkerArguments {
     /// Space to use there at most, such as 100GiB [default: as much as there is]
     #[arg(long, env = "RASK_SPILL_LIMIT", value_name = "SIZE", value_parser = parse_nbytes)]
     pub(crate) spill_limit: Option<u64>,
+    /// How long to look for a scheduler that is not there, at the start and whenever it is lost [default: 60s]
+    #[arg(long, env = "RASK_PATIENCE", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) patience: Option<Duration>,
+    /// How long a worker that is told to stop waits for running tasks and for its results to be moved [default: 30s]
+    #[arg(long, env = "RASK_DRAIN_LIMIT", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) drain_limit: Option<Duration>,
     /// Name of the worker, for restrictions and reports [default: made from the host's name and the process id]
     #[arg(long, env = "RASK_NAME", value_name = "NAME")]
     pub(crate) name: Option<String>,

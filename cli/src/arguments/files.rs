@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ConnectArguments;
-use super::values::{parse_nbytes, parse_setting};
+use super::values::{parse_graph_id, parse_nbytes, parse_setting};
 
 /// A graph file and its parameters.
 #[derive(Debug, Args)]
@@ -69,6 +69,28 @@ pub(crate) struct SubmitArguments {
     /// Run this graph before (higher) or after (lower) the other graphs of this client
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) priority: i32,
+    /// Print one JSON object on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rask fetch`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rask submit nightly.toml --set day=5 --detach
+  rask fetch g7 nightly.toml --set day=5 --json
+
+The file, and what is set in it, have to be those that were submitted: they say what the results mean. Results stay on the
+workers until the graph is cancelled: rask cancel g7.")]
+pub(crate) struct FetchArguments {
+    /// The graph's id, as `rask submit --detach` and `rask status` print it
+    #[arg(value_name = "GRAPH", value_parser = parse_graph_id)]
+    pub(crate) graph: u32,
+    #[command(flatten)]
+    pub(crate) file: FileArguments,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArguments,
     /// Print one JSON object on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,9 +13,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::{CancelArguments, ConnectArguments, SchedulerArguments, StatusArguments, TokenArguments, TokenCommand};
-pub(crate) use cluster::{CreateTokenArguments, Handover, TokenRole, WorkerArguments};
+pub(crate) use cluster::{CreateTokenArguments, Handover, TokenRole, WaitArguments, WorkerArguments};
 #[cfg(feature = "collections")]
-pub(crate) use files::{CheckArguments, FileArguments, GraphArguments, OperatorsArguments, RunArguments, SubmitArguments};
+pub(crate) use files::{
+    CheckArguments, FetchArguments, FileArguments, GraphArguments, OperatorsArguments, RunArguments, SubmitArguments,
+};
 pub(crate) use values::{parse_duration, parse_nbytes};
 
 use crate::bench::BenchArgs;
@@ -70,6 +72,11 @@ pub(crate) enum Command {
     Submit(SubmitArguments),
     /// Show a cluster's workers and graphs
     Status(StatusArguments),
+    /// Wait until a graph that was left running has ended, and say what became of it
+    Wait(WaitArguments),
+    #[cfg(feature = "collections")]
+    /// Wait for a graph that was left running, and print its outputs
+    Fetch(FetchArguments),
     /// Stop a graph on a cluster and drop its results
     Cancel(CancelArguments),
     /// Start a scheduler: the process that workers and clients connect to

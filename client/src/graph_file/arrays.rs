@@ -1,5 +1,7 @@
 //! Arrays of a graph file: random numbers, creation, files, formulas, and columns of frames.
 
+use std::collections::HashMap;
+
 use rask_arrays::{Array, ArrayError, AxisChunks, ChunkSpec, DType, Distributed, Scalar, UNKNOWN, fresh_seed};
 use rask_graphs::TaskIdx;
 use rask_graphs::file::{self, ArrayFormat, ArraySource, Chunks, Declaration, Formula, Span, Text};
@@ -10,6 +12,9 @@ use super::lower::{Lowerer, Made};
 use super::outputs::absolute;
 use super::{OutputKind, PRINT_LIMIT};
 use crate::bridge;
+
+/// Most columns of an array that becomes a table: each has a name, and arrays without rows can have any number.
+const MAX_COLUMNS: usize = 100_000;
 
 impl Lowerer<'_> {
     pub(super) fn array(&mut self, source: &ArraySource, declaration: &Declaration) -> Made {
@@ -39,8 +44,11 @@ impl Lowerer<'_> {
             ArraySource::FromFrame { frame, of, columns, dtype, chunks } => {
                 match self.array_from_frame(frame.index(), of, columns.as_deref(), declaration) {
                     Ok(array) => {
-                        let array = dtype_named(*dtype).map_or(array.clone(), |dtype| array.astype(dtype));
-                        chunks.as_ref().map_or(Ok(array.clone()), |chunks| array.rechunk(&chunk_spec(chunks)))
+                        let typed = dtype_named(*dtype).map_or(Ok(array.clone()), |dtype| array.astype(dtype));
+                        typed.and_then(|array| match chunks {
+                            Some(chunks) => array.rechunk(&chunk_spec(chunks)),
+                            None => Ok(array),
+                        })
                     }
                     Err(made) => return made,
                 }
@@ -75,10 +83,12 @@ impl Lowerer<'_> {
 
     /// The array that a formula stands for.
     pub(super) fn formula(&mut self, formula: &Formula) -> Made {
-        let mut known = Vec::with_capacity(formula.names.len());
+        let mut known = HashMap::with_capacity(formula.names.len());
         for (name, id) in &formula.names {
             match &self.made[id.index()] {
-                Made::Array(array) => known.push((name.as_str(), array.clone())),
+                Made::Array(array) => {
+                    known.insert(name.as_str(), array.clone());
+                }
                 Made::Broken(reason) => return Made::Broken(reason.clone()),
                 Made::Task(_) => {
                     let message = format!("the shape of task \"{name}\" is not known before it runs");
@@ -88,7 +98,7 @@ impl Lowerer<'_> {
                 Made::Frame(_) | Made::Unneeded | Made::Mistaken => return Made::Mistaken,
             }
         }
-        let find = |name: &str| known.iter().find(|(known, _)| *known == name).map(|(_, array)| array.clone());
+        let find = |name: &str| known.get(name).cloned();
         match rask_arrays::evaluate_expression(&formula.expression, &find) {
             Ok(array) => Made::Array(array),
             Err(error) => {
@@ -104,7 +114,7 @@ impl Lowerer<'_> {
             let message = format!("\"{name}\" of shape {} is too large for one task", shape_text(&array.shape()));
             return Err(self.mistake(span, message, None));
         }
-        Ok(self.arrays.assemble(&array.clone().named(name)))
+        self.arrays.assemble(&array.clone().named(name)).map_err(|error| self.array_error(error, span))
     }
 
     /// The tasks of blocks of whole rows, for a table.
@@ -114,6 +124,11 @@ impl Lowerer<'_> {
             let message = format!("\"{name}\" has shape {}, a table needs one or two axes", shape_text(&array.shape()));
             return Err(self.mistake(span, message, None));
         }
+        if array.shape().get(1).is_some_and(|&n_columns| n_columns > MAX_COLUMNS) {
+            let n_columns = array.shape()[1];
+            let message = format!("\"{name}\" has {n_columns} columns, a table can have {MAX_COLUMNS} at most");
+            return Err(self.mistake(span, message, Some("write it as .npy".to_owned())));
+        }
         let rows = match array.chunks() {
             [_] => array.clone(),
             [_, columns] if columns.len() == 1 => array.clone(),
@@ -122,7 +137,7 @@ impl Lowerer<'_> {
                 array.rechunk(&spec).map_err(|error| self.array_error(error, span))?
             }
         };
-        Ok(self.arrays.lower(&rows).tasks)
+        self.arrays.lower(&rows).map(|blocks| blocks.tasks).map_err(|error| self.array_error(error, span))
     }
 
     pub(super) fn printed_array(&mut self, array: &Array, name: &str, span: Span) -> Result<(OutputKind, Vec<TaskIdx>), Made> {
@@ -137,8 +152,8 @@ impl Lowerer<'_> {
         Ok((kind, vec![self.assembled(array, name, span)?]))
     }
 
-    pub(super) fn write_npy(&mut self, array: &Array, name: &str, path: &str) -> TaskIdx {
-        self.arrays.write_npy(&array.clone().named(name), path)
+    pub(super) fn write_npy(&mut self, array: &Array, name: &str, path: &str, span: Span) -> Result<TaskIdx, Made> {
+        self.arrays.write_npy(&array.clone().named(name), path).map_err(|error| self.array_error(error, span))
     }
 
     fn array_from_frame(
@@ -214,13 +229,16 @@ fn dtype_named(name: Option<&str>) -> Option<DType> {
 fn scalar(json: &Json) -> Option<Scalar> {
     match json {
         Json::Bool(value) => Some(Scalar::Bool(*value)),
-        Json::Number(number) => number.as_i64().map(Scalar::Int).or_else(|| number.as_f64().map(Scalar::Float)),
+        Json::Number(number) => {
+            let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+            integer.map(Scalar::Int).or_else(|| number.as_f64().map(Scalar::Float))
+        }
         Json::Null | Json::String(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 
-fn number(arguments: &Map<String, Json>, name: &str, usual: f64) -> f64 {
-    arguments.get(name).and_then(Json::as_f64).unwrap_or(usual)
+fn number(arguments: &Map<String, Json>, name: &str, usual: Scalar) -> Scalar {
+    arguments.get(name).and_then(scalar).unwrap_or(usual)
 }
 
 fn integer(arguments: &Map<String, Json>, name: &str, usual: i64) -> i64 {
@@ -235,7 +253,9 @@ fn random(
     dtype: Option<&str>,
     chunks: &ChunkSpec,
 ) -> Result<Array, ArrayError> {
-    let given = |names: &[(&str, f64)]| names.iter().map(|(name, usual)| number(arguments, name, *usual)).collect::<Vec<f64>>();
+    let given = |names: &[(&str, f64)]| -> Vec<Scalar> {
+        names.iter().map(|(name, usual)| number(arguments, name, Scalar::Float(*usual))).collect()
+    };
     let (distribution, parameters) = match distribution {
         "normal" => (Distributed::Normal, given(&[("loc", 0.0), ("scale", 1.0)])),
         "uniform" => (Distributed::Uniform, given(&[("low", 0.0), ("high", 1.0)])),
@@ -270,7 +290,7 @@ fn create(
         }
         "linspace" => {
             let endpoint = arguments.get("endpoint").and_then(Json::as_bool).unwrap_or(true);
-            let (start, stop) = (number(arguments, "start", 0.0), number(arguments, "stop", 0.0));
+            let (start, stop) = (value("start", Scalar::Int(0)), value("stop", Scalar::Int(0)));
             Array::linspace(start, stop, count("num", 50), endpoint, dtype, chunks)
         }
         "eye" => {

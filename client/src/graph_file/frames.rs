@@ -106,6 +106,10 @@ impl Lowerer<'_> {
             let message = format!("\"{}\" has shape {}, a frame needs one or two axes", of.value, shape_text(&array.shape()));
             return self.mistake(of.span, message, None);
         };
+        let rows = match self.row_blocks(&array, &of.value, of.span) {
+            Ok(rows) => rows,
+            Err(made) => return made,
+        };
         let names: Vec<String> = match columns {
             Some(columns) => columns.iter().map(|column| column.value.clone()).collect(),
             None => (0..n_columns).map(|column| format!("c{column}")).collect(),
@@ -114,11 +118,7 @@ impl Lowerer<'_> {
             let message = format!("{} names for the {n_columns} columns of \"{}\"", names.len(), of.value);
             return self.mistake(columns.and_then(<[_]>::first).map_or(of.span, |column| column.span), message, None);
         }
-        let rows = match self.row_blocks(&array, &of.value, of.span) {
-            Ok(rows) => rows,
-            Err(made) => return made,
-        };
-        let empty = match bridge::empty(&names) {
+        let empty = match bridge::empty(&names, array.dtype()) {
             Ok(empty) => empty,
             Err(error) => return self.mistake(of.span, error.0, None),
         };

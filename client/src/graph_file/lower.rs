@@ -173,7 +173,9 @@ fn finish(
 ) -> Result<Plan, Vec<Diagnostic>> {
     let has_work = drafts.iter().any(|draft| !draft.tasks.is_empty());
     // Without an output a builder takes every result nobody uses for one; here nothing is wanted then.
-    let graph = if has_work { graph } else { GraphBuilder::new() };
+    let mut graph = if has_work { graph } else { GraphBuilder::new() };
+    // Names of tasks are made of those of the file, which may happen to be equal then. They are for people only.
+    graph.distinguish_names();
     let finished = graph.finish(&FinishOptions::default()).map_err(|error| {
         let span = file.outputs.first().map_or(Span::new(0, 0), |output| output.span);
         vec![file.diagnostic(span, error.to_string(), None)]

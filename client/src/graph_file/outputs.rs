@@ -89,7 +89,7 @@ impl Lowerer<'_> {
                 let partitions = self.partitions(&frame, name, span)?;
                 self.write_frame(&key, text, &partitions)
             }
-            (Made::Array(array), WriteFormat::Npy) => self.write_npy(&array, name, text),
+            (Made::Array(array), WriteFormat::Npy) => self.write_npy(&array, name, text, span)?,
             (Made::Array(array), WriteFormat::Csv | WriteFormat::Json) => {
                 let rows = self.row_blocks(&array, name, span)?;
                 let n_columns = array.shape().get(1).copied().unwrap_or(1);

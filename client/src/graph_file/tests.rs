@@ -72,7 +72,7 @@ fn frames_and_arrays_meet() {
     let outputs = computed(&planned(dir.path(), text).unwrap());
     assert_eq!(outputs[0]["data"], json!([[1.0, 10.0], [2.0, "NaN"], [3.0, 30.0]]));
     assert_eq!(outputs[1]["data"], 2.0);
-    assert_eq!(outputs[2]["rows"], json!([[6.0]]));
+    assert_eq!(outputs[2]["rows"], json!([[6]]));
 }
 
 #[test]
@@ -115,4 +115,70 @@ fn a_drawn_seed_is_noted() {
     let plan = nowhere("rask = 1\n[array.x]\nrandom = 'normal'\nshape = 3\n");
     assert_eq!(plan.notes.len(), 1);
     assert!(plan.notes[0].starts_with("array \"x\" draws its numbers with seed = "));
+}
+
+#[test]
+fn one_array_is_written_as_often_as_one_likes() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "rask = 1\n[array.a]\ncreate = 'arange'\nstop = 6\nchunks = 2\n[array.a_rows]\nexpr = 'a + 1'\n\
+                [task.a-0]\nop = 'array.sum'\ninputs = ['a']\n[task.a-write]\nop = 'array.sum'\ninputs = ['a_rows']\n\
+                [output.x]\nof = 'a'\nwrite = 'a.csv'\n[output.y]\nof = 'a'\nwrite = 'a.json'\n\
+                [output.z]\nof = 'a'\nwrite = 'a.npy'\n[output.again]\nof = 'a'\nwrite = 'b.npy'\n\
+                [output.shown]\nof = 'a'\n[output.first]\nof = 'a-0'\n[output.second]\nof = 'a-write'\n";
+    let plan = planned(dir.path(), text).unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+    let outputs = computed(&plan);
+    assert_eq!(std::fs::read_to_string(dir.path().join("a.csv")).unwrap(), "c0\n0\n1\n2\n3\n4\n5\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("a.json")).unwrap().lines().next(), Some("{\"c0\":0}"));
+    assert_eq!(std::fs::read(dir.path().join("a.npy")).unwrap(), std::fs::read(dir.path().join("b.npy")).unwrap());
+    assert_eq!(
+        [&outputs[4]["data"], &outputs[5]["data"], &outputs[6]["data"]],
+        [&json!([0, 1, 2, 3, 4, 5]), &json!(15), &json!(21)]
+    );
+}
+
+#[test]
+fn integers_of_64_bits_are_written_with_all_their_digits() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "rask = 1\n[array.u]\nexpr = 'array([2**64 - 1, 2**63 + 1], dtype=uint64)'\n[array.b]\nexpr = 'u > 2**63 + 1'\n\
+                [output.csv]\nof = 'u'\nwrite = 'u.csv'\n[output.json]\nof = 'u'\nwrite = 'u.json'\n[output.shown]\nof = 'u'\n\
+                [output.truths]\nof = 'b'\nwrite = 'b.csv'\n";
+    let plan = planned(dir.path(), text).unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+    let outputs = computed(&plan);
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(read("u.csv"), "c0\n18446744073709551615\n9223372036854775809\n");
+    assert_eq!(read("u.json"), "{\"c0\":18446744073709551615}\n{\"c0\":9223372036854775809}\n");
+    assert_eq!(read("b.csv"), "c0\ntrue\nfalse\n");
+    assert_eq!(outputs[2]["data"], json!([u64::MAX, (1u64 << 63) + 1]));
+}
+
+#[test]
+fn an_output_may_be_a_name_with_something_before_or_behind_it() {
+    let text = "rask = 1\n[array.x]\ncreate = 'arange'\nstop = 3\n[output.a]\nof = '-x'\n[output.b]\nof = 'x.T'\n\
+                [output.c]\nof = 'x-1'\n[output.d]\nof = 'x.astype(float32)'\n[output.e]\nof = 'x.astype(np.int8)'\n";
+    let outputs = computed(&nowhere(text));
+    assert_eq!(outputs[0]["data"], json!([0, -1, -2]));
+    assert_eq!(outputs[1]["data"], json!([0, 1, 2]));
+    assert_eq!(outputs[2]["data"], json!([-1, 0, 1]));
+    assert_eq!([&outputs[3]["dtype"], &outputs[4]["dtype"]], ["f32", "i8"]);
+    let mistakes =
+        planned(Path::new("/nowhere"), "rask = 1\n[array.half]\ncreate = 'ones'\nshape = 3\n[output.a]\nof = 'halv'\n");
+    assert!(mistakes.unwrap_err()[0].to_string().contains("did you mean \"half\""));
+}
+
+#[test]
+fn absurd_sizes_are_refused_with_the_count_and_the_limit() {
+    for (array, words) in [
+        ("create = 'zeros'\nshape = [1000000000000000000]", "too many chunks: "),
+        ("create = 'ones'\nshape = [100000, 100000]\nchunks = 1", "too many chunks: 10000000000, at most 1000000"),
+        ("random = 'normal'\nshape = [1000000000000000000]\nseed = 1", "too many chunks: "),
+        ("create = 'arange'\nstop = 1000000000000\nchunks = 1", "too many chunks: 1000000000000"),
+        ("create = 'linspace'\nstart = 0\nstop = 1\nnum = 1000000000000\nchunks = 1", "too many chunks: 1000000000000"),
+        ("create = 'eye'\nn = 4000000000", "is too large"),
+        ("create = 'zeros'\nshape = [9223372036854775807, 2]", "is too large"),
+        ("random = 'integers'\nlow = 0\nhigh = 300\nshape = [2]\nseed = 1\ndtype = 'u8'", "high = 300 is out of bounds for u8"),
+    ] {
+        let text = format!("rask = 1\n[array.x]\n{array}\n[output.x]\nof = 'x.sum()'\n");
+        let mistakes = planned(Path::new("/nowhere"), &text).expect_err(array);
+        assert!(mistakes[0].to_string().contains(words), "{array}: {}", mistakes[0]);
+    }
 }

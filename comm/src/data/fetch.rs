@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     FetchError, Fetched, FoundHeader, ItemHeader, PartRequest, REQUEST_LIMIT, ReadFrameError, ReplyStream, Request, StreamReader,
+    streams::N_PIECES_A_TURN,
 };
 use crate::codec::{self, CodecError, FRAME_LIMIT};
 use crate::connection::Connection;
@@ -157,6 +158,9 @@ pub(crate) async fn receive_item(
         damage = Some("the checksum of its header is wrong".to_owned());
     }
     for (idx, announced) in header.buffers.iter().enumerate() {
+        if idx % N_PIECES_A_TURN == N_PIECES_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
         if announced.nbytes > BUFFER_LIMIT {
             let too_long = CodecError::TooLong { nbytes: announced.nbytes, limit: BUFFER_LIMIT };
             return Err(ReadFrameError::Codec(too_long));

@@ -17,6 +17,7 @@ use crate::handover::Answer;
 use crate::identity::Role;
 use crate::upload;
 use crate::watch::Watcher;
+use crate::words::size_text;
 
 /// Whoever waits for a result that is being read from a disk is told so this often, and this many times at most.
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,7 +112,8 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
             Ok(frame) => (frame, buffers),
             // What it is made of takes more words than a frame has room for.
             Err(error) => {
-                (codec::frame_of(&ItemHeader::NotSendable(error.to_string())).map_err(ServeError::Garbage)?, Vec::new())
+                let words = ItemHeader::NotSendable(too_many_pieces(buffers.len(), &error));
+                (codec::frame_of(&words).map_err(ServeError::Garbage)?, Vec::new())
             }
         };
         reply.add(frame).await?;
@@ -176,10 +178,29 @@ impl<'a> Finding<'a> {
     }
 }
 
+/// Words that fit any frame.
+fn shortened(words: &str) -> String {
+    words.chars().take(4_096).collect()
+}
+
+/// Why a value of so many buffers cannot be sent.
+fn too_many_pieces(n_buffers: usize, error: &CodecError) -> String {
+    match error {
+        CodecError::TooLong { nbytes, limit } => format!(
+            "it is made of {n_buffers} pieces, and to describe them takes {} where {} is possible; let the task put them together",
+            size_text(*nbytes),
+            size_text(*limit),
+        ),
+        CodecError::Malformed(_) | CodecError::TrailingBytes(_) | CodecError::FrameVersion(_) | CodecError::Unencodable(_) => {
+            error.to_string()
+        }
+    }
+}
+
 fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {
     let Some(value) = value else { return (ItemHeader::NotThere, Vec::new()) };
     match value.encode() {
         Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
-        Err(error) => (ItemHeader::NotSendable(error.to_string()), Vec::new()),
+        Err(error) => (ItemHeader::NotSendable(shortened(&error.to_string())), Vec::new()),
     }
 }

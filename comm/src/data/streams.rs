@@ -1,6 +1,6 @@
 //! Both ends of a stream of the data plane: frames and buffers, gathered on the way out and aligned on the way in.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -16,20 +16,27 @@ const PIECE_NBYTES: usize = 256 << 10;
 
 /// What is gathered of short answers before it is handed to the network.
 const BATCH_NBYTES: usize = 128 << 10;
-/// The same as a number of pieces.
-const BATCH_PIECES: usize = 256;
+/// Pieces shorter than this are copied together. The network keeps a list of what it has been handed and is not acknowledged, and
+/// looks through it for every packet: a list of many short pieces costs far more than copying them.
+const COPIED_NBYTES: usize = 8 << 10;
+
+/// After so many pieces others have their turn on this thread, which may be all that the network has.
+pub(crate) const N_PIECES_A_TURN: usize = 256;
 
 /// A stream that is reset unless it was finished: dropped at any point, it must not look complete. Short pieces are gathered.
 pub(crate) struct ReplyStream {
     stream: Option<SendStream>,
     pieces: Vec<Bytes>,
+    /// Short pieces that come after those.
+    gathered: BytesMut,
     nbytes: usize,
+    n_added: usize,
 }
 
 impl ReplyStream {
     pub(crate) fn new(stream: SendStream) -> Self {
         Urgency::Short.set(&stream);
-        Self { stream: Some(stream), pieces: Vec::new(), nbytes: 0 }
+        Self { stream: Some(stream), pieces: Vec::new(), gathered: BytesMut::new(), nbytes: 0, n_added: 0 }
     }
 
     pub(crate) async fn add(&mut self, piece: Bytes) -> Result<(), StreamError> {
@@ -37,8 +44,23 @@ impl ReplyStream {
             return Ok(());
         }
         self.nbytes += piece.len();
-        self.pieces.push(piece);
-        if self.nbytes >= BATCH_NBYTES || self.pieces.len() >= BATCH_PIECES { self.flush().await } else { Ok(()) }
+        if piece.len() < COPIED_NBYTES {
+            self.gathered.extend_from_slice(&piece);
+        } else {
+            self.close_gathered();
+            self.pieces.push(piece);
+        }
+        self.n_added += 1;
+        if self.n_added.is_multiple_of(N_PIECES_A_TURN) {
+            tokio::task::yield_now().await;
+        }
+        if self.nbytes >= BATCH_NBYTES { self.flush().await } else { Ok(()) }
+    }
+
+    fn close_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.pieces.push(self.gathered.split().freeze());
+        }
     }
 
     /// A frame of one message.
@@ -48,6 +70,7 @@ impl ReplyStream {
     }
 
     pub(crate) async fn flush(&mut self) -> Result<(), StreamError> {
+        self.close_gathered();
         let stream = self.stream.as_mut().ok_or(StreamError::Closed)?;
         self.nbytes = 0;
         stream.write_all_chunks(&mut self.pieces).await?;
@@ -178,6 +201,24 @@ impl StreamReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the network is handed decides what every packet costs it.
+    #[tokio::test]
+    async fn short_pieces_are_handed_over_together_and_in_order() {
+        let pair = crate::tests::data_pair().await;
+        let (send, _receive) = pair.client.inner.open_bi().await.unwrap();
+        let mut reply = ReplyStream::new(send);
+        let long = Bytes::from(vec![7; COPIED_NBYTES]);
+        for _ in 0..1_000 {
+            reply.add(Bytes::from_static(b"short")).await.unwrap();
+        }
+        reply.add(long.clone()).await.unwrap();
+        reply.add(Bytes::from_static(b"last")).await.unwrap();
+        reply.close_gathered();
+        let lengths: Vec<usize> = reply.pieces.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [5_000, COPIED_NBYTES, 4]);
+        assert_eq!(reply.pieces[1].as_ptr(), long.as_ptr(), "a long piece is not copied");
+    }
 
     #[tokio::test]
     async fn short_results_overtake_long_ones() {

@@ -28,6 +28,8 @@ const BATCH_NBYTES: usize = 128 << 10;
 const MAX_PIECES: usize = 512;
 /// What is read at once.
 const READ_NBYTES: usize = 256 << 10;
+/// The same to begin with, until more comes at once.
+const MIN_READ_NBYTES: usize = 8 << 10;
 /// What the kernel may hold for the other end; it gives less when it is told to.
 const SOCKET_NBYTES: usize = 1 << 20;
 /// Descriptors that have arrived ahead of their frames; an honest peer sends one a frame.
@@ -43,7 +45,8 @@ pub(super) struct Writer {
 /// The reading end.
 pub(super) struct Reader {
     stream: Arc<UnixStream>,
-    buffer: Box<[u8]>,
+    /// As long as what comes at once, within bounds: a node has a link to every other one on its host.
+    buffer: Vec<u8>,
     start: usize,
     end: usize,
     files: VecDeque<OwnedFd>,
@@ -54,7 +57,7 @@ pub(super) fn split(stream: UnixStream) -> (Reader, Writer) {
         tracing::debug!(%error, "the buffer of a socket stays as it is");
     }
     let stream = Arc::new(stream);
-    let buffer = vec![0; READ_NBYTES].into_boxed_slice();
+    let buffer = vec![0; MIN_READ_NBYTES];
     let reader = Reader { stream: Arc::clone(&stream), buffer, start: 0, end: 0, files: VecDeque::new() };
     (reader, Writer { stream, pieces: Vec::new(), nbytes: 0 })
 }
@@ -156,6 +159,9 @@ impl Reader {
 
     /// Read more, after all that was read has been used. 0 at the end.
     async fn fill(&mut self) -> io::Result<usize> {
+        if self.end == self.buffer.len() && self.buffer.len() < READ_NBYTES {
+            self.buffer.resize((self.buffer.len() * 4).min(READ_NBYTES), 0);
+        }
         let Self { stream, buffer, files, .. } = self;
         let nbytes = stream.async_io(Interest::READABLE, || receive(stream, buffer, files)).await?;
         (self.start, self.end) = (0, nbytes);
@@ -183,4 +189,30 @@ fn receive(stream: &UnixStream, buffer: &mut [u8], files: &mut VecDeque<OwnedFd>
 
 pub(super) fn garbage(reason: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every peer on the host has such a buffer here, two of them with what it fetches from here.
+    #[tokio::test]
+    async fn a_link_takes_memory_only_while_much_comes_by_it() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let ((mut reader, _), (_, mut writer)) = (split(left), split(right));
+        for nbytes in [100_usize, 1 << 20] {
+            let piece = Bytes::from(vec![7; nbytes]);
+            let (written, read) = tokio::join!(
+                async {
+                    writer.add(piece.clone()).await.unwrap();
+                    writer.flush().await
+                },
+                reader.buffer(nbytes as u64)
+            );
+            written.unwrap();
+            assert_eq!(read.unwrap(), piece);
+            let expected = if nbytes < MIN_READ_NBYTES { MIN_READ_NBYTES } else { READ_NBYTES };
+            assert_eq!(reader.buffer.len(), expected, "after {nbytes} bytes");
+        }
+    }
 }

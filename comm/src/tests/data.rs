@@ -243,3 +243,36 @@ async fn an_attempt_that_was_given_up_is_not_met_again() {
     assert!(peers.get(address, "server").await.is_err());
     assert!(begun.elapsed() > Duration::from_millis(500), "the end of the old attempt was met");
 }
+
+/// A value of many short buffers is sent as fast as one of few, and never holds up the signs of life of its connection.
+#[tokio::test]
+async fn a_value_of_very_many_short_pieces_costs_nobody_a_connection() {
+    const N_PIECES: u32 = 200_000;
+    let pair = data_pair().await;
+    let pieces = (0..N_PIECES).map(|at| Value::new(Opaque(Bytes::copy_from_slice(&at.to_le_bytes())))).collect();
+    let results = Store([(item(0), Value::new(Parts(pieces)))].into());
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(results)));
+    let begun = std::time::Instant::now();
+    let outcomes = fetch_all(&pair, &[item(0)]).await;
+    let value = &outcomes[0].as_ref().unwrap().value;
+    assert_eq!(value.n_parts(), N_PIECES);
+    let last = value.part(N_PIECES - 1).unwrap().downcast::<Opaque>().unwrap().0.clone();
+    assert_eq!(last[..], (N_PIECES - 1).to_le_bytes());
+    assert!(pair.client.close_reason().is_none() && pair.server.close_reason().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    let n_packets = pair.server.inner.stats().udp_tx.datagrams;
+    assert!(n_packets < u64::from(N_PIECES) / 20, "{n_packets} packets");
+}
+
+#[tokio::test]
+async fn a_value_that_takes_too_many_words_is_refused_in_words() {
+    let pair = data_pair().await;
+    // Each piece is described by at least ten bytes.
+    let pieces = vec![Value::new(Opaque(Bytes::from_static(b"x"))); FRAME_LIMIT / 10];
+    let results = Store([(item(0), Value::new(Parts(pieces))), (item(1), Value::new(Opaque(pattern(9, 1))))].into());
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(results)));
+    let outcomes = fetch_all(&pair, &[item(0), item(1)]).await;
+    let error = outcomes[0].as_ref().unwrap_err().to_string();
+    assert!(error.contains("1677721 pieces") && error.contains("16.0 MiB is possible"), "{error}");
+    assert_eq!(bytes_of(&outcomes[1]), pattern(9, 1), "what is asked for beside it comes");
+}

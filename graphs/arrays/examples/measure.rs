@@ -67,7 +67,7 @@ fn expression(registry: &Registry, text: &str, n: usize, chunk: i64) -> Outcome 
     let array = evaluate_expression(&parsed, &|name| (name == "x").then(|| x.clone()))?;
     let start = Instant::now();
     let mut graph = GraphBuilder::new();
-    let blocks = Lowering::new(&mut graph).lower(&array);
+    let blocks = Lowering::new(&mut graph).lower(&array)?;
     for task in &blocks.tasks {
         graph.output(*task);
     }

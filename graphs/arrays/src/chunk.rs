@@ -12,8 +12,9 @@ use rask_graphs::{Data, EncodeError, Encoded, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
-use crate::chunking::shape_text;
-use crate::dtype::{DType, Scalar, with_type};
+use crate::chunking::{check_size, shape_text};
+use crate::dtype::{DType, with_type};
+use crate::scalar::Scalar;
 
 /// The wire name of chunks.
 pub const KIND: &str = "array";
@@ -47,11 +48,11 @@ struct Header {
     shape: Vec<usize>,
 }
 
-/// Number of elements of a shape, if that many bytes can exist.
+/// Number of elements of a shape, if that many bytes can exist. Axes count even beside one of size 0, so that no kernel
+/// that leaves that one out meets a number it cannot count to.
 fn n_elements(shape: &[usize], dtype: DType) -> Option<usize> {
-    let n = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
-    isize::try_from(n.checked_mul(dtype.size())?).ok()?;
-    Some(n)
+    check_size(shape, dtype).ok()?;
+    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
 impl Chunk {
@@ -183,25 +184,16 @@ impl Chunk {
             DType::Bool => Scalar::Bool(bytes[0] != 0),
             DType::F32 => Scalar::Float(f64::from(bytemuck::pod_read_unaligned::<f32>(bytes))),
             DType::F64 => Scalar::Float(bytemuck::pod_read_unaligned(bytes)),
-            DType::I8 => Scalar::Int(i64::from(bytemuck::pod_read_unaligned::<i8>(bytes))),
-            DType::I16 => Scalar::Int(i64::from(bytemuck::pod_read_unaligned::<i16>(bytes))),
-            DType::I32 => Scalar::Int(i64::from(bytemuck::pod_read_unaligned::<i32>(bytes))),
-            DType::I64 => Scalar::Int(bytemuck::pod_read_unaligned(bytes)),
-            DType::U8 => Scalar::Int(i64::from(bytes[0])),
-            DType::U16 => Scalar::Int(i64::from(bytemuck::pod_read_unaligned::<u16>(bytes))),
-            DType::U32 => Scalar::Int(i64::from(bytemuck::pod_read_unaligned::<u32>(bytes))),
-            // Past the range of signed integers a float is the closest a scalar can come.
-            DType::U64 => {
-                let value: u64 = bytemuck::pod_read_unaligned(bytes);
-                i64::try_from(value).map_or_else(|_| Scalar::Float(to_float(value)), Scalar::Int)
-            }
+            DType::I8 => Scalar::Int(bytemuck::pod_read_unaligned::<i8>(bytes).into()),
+            DType::I16 => Scalar::Int(bytemuck::pod_read_unaligned::<i16>(bytes).into()),
+            DType::I32 => Scalar::Int(bytemuck::pod_read_unaligned::<i32>(bytes).into()),
+            DType::I64 => Scalar::Int(bytemuck::pod_read_unaligned::<i64>(bytes).into()),
+            DType::U8 => Scalar::Int(bytes[0].into()),
+            DType::U16 => Scalar::Int(bytemuck::pod_read_unaligned::<u16>(bytes).into()),
+            DType::U32 => Scalar::Int(bytemuck::pod_read_unaligned::<u32>(bytes).into()),
+            DType::U64 => Scalar::Int(bytemuck::pod_read_unaligned::<u64>(bytes).into()),
         })
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "converting to floating point rounds")]
-fn to_float(value: u64) -> f64 {
-    value as f64
 }
 
 impl PartialEq for Chunk {

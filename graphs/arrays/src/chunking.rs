@@ -12,6 +12,12 @@ use crate::error::ArrayError;
 /// The size of a chunk, and of an axis with such a chunk, that only running the graph will tell.
 pub const UNKNOWN: usize = usize::MAX;
 
+/// Most axes of an array, as in NumPy.
+pub const MAX_AXES: usize = 64;
+
+/// Most chunks of an array: each becomes a task, and planning takes about a kilobyte for one.
+pub const MAX_CHUNKS: usize = 1_000_000;
+
 /// Largest chunk that [`ChunkSpec::Auto`] makes, in bytes.
 const AUTO_MAX_NBYTES: usize = 128 << 20;
 
@@ -69,9 +75,13 @@ impl ChunkSpec {
     /// The sizes of the chunks of an array of `shape` and `dtype`, per axis.
     ///
     /// # Errors
-    /// When there are more or fewer entries than axes, a size is 0 or below -1, or explicit sizes do not add up.
+    /// When there are more or fewer entries than axes, a size is 0 or below -1, explicit sizes do not add up, or there would be
+    /// more than [`MAX_CHUNKS`].
     pub fn resolve(&self, shape: &[usize], dtype: DType) -> Result<Vec<Vec<usize>>, ArrayError> {
         let fail = |reason: String| ArrayError::Chunks { shape: shape.to_vec(), reason };
+        if shape.contains(&UNKNOWN) {
+            return Err(ArrayError::TooLarge(shape.to_vec()));
+        }
         check_size(shape, dtype)?;
         let per_axis: Vec<AxisChunks> = match self {
             Self::Auto(word) => vec![AxisChunks::Auto(*word); shape.len()],
@@ -85,7 +95,10 @@ impl ChunkSpec {
                 AxisChunks::Auto(_) => vec![size],
                 AxisChunks::Size(-1) => vec![size],
                 AxisChunks::Size(chunk) => match usize::try_from(*chunk) {
-                    Ok(chunk) if chunk > 0 => cut(size, chunk),
+                    Ok(chunk) if chunk > 0 => {
+                        check_count(std::iter::once(size.div_ceil(chunk)))?;
+                        cut(size, chunk)
+                    }
                     Ok(_) | Err(_) => return Err(fail(format!("chunk size {chunk} on axis {axis}"))),
                 },
                 AxisChunks::Sizes(sizes)
@@ -97,13 +110,14 @@ impl ChunkSpec {
             });
         }
         let auto: Vec<usize> = (0..shape.len()).filter(|&axis| matches!(per_axis[axis], AxisChunks::Auto(_))).collect();
-        choose(shape, dtype, &mut chunks, &auto);
+        choose(shape, dtype, &mut chunks, &auto)?;
+        check_count(chunks.iter().map(Vec::len))?;
         Ok(chunks)
     }
 }
 
-/// Cut the `auto` axes in halves, longest piece first, until chunks are small enough.
-fn choose(shape: &[usize], dtype: DType, chunks: &mut [Vec<usize>], auto: &[usize]) {
+/// Cut the `auto` axes in halves, longest piece first, until chunks are small enough. The array's size has been checked.
+fn choose(shape: &[usize], dtype: DType, chunks: &mut [Vec<usize>], auto: &[usize]) -> Result<(), ArrayError> {
     let nbytes: usize = shape.iter().product::<usize>() * dtype.size();
     let target = (nbytes / AUTO_N_CHUNKS).clamp(AUTO_MIN_NBYTES, AUTO_MAX_NBYTES);
     let mut piece: Vec<usize> = chunks.iter().map(|sizes| sizes.iter().copied().max().unwrap_or(0)).collect();
@@ -114,9 +128,33 @@ fn choose(shape: &[usize], dtype: DType, chunks: &mut [Vec<usize>], auto: &[usiz
         }
         piece[longest] = piece[longest].div_ceil(2);
     }
+    let counts = (0..shape.len())
+        .map(|axis| if auto.contains(&axis) { shape[axis].div_ceil(piece[axis].max(1)) } else { chunks[axis].len() });
+    check_count(counts)?;
     for &axis in auto {
         chunks[axis] = cut(shape[axis], piece[axis].max(1));
     }
+    Ok(())
+}
+
+/// Fails when there are more chunks than can be planned, `counts` of them along each axis.
+pub(crate) fn check_count(counts: impl IntoIterator<Item = usize>) -> Result<(), ArrayError> {
+    // Axes without a chunk do not exist, and with 64 axes even saturated numbers say enough.
+    let count = counts.into_iter().fold(1u128, |product, count| product.saturating_mul(count.max(1) as u128));
+    if count <= MAX_CHUNKS as u128 {
+        Ok(())
+    } else {
+        Err(ArrayError::TooMany { what: "too many chunks", count, limit: MAX_CHUNKS })
+    }
+}
+
+/// Most pieces into which the chunks of an array are cut, or products of pairs of chunks that make one.
+const MAX_PIECES: usize = 20_000_000;
+
+/// Fails when there are more pieces of chunks than can be planned, the product of `counts` of them.
+pub(crate) fn check_pieces(what: &'static str, counts: impl IntoIterator<Item = usize>) -> Result<(), ArrayError> {
+    let count = counts.into_iter().fold(1u128, |product, count| product.saturating_mul(count.max(1) as u128));
+    if count <= MAX_PIECES as u128 { Ok(()) } else { Err(ArrayError::TooMany { what, count, limit: MAX_PIECES }) }
 }
 
 /// Pieces of size `chunk`, the last one smaller if need be; an empty axis has one empty piece.
@@ -131,10 +169,19 @@ pub(crate) fn cut(size: usize, chunk: usize) -> Vec<usize> {
     sizes
 }
 
-/// Fails when the elements or bytes of an array cannot be counted in an `isize`.
+/// The widest element: arrays are no larger than that they fit an address space in every type.
+const MAX_ELEMENT_NBYTES: usize = 8;
+
+/// Fails when an array has too many axes, or its elements cannot be counted in an `isize`, whatever their type. Sizes of 0
+/// count as 1, so that products of some of the axes can be counted too, and sizes not known yet do not count.
 pub(crate) fn check_size(shape: &[usize], dtype: DType) -> Result<(), ArrayError> {
-    let nonzero =
-        shape.iter().filter(|&&size| size != UNKNOWN).try_fold(dtype.size(), |product, &size| product.checked_mul(size.max(1)));
+    if shape.len() > MAX_AXES {
+        return Err(ArrayError::TooManyAxes { n_axes: shape.len() });
+    }
+    let nonzero = shape
+        .iter()
+        .filter(|&&size| size != UNKNOWN)
+        .try_fold(dtype.size().max(MAX_ELEMENT_NBYTES), |product, &size| product.checked_mul(size.max(1)));
     match nonzero {
         Some(nbytes) if isize::try_from(nbytes).is_ok() => Ok(()),
         Some(_) | None => Err(ArrayError::TooLarge(shape.to_vec())),
@@ -144,7 +191,12 @@ pub(crate) fn check_size(shape: &[usize], dtype: DType) -> Result<(), ArrayError
 /// The size of an axis cut like this.
 #[must_use]
 pub fn axis_size(sizes: &[usize]) -> usize {
-    if sizes.contains(&UNKNOWN) { UNKNOWN } else { sizes.iter().sum() }
+    // What cannot be counted is not "unknown": `check_size` refuses it.
+    if sizes.contains(&UNKNOWN) {
+        UNKNOWN
+    } else {
+        sizes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size).min(UNKNOWN - 1))
+    }
 }
 
 /// Where each chunk of an axis begins, and at the end the axis's size.
@@ -171,7 +223,8 @@ pub(crate) fn unravel(mut flat: usize, counts: &[usize]) -> Vec<usize> {
 
 /// The number (C order) of the chunk at `position` in a grid of `counts` chunks per axis.
 pub(crate) fn ravel(position: &[usize], counts: &[usize]) -> usize {
-    position.iter().zip(counts).fold(0, |flat, (&place, &count)| flat * count + place)
+    // Wraps only for numbers that a stranger's task made up.
+    position.iter().zip(counts).fold(0usize, |flat, (&place, &count)| flat.wrapping_mul(count).wrapping_add(place))
 }
 
 /// A shape as Python prints it, with `?` for sizes not known yet.
@@ -248,5 +301,31 @@ mod tests {
     #[test]
     fn too_large_is_an_error_not_an_overflow() {
         assert!(ChunkSpec::default().resolve(&[usize::MAX / 2, 16], DType::F64).is_err());
+        assert!(ChunkSpec::default().resolve(&[usize::MAX], DType::U8).is_err());
+        assert!(ChunkSpec::default().resolve(&[usize::MAX, usize::MAX, 0], DType::U8).is_err());
+        assert!(ChunkSpec::default().resolve(&[1; MAX_AXES + 1], DType::U8).is_err());
+    }
+
+    #[test]
+    fn too_many_chunks_are_refused_before_there_are_any() {
+        let many = 1_000_000_000_000_000_000;
+        for (text, shape) in [
+            ("\"auto\"", vec![many]),
+            ("1", vec![many]),
+            ("1000", vec![many]),
+            ("[1, -1]", vec![MAX_CHUNKS + 1, 1]),
+            ("1", vec![2000, 2000]),
+            ("[\"auto\", 1]", vec![2000, 2000]),
+        ] {
+            let error = spec(text).resolve(&shape, DType::F64);
+            if text == "[\"auto\", 1]" {
+                assert_eq!(error.unwrap().len(), 2);
+                continue;
+            }
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("too many chunks: ") && error.contains("at most 1000000"), "{text}: {error}");
+        }
+        assert_eq!(spec("-1").resolve(&[many], DType::U8).unwrap(), vec![vec![many]]);
+        assert!(spec("1").resolve(&[MAX_CHUNKS], DType::U8).is_ok());
     }
 }

@@ -1,7 +1,7 @@
-//! Element types, Python's untyped scalars, and NumPy 2's rules for what comes out when they meet.
+//! Element types, and NumPy 2's rules for what comes out when they meet each other and untyped numbers.
 //!
 //! Promotion is decided here once, when an expression is built; kernels only ever see operands of one type. Knows
-//! nothing of shapes or data.
+//! nothing of shapes or data. Half precision is not there: where NumPy computes in it, single precision is used.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ArrayError;
+use crate::scalar::Scalar;
 
 /// The type of an array's elements.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
@@ -256,36 +257,49 @@ impl DType {
         }
     }
 
-    /// The type when this meets an untyped scalar, which adapts to the array unless it is of a higher kind.
-    ///
-    /// # Errors
-    /// When an integer does not fit the integer type it would have to take.
-    pub fn promote_scalar(self, scalar: Scalar) -> Result<DType, ArrayError> {
+    /// The type when this meets an untyped scalar, which adapts to the array unless it is of a higher kind. Whether an
+    /// integer fits is asked by [`DType::check_holds`], since some functions take any.
+    #[must_use]
+    pub fn promote_scalar(self, scalar: Scalar) -> DType {
         match scalar {
-            Scalar::Bool(_) => Ok(self),
-            Scalar::Int(value) => {
-                if self == DType::Bool {
-                    return Ok(DType::I64);
-                }
-                if !self.can_hold(value) {
-                    return Err(ArrayError::OutOfBounds { value, dtype: self });
-                }
-                Ok(self)
-            }
-            Scalar::Float(_) => Ok(if self.is_float() { self } else { DType::F64 }),
+            Scalar::Bool(_) => self,
+            Scalar::Int(_) if self == DType::Bool => DType::I64,
+            Scalar::Int(_) => self,
+            Scalar::Float(_) if self.is_float() => self,
+            Scalar::Float(_) => DType::F64,
+        }
+    }
+
+    /// The smallest and the largest integer of this type; `None` for those that are no integers.
+    #[must_use]
+    pub fn range(self) -> Option<(i128, i128)> {
+        let bits = self.size() * 8;
+        if self.is_signed() {
+            Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1))
+        } else if self.is_unsigned() {
+            Some((0, (1 << bits) - 1))
+        } else {
+            None
         }
     }
 
     /// Whether an integer of this type can be `value`; always true for the others.
     #[must_use]
-    pub fn can_hold(self, value: i64) -> bool {
-        let bits = u32::try_from(self.size() * 8).unwrap_or(64);
-        if self.is_signed() {
-            bits == 64 || (-(1i64 << (bits - 1))..1i64 << (bits - 1)).contains(&value)
-        } else if self.is_unsigned() {
-            value >= 0 && (bits == 64 || value < 1i64 << bits)
-        } else {
-            true
+    pub fn can_hold(self, value: i128) -> bool {
+        self.range().is_none_or(|(low, high)| (low..=high).contains(&value))
+    }
+
+    /// Whether `scalar` can be an element of this type: an integer in its range, a float whose whole part is.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_holds(self, scalar: Scalar) -> Result<(), ArrayError> {
+        match scalar {
+            Scalar::Int(value) if !self.can_hold(value) => Err(ArrayError::OutOfBounds { value, dtype: self }),
+            Scalar::Float(value) if self.range().is_some_and(|range| !holds_float(range, value)) => {
+                Err(ArrayError::NotAnInteger { value, dtype: self })
+            }
+            Scalar::Bool(_) | Scalar::Int(_) | Scalar::Float(_) => Ok(()),
         }
     }
 
@@ -308,6 +322,12 @@ impl DType {
     }
 }
 
+/// Whether `value` without its fraction lies in the range; NaN and the infinities do not.
+#[expect(clippy::cast_possible_truncation, reason = "what does not fit saturates, and saturated it is outside")]
+fn holds_float((low, high): (i128, i128), value: f64) -> bool {
+    value.is_finite() && (low..=high).contains(&(value.trunc() as i128))
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -328,148 +348,6 @@ impl FromStr for DType {
         alias
             .or_else(|| Self::ALL.into_iter().find(|dtype| dtype.name() == text || dtype.numpy_name() == text))
             .ok_or_else(|| ArrayError::UnknownDType(text.to_owned()))
-    }
-}
-
-/// A number as Python writes it: of a kind, but of no particular type.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Scalar {
-    /// `True` or `False`.
-    Bool(bool),
-    /// An integer.
-    Int(i64),
-    /// A floating-point number.
-    Float(f64),
-}
-
-impl Scalar {
-    /// The type the scalar takes when it is alone.
-    #[must_use]
-    pub fn dtype(self) -> DType {
-        match self {
-            Scalar::Bool(_) => DType::Bool,
-            Scalar::Int(_) => DType::I64,
-            Scalar::Float(_) => DType::F64,
-        }
-    }
-
-    /// The value as a floating-point number.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "that is what converting an integer to a float means")]
-    pub fn to_f64(self) -> f64 {
-        match self {
-            Scalar::Bool(value) => f64::from(u8::from(value)),
-            Scalar::Int(value) => value as f64,
-            Scalar::Float(value) => value,
-        }
-    }
-
-    /// The value as an integer, truncated towards zero.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "truncation is what is asked for")]
-    pub fn to_i64(self) -> i64 {
-        match self {
-            Scalar::Bool(value) => i64::from(value),
-            Scalar::Int(value) => value,
-            Scalar::Float(value) => value as i64,
-        }
-    }
-
-    /// One element of type `dtype`, as it lies in memory.
-    #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "NumPy casts so too"
-    )]
-    pub fn to_bytes(self, dtype: DType) -> Vec<u8> {
-        if dtype == DType::Bool {
-            return vec![u8::from(self.to_f64() != 0.0)];
-        }
-        with_type!(dtype, T => {
-            let element = match self {
-                Scalar::Bool(value) => u8::from(value) as T,
-                Scalar::Int(value) => value as T,
-                Scalar::Float(value) => value as T,
-            };
-            element.to_ne_bytes().to_vec()
-        })
-    }
-}
-
-/// Floats JSON cannot say (NaN and the infinities) are written as strings; everything else as itself.
-impl Serialize for Scalar {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match *self {
-            Scalar::Bool(value) => serializer.serialize_bool(value),
-            Scalar::Int(value) => serializer.serialize_i64(value),
-            Scalar::Float(value) if value.is_finite() => serializer.serialize_f64(value),
-            Scalar::Float(value) => serializer.serialize_str(non_finite_name(value)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bool(bool),
-            Int(i64),
-            Float(f64),
-            Name(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Bool(value) => Ok(Scalar::Bool(value)),
-            Written::Int(value) => Ok(Scalar::Int(value)),
-            Written::Float(value) => Ok(Scalar::Float(value)),
-            Written::Name(name) => match name.as_str() {
-                "NaN" | "nan" => Ok(Scalar::Float(f64::NAN)),
-                "Infinity" | "inf" => Ok(Scalar::Float(f64::INFINITY)),
-                "-Infinity" | "-inf" => Ok(Scalar::Float(f64::NEG_INFINITY)),
-                _ => Err(serde::de::Error::custom(format!("expected a number, got \"{name}\""))),
-            },
-        }
-    }
-}
-
-impl JsonSchema for Scalar {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Scalar".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": ["number", "boolean", "string"], "description": "A number, a truth value, or \"NaN\", \"Infinity\", \"-Infinity\"."})
-    }
-}
-
-/// How JSON output spells a float it has no number for.
-pub(crate) fn non_finite_name(value: f64) -> &'static str {
-    if value.is_nan() {
-        "NaN"
-    } else if value > 0.0 {
-        "Infinity"
-    } else {
-        "-Infinity"
-    }
-}
-
-impl From<f64> for Scalar {
-    fn from(value: f64) -> Self {
-        Scalar::Float(value)
-    }
-}
-
-impl From<i64> for Scalar {
-    fn from(value: i64) -> Self {
-        Scalar::Int(value)
-    }
-}
-
-impl From<bool> for Scalar {
-    fn from(value: bool) -> Self {
-        Scalar::Bool(value)
     }
 }
 
@@ -503,12 +381,29 @@ mod tests {
 
     #[test]
     fn scalars_are_weak() {
-        assert_eq!(DType::U8.promote_scalar(Scalar::Int(255)).unwrap(), DType::U8);
-        assert!(DType::U8.promote_scalar(Scalar::Int(256)).is_err());
-        assert!(DType::U64.promote_scalar(Scalar::Int(-1)).is_err());
-        assert_eq!(DType::F32.promote_scalar(Scalar::Float(0.1)).unwrap(), DType::F32);
-        assert_eq!(DType::I8.promote_scalar(Scalar::Float(0.1)).unwrap(), DType::F64);
-        assert_eq!(DType::Bool.promote_scalar(Scalar::Int(1)).unwrap(), DType::I64);
+        assert_eq!(DType::U8.promote_scalar(Scalar::Int(255)), DType::U8);
+        assert_eq!(DType::F32.promote_scalar(Scalar::Float(0.1)), DType::F32);
+        assert_eq!(DType::I8.promote_scalar(Scalar::Float(0.1)), DType::F64);
+        assert_eq!(DType::Bool.promote_scalar(Scalar::Int(1)), DType::I64);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_known() {
+        for dtype in DType::ALL {
+            let Some((low, high)) = dtype.range() else { continue };
+            for (value, fits) in [(low - 1, false), (low, true), (high, true), (high + 1, false)] {
+                assert_eq!(dtype.check_holds(Scalar::Int(value)).is_ok(), fits, "{value} in {dtype}");
+            }
+            for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
+                assert!(dtype.check_holds(Scalar::Float(value)).is_err(), "{value} in {dtype}");
+            }
+            assert!(dtype.check_holds(Scalar::Float(2.75)).is_ok());
+        }
+        assert!(DType::U64.check_holds(Scalar::Float(18_446_744_073_709_551_616.0)).is_err());
+        assert!(DType::I64.check_holds(Scalar::Float(9_223_372_036_854_775_808.0)).is_err());
+        assert!(DType::I64.check_holds(Scalar::Float(-9_223_372_036_854_775_808.0)).is_ok());
+        assert!(DType::U8.check_holds(Scalar::Float(-1.5)).is_err() && DType::U8.check_holds(Scalar::Float(-0.5)).is_ok());
+        assert!(DType::F32.check_holds(Scalar::Float(f64::NAN)).is_ok());
     }
 
     #[test]
@@ -518,14 +413,5 @@ mod tests {
             assert_eq!(dtype.numpy_name().parse::<DType>().unwrap(), dtype);
         }
         assert!("float16".parse::<DType>().is_err());
-    }
-
-    #[test]
-    fn scalars_travel_as_json() {
-        for scalar in [Scalar::Bool(true), Scalar::Int(-3), Scalar::Float(0.5), Scalar::Float(f64::INFINITY), Scalar::Float(2.0)]
-        {
-            let text = serde_json::to_string(&scalar).unwrap();
-            assert_eq!(serde_json::from_str::<Scalar>(&text).unwrap(), scalar);
-        }
     }
 }

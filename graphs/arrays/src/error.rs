@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use crate::chunking::{UNKNOWN, shape_text};
+use crate::array::MAX_DEPTH;
+use crate::chunking::{MAX_AXES, UNKNOWN, shape_text};
 use crate::dtype::DType;
 
 /// A mistake in an array expression.
@@ -72,9 +73,27 @@ pub enum ArrayError {
     #[error("integer {value} is out of bounds for {dtype}")]
     OutOfBounds {
         /// The integer.
-        value: i64,
+        value: i128,
         /// The type it should take.
         dtype: DType,
+    },
+    /// A float that no integer stands for.
+    #[error("{value} cannot be an element of type {dtype}")]
+    NotAnInteger {
+        /// The float.
+        value: f64,
+        /// The type it should take.
+        dtype: DType,
+    },
+    /// More than can be planned.
+    #[error("{what}: {count}, at most {limit} are possible; make the chunks larger")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there would be.
+        count: u128,
+        /// How many there may be.
+        limit: usize,
     },
     /// A type nobody knows.
     #[error("unknown dtype \"{0}\"")]
@@ -93,6 +112,21 @@ pub enum ArrayError {
     /// Sizes whose product does not fit an address space.
     #[error("an array of shape {} is too large", shape_text(.0))]
     TooLarge(Vec<usize>),
+    /// More tasks than can be planned.
+    #[error("the arrays need more than {limit} tasks, which is the limit; make the chunks larger")]
+    TooManyTasks {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A tree too high to be planned.
+    #[error("more than {MAX_DEPTH} operations one after another: write an intermediate result to a file, and go on from there")]
+    TooDeep,
+    /// More axes than an array can have.
+    #[error("an array of {n_axes} axes, at most {MAX_AXES} are possible")]
+    TooManyAxes {
+        /// How many it would have.
+        n_axes: usize,
+    },
     /// An argument that makes no sense.
     #[error("{function}: {reason}")]
     Argument {

@@ -6,8 +6,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::{DType, Scalar};
+use crate::dtype::DType;
 use crate::error::ArrayError;
+use crate::scalar::Scalar;
 
 macro_rules! functions {
     ($($variant:ident $name:literal $n_operands:literal $doc:literal,)*) => {
@@ -59,6 +60,7 @@ functions! {
     Divide "divide" 2 "Quotient of two arrays, element by element; floating point for integers too.",
     FloorDivide "floor_divide" 2 "Quotient rounded down; 0 where an integer is divided by 0.",
     Remainder "remainder" 2 "Remainder with the sign of the divisor; 0 where an integer is divided by 0.",
+    Fmod "fmod" 2 "Remainder with the sign of the dividend, as in C; 0 where an integer is divided by 0.",
     Power "power" 2 "First operand to the power of the second.",
     Minimum "minimum" 2 "The smaller of two elements; NaN if either is.",
     Maximum "maximum" 2 "The larger of two elements; NaN if either is.",
@@ -81,6 +83,7 @@ functions! {
     Where "where" 3 "Elements of the second operand where the first is nonzero, of the third elsewhere.",
     Negative "negative" 1 "The element with its sign changed.",
     Absolute "absolute" 1 "The element without its sign.",
+    Fabs "fabs" 1 "The element without its sign, in floating point for integers too.",
     Square "square" 1 "The element times itself.",
     Sign "sign" 1 "-1, 0 or 1; NaN for NaN.",
     Invert "invert" 1 "All bits changed; a logical not for booleans.",
@@ -89,12 +92,13 @@ functions! {
     Ceil "ceil" 1 "Rounded up.",
     Trunc "trunc" 1 "Rounded towards zero.",
     Round "round" 1 "Rounded to the nearest integer, halves to even.",
+    Rint "rint" 1 "Rounded to the nearest integer, halves to even, in floating point for integers too.",
     IsNan "isnan" 1 "Whether the element is not a number.",
     IsInf "isinf" 1 "Whether the element is infinite.",
     IsFinite "isfinite" 1 "Whether the element is neither infinite nor NaN.",
     Sqrt "sqrt" 1 "Square root.",
     Cbrt "cbrt" 1 "Cube root.",
-    Reciprocal "reciprocal" 1 "One over the element.",
+    Reciprocal "reciprocal" 1 "One over the element; 0 for an integer 0.",
     Exp "exp" 1 "e to the power of the element.",
     Exp2 "exp2" 1 "2 to the power of the element.",
     Expm1 "expm1" 1 "exp(x) - 1, exact for small x.",
@@ -136,8 +140,8 @@ pub struct Resolved {
     pub result: DType,
 }
 
-/// The common type of operands by NumPy 2's rules.
-pub(crate) fn common_type(operands: &[OperandType]) -> Result<DType, ArrayError> {
+/// The common type of operands by NumPy 2's rules. Whether integers fit it is not asked.
+pub(crate) fn common_type(operands: &[OperandType]) -> DType {
     let typed = operands.iter().filter_map(|operand| match operand {
         OperandType::Typed(dtype) => Some(*dtype),
         OperandType::Weak(_) => None,
@@ -147,13 +151,8 @@ pub(crate) fn common_type(operands: &[OperandType]) -> Result<DType, ArrayError>
         OperandType::Weak(scalar) => Some(*scalar),
     });
     match typed.reduce(DType::promote) {
-        Some(mut dtype) => {
-            for scalar in scalars {
-                dtype = dtype.promote_scalar(scalar)?;
-            }
-            Ok(dtype)
-        }
-        None => Ok(scalars.map(Scalar::dtype).reduce(DType::promote).unwrap_or(DType::F64)),
+        Some(dtype) => scalars.fold(dtype, DType::promote_scalar),
+        None => scalars.map(Scalar::dtype).reduce(DType::promote).unwrap_or(DType::F64),
     }
 }
 
@@ -162,11 +161,11 @@ impl Function {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let name = match name {
-            "abs" | "fabs" => "absolute",
-            "mod" | "fmod" => "remainder",
+            "abs" => "absolute",
+            "mod" => "remainder",
             "true_divide" => "divide",
             "pow" => "power",
-            "rint" | "around" => "round",
+            "around" => "round",
             "fix" => "trunc",
             "bitwise_not" | "bitwise_invert" => "invert",
             "asin" => "arcsin",
@@ -183,14 +182,55 @@ impl Function {
         Self::ALL.iter().copied().find(|function| function.name() == name)
     }
 
+    /// Whether it compares two operands by size.
+    #[must_use]
+    pub fn is_comparison(self) -> bool {
+        use Function as F;
+        matches!(self, F::Equal | F::NotEqual | F::Less | F::LessEqual | F::Greater | F::GreaterEqual)
+    }
+
+    /// The comparison that says the same when the operands change places; other functions are themselves.
+    #[must_use]
+    pub(crate) fn mirrored(self) -> Function {
+        use Function as F;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only these four have a direction")]
+        match self {
+            F::Less => F::Greater,
+            F::LessEqual => F::GreaterEqual,
+            F::Greater => F::Less,
+            F::GreaterEqual => F::LessEqual,
+            other => other,
+        }
+    }
+
     /// How to compute the function for these operands.
     ///
     /// # Errors
-    /// When the function is not defined for the type, or an integer does not fit.
+    /// When the function is not defined for the type, or an integer does not fit the integer type it would have to take.
     pub fn resolve(self, operands: &[OperandType]) -> Result<Resolved, ArrayError> {
+        let data = if self == Function::Where { operands.get(1..).unwrap_or_default() } else { operands };
+        let common = if matches!(self, Function::Arctan2 | Function::Hypot) {
+            // Each becomes a float by itself: two integers of 16 bits single ones, though what holds both is a double.
+            let floats = |operand: &OperandType| match operand {
+                OperandType::Typed(dtype) => OperandType::Typed(dtype.to_float()),
+                weak @ OperandType::Weak(_) => *weak,
+            };
+            common_type(&data.iter().map(floats).collect::<Vec<OperandType>>())
+        } else {
+            common_type(data)
+        };
+        let resolved = self.resolve_types(common)?;
+        for operand in data {
+            if let OperandType::Weak(scalar @ Scalar::Int(_)) = operand {
+                resolved.compute.check_holds(*scalar)?;
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// How to compute the function for operands whose common type is `common`.
+    fn resolve_types(self, common: DType) -> Result<Resolved, ArrayError> {
         use Function as F;
-        let data = if self == F::Where { operands.get(1..).unwrap_or_default() } else { operands };
-        let common = common_type(data)?;
         let same = |function, compute| Ok(Resolved { function, compute, result: compute });
         let truth = |function, compute| Ok(Resolved { function, compute, result: DType::Bool });
         let refuse = || Err(ArrayError::Type { function: self.name(), dtype: common });
@@ -198,14 +238,17 @@ impl Function {
         match self {
             F::Add | F::Maximum if common == DType::Bool => same(F::BitwiseOr, common),
             F::Multiply | F::Minimum if common == DType::Bool => same(F::BitwiseAnd, common),
-            F::Square if common == DType::Bool => same(F::Absolute, common),
             F::Subtract | F::Negative | F::Sign if common == DType::Bool => refuse(),
             F::Add | F::Subtract | F::Multiply | F::Minimum | F::Maximum | F::Where => same(self, common),
-            F::Negative | F::Absolute | F::Square | F::Sign | F::Floor | F::Ceil | F::Trunc => same(self, common),
+            F::Negative | F::Absolute | F::Sign | F::Floor | F::Ceil | F::Trunc => same(self, common),
             F::LeftShift | F::RightShift if common.is_float() => refuse(),
-            F::FloorDivide | F::Remainder | F::Power | F::LeftShift | F::RightShift | F::Reciprocal | F::Round => {
+            F::FloorDivide | F::Remainder | F::Fmod | F::Power | F::LeftShift | F::RightShift | F::Reciprocal | F::Square => {
                 same(self, number)
             }
+            F::Round if common == DType::Bool => same(self, common.to_float()),
+            F::Round => same(self, common),
+            F::Rint => same(F::Round, common.to_float()),
+            F::Fabs => same(F::Absolute, common.to_float()),
             F::Divide => same(self, if common.is_float() { common } else { DType::F64 }),
             F::BitwiseAnd | F::BitwiseOr | F::BitwiseXor | F::Invert if common.is_float() => refuse(),
             F::Invert if common == DType::Bool => same(F::LogicalNot, common),

@@ -10,7 +10,10 @@ pub mod expression;
 pub mod function;
 pub mod kernels;
 pub mod lower;
+#[cfg(test)]
+mod numpy_tests;
 pub mod print;
+pub mod scalar;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -19,7 +22,7 @@ mod tests;
 pub use array::{Array, Index, Operand};
 pub use chunk::{Chunk, Element};
 pub use chunking::{AxisChunks, ChunkSpec, UNKNOWN};
-pub use dtype::{DType, Scalar};
+pub use dtype::DType;
 pub use error::ArrayError;
 pub use expression::{ExpressionError, evaluate_expression};
 pub use function::Function;
@@ -28,3 +31,4 @@ pub use kernels::reduce::Reduction;
 pub use kernels::register;
 pub use lower::{Blocks, ChunkGrid, Lowering};
 pub use print::to_json;
+pub use scalar::Scalar;

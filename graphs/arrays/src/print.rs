@@ -6,7 +6,8 @@
 use std::fmt;
 
 use crate::chunk::Chunk;
-use crate::dtype::{DType, Scalar, non_finite_name};
+use crate::dtype::DType;
+use crate::scalar::{Scalar, non_finite_name};
 
 /// Elements above which the middle is left out.
 const THRESHOLD: usize = 1000;
@@ -14,11 +15,16 @@ const THRESHOLD: usize = 1000;
 const EDGE: usize = 3;
 /// Longest line.
 const LINE_WIDTH: usize = 75;
+/// Empty lists that stand for the rows of an array without elements, at most.
+const MOST_EMPTY_LISTS: usize = 10_000;
 /// Most digits after the point.
 const PRECISION: usize = 8;
 
 impl fmt::Display for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("[]");
+        }
         let summarised = self.len() > THRESHOLD;
         let mut shown = Vec::new();
         collect(self.shape(), summarised, 0, 0, &mut shown);
@@ -105,11 +111,13 @@ fn format_all(elements: &[Scalar], dtype: DType, pad: bool) -> Vec<String> {
                 Scalar::Bool(true) => "True".to_owned(),
                 Scalar::Bool(false) => "False".to_owned(),
                 Scalar::Int(value) => value.to_string(),
-                Scalar::Float(value) => format!("{value:.0}"),
+                Scalar::Float(value) => value.to_string(),
             })
             .collect()
     };
-    let width = if pad { texts.iter().map(String::len).max().unwrap_or(0) } else { 0 };
+    // NumPy leaves room for "False" even where there is none.
+    let least = if dtype == DType::Bool { "False".len() } else { 0 };
+    let width = if pad { least.max(texts.iter().map(String::len).max().unwrap_or(0)) } else { 0 };
     texts.into_iter().map(|text| format!("{text:>width$}")).collect()
 }
 
@@ -203,9 +211,15 @@ fn trim_to_point(text: &str) -> String {
     format!("{trimmed}{}", " ".repeat(text.len() - trimmed.len()))
 }
 
-/// The elements as nested JSON lists; a bare value for no axes. NaN and the infinities are strings.
+/// The elements as nested JSON lists; a bare value for no axes. NaN and the infinities are strings. An array without elements
+/// is one list without any once there would be more than [`MOST_EMPTY_LISTS`].
 #[must_use]
 pub fn to_json(chunk: &Chunk) -> serde_json::Value {
+    let rows = chunk.shape().iter().take_while(|&&size| size > 0);
+    let n_lists = rows.fold(1usize, |product, &size| product.saturating_mul(size));
+    if chunk.is_empty() && n_lists > MOST_EMPTY_LISTS {
+        return serde_json::Value::Array(Vec::new());
+    }
     nested(chunk, 0, 0)
 }
 
@@ -214,10 +228,10 @@ fn nested(chunk: &Chunk, axis: usize, base: usize) -> serde_json::Value {
         return match chunk.element(base) {
             None => serde_json::Value::Null,
             Some(Scalar::Bool(value)) => value.into(),
-            Some(Scalar::Int(value)) => value.into(),
-            Some(Scalar::Float(value)) if chunk.dtype() == DType::U64 => {
-                chunk.typed::<u64>().get(base).map_or(value.into(), |&exact| exact.into())
-            }
+            Some(Scalar::Int(value)) => match i64::try_from(value) {
+                Ok(value) => value.into(),
+                Err(_) => u64::try_from(value).map_or(serde_json::Value::Null, Into::into),
+            },
             Some(Scalar::Float(value)) if !value.is_finite() => non_finite_name(value).into(),
             Some(Scalar::Float(value)) if chunk.dtype() == DType::F32 => narrow_json(value),
             Some(Scalar::Float(value)) => value.into(),
@@ -266,11 +280,25 @@ mod tests {
     }
 
     #[test]
+    fn arrays_without_elements_print_whatever_their_shape() {
+        for shape in [vec![0], vec![3, 0], vec![1 << 40, 0], vec![1 << 40, 0, 1 << 10], vec![0, 1 << 40]] {
+            let chunk = Chunk::from_slice::<u8>(shape.clone(), &[]).unwrap();
+            assert_eq!(chunk.to_string(), "[]", "{shape:?}");
+            assert!(to_json(&chunk).to_string().len() < 100, "{shape:?}");
+        }
+        assert_eq!(to_json(&Chunk::from_slice::<u8>(vec![2, 0], &[]).unwrap()).to_string(), "[[],[]]");
+        assert!(Chunk::from_slice::<u8>(vec![usize::MAX, usize::MAX, 0], &[]).is_err());
+        assert!(Chunk::from_slice::<u8>(vec![1; 65], &[1]).is_err());
+    }
+
+    #[test]
     fn json_is_nested_and_says_what_is_not_a_number() {
         let chunk = Chunk::from_slice(vec![2, 2], &[1.0, f64::NAN, f64::NEG_INFINITY, 0.5]).unwrap();
         assert_eq!(to_json(&chunk).to_string(), "[[1.0,\"NaN\"],[\"-Infinity\",0.5]]");
         assert_eq!(to_json(&Chunk::scalar(DType::F32, Scalar::Float(f64::from(0.1f32)))).to_string(), "0.1");
-        assert_eq!(to_json(&Chunk::scalar(DType::U64, Scalar::Int(-1))).to_string(), u64::MAX.to_string());
+        let most = Chunk::from_slice(vec![2], &[u64::MAX, (1 << 63) + 1]).unwrap();
+        assert_eq!(to_json(&most).to_string(), "[18446744073709551615,9223372036854775809]");
+        assert_eq!(most.to_string(), "[18446744073709551615  9223372036854775809]");
         assert_eq!(to_json(&Chunk::from_slice::<i8>(vec![0, 2], &[]).unwrap()).to_string(), "[]");
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn compute_counting(array: &Array) -> Result<(Chunk, usize), String> 
     let mut registry = Registry::new();
     crate::register(&mut registry);
     let mut graph = GraphBuilder::new();
-    let blocks = Lowering::new(&mut graph).lower(array);
+    let blocks = Lowering::new(&mut graph).lower(array).map_err(|error| error.to_string())?;
     for task in &blocks.tasks {
         graph.output(*task);
     }

@@ -295,6 +295,39 @@ fn check_names(graph: &GraphBuilder) -> Result<(), BuildError> {
     Ok(())
 }
 
+impl GraphBuilder {
+    /// Give tasks whose name another one has before them a name of their own: `x-rows-3` becomes `x-rows#2-3`.
+    ///
+    /// For whoever names tasks after what people call things: two outputs of one array, an array called as the parts of
+    /// another are. Otherwise [`GraphBuilder::finish`] refuses a name that is there twice.
+    pub fn distinguish_names(&mut self) {
+        if check_names(self).is_ok() {
+            return;
+        }
+        // A new name may be taken as well, by somebody who wrote it so; then the next round makes a longer one.
+        loop {
+            let plain = self.keys.canonical_families();
+            let mut n_before: HashMap<(u32, Option<u32>), u32, FxBuildHasher> = HashMap::default();
+            let mut renamed: HashMap<(u32, u32), u32, FxBuildHasher> = HashMap::default();
+            for idx in 0..self.key_of.len() {
+                let key = self.key_of[idx];
+                let number = n_before.entry(canonical(key, &plain)).or_insert(0);
+                *number += 1;
+                if *number > 1 {
+                    let family = renamed.entry((key.family, *number)).or_insert_with(|| {
+                        let name = self.keys.name_of(KeyRef { family: key.family, member: None });
+                        self.keys.family(&format!("{name}#{number}"))
+                    });
+                    self.key_of[idx].family = *family;
+                }
+            }
+            if renamed.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
 /// A lone task called `x-7` and member 7 of family `x` are the same name.
 fn canonical(key: KeyRef, plain: &HashMap<u32, (u32, u32), FxBuildHasher>) -> (u32, Option<u32>) {
     match (key.member, plain.get(&key.family)) {

@@ -119,6 +119,30 @@ fn names_taken_twice() {
 }
 
 #[test]
+fn names_taken_twice_are_told_apart_when_that_is_asked() {
+    type Names<'a> = &'a [(&'a str, Option<u32>)];
+    let table: [(Names<'_>, &[&str]); 5] = [
+        (&[("a", None), ("b", None)], &["a", "b"]),
+        (&[("a", None), ("a", None), ("a", None)], &["a", "a#2", "a#3"]),
+        (&[("x", Some(0)), ("x", Some(1)), ("x", Some(0)), ("x", Some(1))], &["x-0", "x-1", "x#2-0", "x#2-1"]),
+        (&[("x", Some(3)), ("x-3", None)], &["x-3", "x-3#2"]),
+        (&[("a#2", None), ("a", None), ("a", None)], &["a#2", "a", "a#2#2"]),
+    ];
+    for (names, expected) in table {
+        let mut graph = GraphBuilder::new();
+        let body = graph.body(Body::single("core.noop", 1, "{}"));
+        for &(name, member) in names {
+            let family = graph.family(name);
+            graph.task_with(KeyRef { family, member }, body).add();
+        }
+        graph.distinguish_names();
+        let got: Vec<String> = (0u32..).zip(names).map(|(idx, _)| graph.key_name(TaskIdx(idx))).collect();
+        assert_eq!(got, expected, "{names:?}");
+        assert_eq!(message(graph), "accepted");
+    }
+}
+
+#[test]
 fn cycles_are_shown_in_order_and_as_short_as_possible() {
     let own = with(|graph| {
         let a = noop(graph, "a", &[]);

@@ -4,33 +4,45 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rask_comm::message::{
-    FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, SubmitOptions, TaskFailure, ToClient, ToWorker,
+    ClientHello, FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, SubmitOptions, TaskFailure, ToClient, ToWorker,
 };
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
-use super::event::Actions;
+use super::event::{Actions, GraphEnd, Note};
 use super::graph_run::{
     FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED,
 };
 use super::holders::Loss;
 use super::uploads::Scatter;
-use super::{contract, dispatch, holders, lineage, placement, report, transitions, uploads};
+use super::{contract, dispatch, frames, holders, lineage, placement, report, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
+    /// What each calls itself.
+    names: BTreeMap<ClientId, String>,
 }
 
-pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, out: &mut Actions) {
-    core.flows.join(client, weight);
+impl Clients {
+    /// A client, for people.
+    fn name(&self, client: ClientId) -> String {
+        let name = self.names.get(&client).filter(|name| !name.is_empty());
+        name.map_or_else(|| client.to_string(), |name| format!("{client} ({name})"))
+    }
+}
+
+pub(super) fn client_joined(core: &mut Core, client: ClientId, hello: ClientHello, out: &mut Actions) {
+    core.flows.join(client, hello.weight);
+    core.clients.names.insert(client, hello.name);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
 }
 
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let name = core.clients.name(client);
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
     out.to_clients.remove(&client);
     for graph in graphs {
@@ -40,10 +52,12 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             waiting.retain(|other| *other != client);
         }
         if !run.options.detached {
+            note_end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
             unwant_all(core, graph, out);
         }
         uploads::client_gone(core, client, graph, out);
     }
+    core.clients.names.remove(&client);
     core.flows.leave(client);
 }
 
@@ -55,6 +69,9 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Submit { request, graph, options } => match accept(core, client, *graph, options) {
             Ok(graph) => {
                 out.tell_client(client, ToClient::Accepted { request, graph });
+                let run = core.run(graph);
+                let (name, n_tasks) = (run.options.name.clone(), run.n_tasks());
+                out.note(Note::GraphAccepted { graph, name, client: core.clients.name(client), n_tasks });
                 start(core, graph, out);
             }
             Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
@@ -74,7 +91,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
         FromClient::Cancel { request, graph } => {
             let was_known = core.graphs.contains_key(&graph);
             if was_known {
-                cancel(core, graph, out);
+                cancel(core, client, graph, out);
             }
             out.tell_client(client, ToClient::Cancelled { request, was_known });
         }
@@ -111,6 +128,9 @@ fn is_own(core: &Core, client: ClientId, task: TaskId) -> bool {
 /// Check a graph and put it into the tables, every needed task waiting.
 fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions) -> Result<GraphId, String> {
     graph.check().map_err(|error| error.to_string())?;
+    if let Some(reason) = frames::too_long(&graph) {
+        return Err(reason);
+    }
     for external in &graph.externals {
         if !is_own(core, client, *external) || !core.entry(*external).has(WANTED) {
             return Err(format!("the graph uses result {external}, which this client does not hold"));
@@ -273,7 +293,9 @@ fn link_externals(core: &mut Core, graph: GraphId) {
 }
 
 /// Stop a graph for a person: its client hears that its outputs were cancelled.
-fn cancel(core: &mut Core, graph: GraphId, out: &mut Actions) {
+fn cancel(core: &mut Core, client: ClientId, graph: GraphId, out: &mut Actions) {
+    let by = core.clients.name(client);
+    note_end(core, graph, GraphEnd::Cancelled { by }, out);
     let run = core.run(graph);
     // Those who were promised an output, and those who asked where one is while it is being made again.
     let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
@@ -293,12 +315,22 @@ fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
 }
 
 fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
-    let Some(run) = core.graphs.get_mut(&graph).filter(|run| run.client.is_none() || run.client == Some(client)) else {
-        let reason = format!("no detached graph {graph}");
+    let follower = core.graphs.get(&graph).map(|run| run.client);
+    let reason = match follower {
+        None => Some(format!("there is no graph {graph}, or no more: it was cancelled, or the scheduler has been started since")),
+        Some(Some(other)) if other != client => {
+            let other = core.clients.name(other);
+            Some(format!("graph {graph} is followed by {other}; a detached one can be attached to once that client has gone"))
+        }
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
         out.tell_client(client, ToClient::Rejected { request, reason });
         return;
-    };
+    }
+    let run = core.run_mut(graph);
     run.client = Some(client);
+    run.told_waits.clear();
     run.has_news = true;
     let outputs = run.graph.outputs.clone();
     for idx in &outputs {
@@ -431,6 +463,10 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         return;
     }
     run.ended_at = Some(now);
+    let outputs = run.graph.outputs.iter().map(|idx| run.entry(*idx)).filter(|entry| entry.state == TaskState::Memory);
+    run.nbytes_kept = outputs.fold(0, |sum, entry| sum.saturating_add(entry.nbytes));
+    note_end_of_itself(core, graph, out);
+    let run = core.run_mut(graph);
     if let Some(client) = run.client {
         let counts = run.counts;
         run.has_news = false;
@@ -438,6 +474,28 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let stats = stats(core, graph);
         out.tell_client(client, ToClient::GraphEnded { graph, stats });
     }
+}
+
+/// Word for the log of how a graph ended, once.
+fn note_end(core: &mut Core, graph: GraphId, end: GraphEnd, out: &mut Actions) {
+    let now = core.now;
+    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
+    run.is_end_noted = true;
+    // A scatter is a value on its way, not somebody's work.
+    if run.scatter.is_none() {
+        let seconds = now.since(run.accepted_at).as_secs_f64();
+        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
+    }
+}
+
+fn note_end_of_itself(core: &mut Core, graph: GraphId, out: &mut Actions) {
+    let run = core.run(graph);
+    let n_tasks = run.counts.n_tasks;
+    let end = match run.failures.first() {
+        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
+        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
+    };
+    note_end(core, graph, end, out);
 }
 
 fn stats(core: &Core, graph: GraphId) -> GraphStats {
@@ -468,6 +526,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     core.queue.remove_graph(run.flow, run.options.priority, graph);
     core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);
+    core.delays.forget_graph(graph);
     uploads::forget_graph(core, graph);
     if let Some(graphs) = run.client.and_then(|client| core.clients.graphs_of.get_mut(&client)) {
         graphs.remove(&graph);

@@ -23,6 +23,8 @@ pub struct Config {
     pub backup_share: f64,
     /// A task whose worker died this often while executing it is tried once more; after that it has failed.
     pub allowed_failures: u32,
+    /// How long a task that has failed, and may be tried again, waits before that; twice as long after each further failure.
+    pub retry_pause: Duration,
     /// How long graphs wait when no worker is there, or none that fits, before they fail.
     pub no_worker_grace: Duration,
     /// How often a client hears of progress.
@@ -44,6 +46,7 @@ impl Default for Config {
             hot_nbytes: 1 << 20,
             backup_share: 0.1,
             allowed_failures: 3,
+            retry_pause: Duration::from_millis(100),
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
             unknown_duration: Duration::from_millis(500),
@@ -105,11 +108,15 @@ pub enum Fault {
     MixUpAttempts,
     /// The slot of a backup that is ended is not given back.
     LeakBackupSlot,
+    /// What fetches its inputs for a run, or waits for them, is not thought capable of killing its worker.
+    TrustFetchers,
+    /// A graph that comes while no worker is there has what is left of the time that others wait.
+    ShareGrace,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 23] = [
         Fault::SkipAttemptCheck,
         Fault::CountCrashTwice,
         Fault::ForgetToFree,
@@ -131,5 +138,7 @@ impl Fault {
         Fault::KeepLoser,
         Fault::MixUpAttempts,
         Fault::LeakBackupSlot,
+        Fault::ShareGrace,
+        Fault::TrustFetchers,
     ];
 }

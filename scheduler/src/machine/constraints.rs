@@ -5,11 +5,13 @@
 //! of them may have moved on; so is a class without entries.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 use rask_comm::message::UnmetReport;
 use rask_comm::time::Time;
-use rask_graphs::{TaskId, TaskOptions, WorkerId};
+use rask_comm::words::size_text;
+use rask_graphs::{GraphId, TaskId, TaskOptions, WorkerId};
 
 use super::fairness::{FlowId, Flows, StartTag};
 use super::lines::Lines;
@@ -22,11 +24,14 @@ struct Class {
     resources: Vec<(String, f64)>,
     names: Vec<String>,
     allow_others: bool,
+    /// Memory limits up to this have been too small.
+    needs_above: u64,
     ready: Lines<BinaryHeap<Reverse<Rank>>>,
     /// Tasks whose inputs are still being made.
     early: Lines<BinaryHeap<Reverse<Rank>>>,
-    /// Since when it has ready tasks but no worker that could ever run one.
-    stranded_since: Option<Time>,
+    /// While no connected worker could ever run one of its ready tasks: since when that keeps each graph waiting. Graphs that
+    /// come later wait from then on, each for its own time.
+    stranded: Option<BTreeMap<GraphId, Time>>,
 }
 
 impl Class {
@@ -50,12 +55,37 @@ impl Class {
     }
 }
 
+/// Whether `worker` may use more memory than so many bytes; 0 stands for no limit, as it does in what workers say.
+pub(super) fn has_more_than(worker: &Worker, nbytes: u64) -> bool {
+    nbytes == 0 || worker.hello.memory_limit == 0 || worker.hello.memory_limit > nbytes
+}
+
 /// Whether `worker` could run a task with these options; with `now`, without waiting for others to give resources back.
 pub(super) fn suits(options: &TaskOptions, worker: &Worker, workers: &Workers, now: bool) -> bool {
     let names = &options.workers;
     let is_named = names.is_empty() || names.contains(&worker.hello.name);
     let any_named_there = || names.iter().any(|name| !workers.named(name).is_empty());
     (is_named || options.allow_other_workers && !any_named_there()) && worker.offers(&options.resources, now)
+}
+
+/// What a task asks for, in words.
+pub(super) fn wishes(options: Option<&TaskOptions>, needs_above: u64) -> String {
+    let resources = options.map_or(&[][..], |options| &options.resources);
+    let workers = options.map_or(&[][..], |options| &options.workers);
+    in_words(resources, workers, needs_above)
+}
+
+fn in_words(resources: &[(String, f64)], workers: &[String], needs_above: u64) -> String {
+    let resources = resources.iter().map(|(name, amount)| format!("{}={amount}", name.escape_debug()));
+    let named = (!workers.is_empty()).then(|| format!("worker {}", names(workers)));
+    let memory = (needs_above > 0).then(|| format!("more than {} of memory", size_text(needs_above)));
+    resources.chain(named).chain(memory).collect::<Vec<String>>().join(", ")
+}
+
+/// Names of workers of which any will do, in words.
+pub(super) fn names(names: &[String]) -> String {
+    let quoted = names.iter().map(|name| format!("\"{}\"", name.escape_debug()));
+    quoted.collect::<Vec<String>>().join(" or ")
 }
 
 /// All classes and their ready tasks.
@@ -73,9 +103,9 @@ pub(super) struct Constraints {
 const MIN_SWEPT: usize = 256;
 
 impl Constraints {
-    /// The class of a task with these options.
-    pub(super) fn class(&mut self, options: &TaskOptions) -> usize {
-        let key = format!("{:?} {:?} {}", options.resources, options.workers, options.allow_other_workers);
+    /// The class of a task with these options, for workers with more than `needs_above` bytes of memory if that is not 0.
+    pub(super) fn class(&mut self, options: &TaskOptions, needs_above: u64) -> usize {
+        let key = format!("{:?} {:?} {} {needs_above}", options.resources, options.workers, options.allow_other_workers);
         if let Some(&id) = self.ids.get(&key) {
             return id;
         }
@@ -85,16 +115,20 @@ impl Constraints {
             resources: options.resources.clone(),
             names: options.workers.clone(),
             allow_others: options.allow_other_workers,
+            needs_above,
             ready: Lines::default(),
             early: Lines::default(),
-            stranded_since: None,
+            stranded: None,
         });
         self.ids.insert(key, self.classes.len() - 1);
         self.classes.len() - 1
     }
 
-    pub(super) fn push(&mut self, class: usize, flow: FlowId, rank: Rank, is_early: bool) {
+    pub(super) fn push(&mut self, class: usize, flow: FlowId, rank: Rank, is_early: bool, now: Time) {
         self.classes[class].heap(flow, is_early).push(Reverse(rank));
+        if let (Some(stranded), false) = (&mut self.classes[class].stranded, is_early) {
+            stranded.entry(rank.1.graph).or_insert(now);
+        }
         self.n_added += 1;
     }
 
@@ -118,6 +152,12 @@ impl Constraints {
         self.n_added = 0;
     }
 
+    /// What ready tasks of `graph` ask for that no connected worker fulfils, in words, if there are such.
+    pub(super) fn stranded_wishes(&self, graph: GraphId) -> Option<String> {
+        let waits = |class: &&Class| class.stranded.as_ref().is_some_and(|waiting| waiting.contains_key(&graph));
+        self.classes.iter().find(waits).map(|class| in_words(&class.resources, &class.names, class.needs_above))
+    }
+
     /// What tasks ask for that no connected worker fulfils, and how many ready tasks do: `is_queued` tells which are.
     pub(super) fn unmet(&self, workers: &Workers, is_queued: impl Fn(TaskId) -> bool) -> Vec<UnmetReport> {
         let mut unmet = Vec::new();
@@ -135,7 +175,8 @@ impl Constraints {
     fn suits(&self, class: usize, worker: &Worker, workers: &Workers, free: bool) -> bool {
         let class = &self.classes[class];
         let named_there = class.names.iter().any(|name| !workers.named(name).is_empty());
-        !worker.is_retiring && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
+        let is_large_enough = has_more_than(worker, class.needs_above);
+        !worker.is_retiring && is_large_enough && class.matches_name(worker, named_there) && worker.offers(&class.resources, free)
     }
 
     /// The first task, ready or early, that `worker` could be given now, and its class: over all classes the one whose turn
@@ -160,27 +201,45 @@ impl Constraints {
         self.classes[class].heap(flow, is_early).pop();
     }
 
-    /// Note which classes no worker could ever serve, and return one ready task of each that has been so since `deadline`.
-    pub(super) fn stranded(&mut self, workers: &Workers, now: Time, is_queued: impl Fn(TaskId) -> bool) -> Vec<(TaskId, Time)> {
+    /// Note which classes no worker could ever serve, and take out of them the ready tasks of the graphs that have waited for one
+    /// for `grace`. While there is no worker at all nothing is noted: that has a grace of its own.
+    pub(super) fn stranded(
+        &mut self,
+        workers: &Workers,
+        now: Time,
+        grace: Duration,
+        is_queued: impl Fn(TaskId) -> bool,
+    ) -> Vec<TaskId> {
         let mut stranded = Vec::new();
-        for class in 0..self.classes.len() {
-            for line in self.classes[class].ready.iter_mut() {
-                while line.peek().is_some_and(|Reverse((_, task))| !is_queued(*task)) {
-                    line.pop();
-                }
-            }
-            let first = self.classes[class].ready.iter().find_map(|(_, line)| line.peek().map(|Reverse((_, task))| *task));
-            let Some(task) = first else {
-                self.classes[class].stranded_since = None;
+        for at in 0..self.classes.len() {
+            let is_served = workers.iter().any(|(_, worker)| self.suits(at, worker, workers, false));
+            let class = &mut self.classes[at];
+            if is_served || workers.len() == 0 {
+                class.stranded = None;
                 continue;
-            };
-            if workers.iter().any(|(_, worker)| self.suits(class, worker, workers, false)) {
-                self.classes[class].stranded_since = None;
-            } else {
-                let since = *self.classes[class].stranded_since.get_or_insert(now);
-                stranded.push((task, since));
+            }
+            let waiting = class.stranded.get_or_insert_with(|| {
+                let entries = class.ready.iter().flat_map(|(_, line)| line.iter());
+                let queued = entries.filter(|Reverse((_, task))| is_queued(*task));
+                queued.map(|Reverse((_, task))| (task.graph, now)).collect()
+            });
+            let overdue: BTreeSet<GraphId> =
+                waiting.iter().filter(|(_, since)| since.after(grace) <= now).map(|(graph, _)| *graph).collect();
+            if overdue.is_empty() {
+                continue;
+            }
+            waiting.retain(|graph, _| !overdue.contains(graph));
+            for line in class.ready.iter_mut() {
+                line.retain(|Reverse((_, task))| {
+                    let is_overdue = overdue.contains(&task.graph);
+                    if is_overdue && is_queued(*task) {
+                        stranded.push(*task);
+                    }
+                    !is_overdue
+                });
             }
         }
+        stranded.sort_unstable();
         stranded
     }
 }

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use super::clients::Clients;
 use super::config::Config;
 use super::constraints::Constraints;
+use super::delays::Delays;
 use super::event::Actions;
 use super::fairness::Flows;
 use super::graph_run::{GraphRun, TaskEntry, TaskState};
@@ -64,6 +65,7 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) constraints: Constraints,
     pub(super) quarantine: Quarantine,
+    pub(super) delays: Delays,
     pub(super) speculation: Speculation,
     pub(super) uploads: Uploads,
     pub(super) learning: Learning,
@@ -71,6 +73,8 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     /// Since when no worker has been there, while some graph waits.
     pub(super) no_workers_since: Option<Time>,
+    /// When the first of the graphs that wait has waited for a worker for as long as it may.
+    pub(super) deserted_until: Option<Time>,
     /// The worker that was lost last, by name, and how it ended; empty when none was.
     pub(super) last_loss: String,
     /// When clients are told of progress next.
@@ -105,11 +109,13 @@ impl Core {
             queue: Queue::default(),
             constraints: Constraints::default(),
             quarantine: Quarantine::default(),
+            delays: Delays::default(),
             speculation: Speculation::default(),
             uploads: Uploads::default(),
             story: Story::default(),
             counters: Counters::default(),
             no_workers_since: None,
+            deserted_until: None,
             last_loss: String::new(),
             next_progress: None,
             needs_filling: false,

@@ -15,7 +15,7 @@ use super::graph_run::{BOUND_EARLY, DOUBTED, FOLLOWED, NOBODY, SPECULATED, TaskS
 use super::learning::FLOOR_NS;
 use super::placement::{N_HOLDERS, N_MEMBERS_SAMPLED, PUSH_NS, estimate_ns, flow_of, for_each_result, transfer_ns};
 use super::workers::Rank;
-use super::{early, quarantine, replicas, siblings, stealing, transitions};
+use super::{early, frames, quarantine, replicas, siblings, stealing, transitions};
 
 /// So many peers more than twice those that are there may be remembered of each worker.
 const MIN_PEERS_SWEPT: usize = 64;
@@ -295,7 +295,7 @@ pub(super) fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, ou
     let is_new = core.workers.update(worker, |worker| worker.known_bodies.insert(id)).unwrap_or(false);
     if is_new {
         let body = run.graph.bodies[idx as usize].clone();
-        let label = run.graph.keys.family_name(task.idx.0).to_owned();
+        let label = frames::label(run.graph.keys.family_name(task.idx.0));
         out.tell_worker(worker, ToWorker::Body { id, body, label });
     }
 }
@@ -306,6 +306,7 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
     let run = core.run(task.graph);
     let declared = &run.graph.inputs[run.inputs(task.idx)];
     let mut inputs = Vec::with_capacity(declared.len());
+    let n_holders = n_holders_named(declared.len());
     let mut groups = Vec::new();
     let mut last_made_at = 0;
     for (input, at) in declared.iter().zip(0u32..) {
@@ -314,7 +315,8 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
             continue;
         }
         for_each_result(core, task.graph, *input, 1, |result| {
-            let holders = name_holders(core, result.task, result.holders, worker);
+            let mut holders = name_holders(core, result.task, result.holders, worker);
+            holders.truncate(n_holders);
             let arrives = if holders[..] == [worker] || result.is_made { 0 } else { PUSH_NS };
             last_made_at = last_made_at.max(result.made_at_ns + arrives);
             let (task, attempt, nbytes, is_made) = (result.task, result.attempt, result.nbytes, result.is_made);
@@ -333,6 +335,11 @@ pub(super) fn describe_run(core: &mut Core, task: TaskId, worker: WorkerId, out:
     (Run { task, attempt, body, round, priority, inputs, groups }, last_made_at)
 }
 
+/// How many holders of each of so many results are named in one message.
+fn n_holders_named(n_results: usize) -> usize {
+    if n_results > frames::MAX_ENTRIES_WITH_HOLDERS { 1 } else { N_HOLDERS }
+}
+
 /// Tell `worker` where the members of a group are, unless it knows.
 fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId, out: &mut Actions) {
     let version = core.run(graph).groups[group as usize].version;
@@ -342,9 +349,11 @@ fn introduce_group(core: &mut Core, graph: GraphId, group: u32, worker: WorkerId
     }
     let run = core.run(graph);
     let mut members = Vec::new();
+    let n_holders = n_holders_named(run.members(group).len());
     for idx in &run.graph.group_members[run.members(group)] {
         let (task, entry) = (run.task_id(*idx), run.entry(*idx));
-        let holders = name_holders(core, task, &entry.holders, worker);
+        let mut holders = name_holders(core, task, &entry.holders, worker);
+        holders.truncate(n_holders);
         members.push(GroupMember { task, attempt: entry.attempt, nbytes: entry.nbytes, n_parts: entry.n_parts, holders });
     }
     for member in &members {

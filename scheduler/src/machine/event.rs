@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
 use rask_graphs::{ClientId, WorkerId};
 
+pub use super::note::{GraphEnd, Note};
+
 /// What happened. Ids of workers and clients are given by the shell, rising, never used twice in an epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -63,6 +65,8 @@ pub struct Actions {
     pub close_workers: Vec<WorkerId>,
     /// Clients whose connection is to be closed after their messages; [`Event::ClientLost`] follows.
     pub close_clients: Vec<ClientId>,
+    /// For the log.
+    pub notes: Vec<Note>,
 }
 
 impl Actions {
@@ -74,6 +78,11 @@ impl Actions {
     /// Say `message` to `client`.
     pub fn tell_client(&mut self, client: ClientId, message: ToClient) {
         self.to_clients.entry(client).or_default().push(message);
+    }
+
+    /// Something for the log.
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
     }
 
     /// Whether there is nothing to do.

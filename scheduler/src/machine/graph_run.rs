@@ -60,6 +60,9 @@ pub(super) const DOUBTED: u16 = 2048;
 /// Its result is not computed: its client uploads it.
 pub(super) const UPLOADED: u16 = 4096;
 
+/// It has failed, and waits before it is tried again: see [`super::delays`].
+pub(super) const DELAYED: u16 = 8192;
+
 /// No worker.
 pub(super) const NOBODY: WorkerId = WorkerId(u32::MAX);
 
@@ -207,6 +210,20 @@ pub(super) struct GraphRun {
     pub(super) locating: BTreeMap<TaskIdx, Vec<ClientId>>,
     /// Users of results of this graph in later graphs.
     pub(super) external_users: BTreeMap<TaskIdx, Vec<(GraphId, u32)>>,
+    /// Tasks that took more than the memory of a worker: they need one with more than so many bytes.
+    pub(super) needs_above: FxHashMap<TaskIdx, u64>,
+    /// What its client has been told that it waits for.
+    pub(super) told_waits: String,
+    /// Bytes of its outputs when it ended.
+    pub(super) nbytes_kept: u64,
+    /// Whether the log has been told how it ended.
+    pub(super) is_end_noted: bool,
+    /// Deaths of workers that only this graph can have caused, since it last got further; and when the last of them was.
+    pub(super) n_deaths: u32,
+    /// Deaths after which tasks of it have failed for killing workers, and the last of those workers.
+    pub(super) n_killers: u32,
+    pub(super) last_killed: Option<WorkerId>,
+    pub(super) last_death: Option<Time>,
     /// What there is to know when its results are values that the client uploads.
     pub(super) scatter: Option<Box<Scatter>>,
 }
@@ -261,6 +278,14 @@ impl GraphRun {
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),
             external_users: BTreeMap::new(),
+            needs_above: FxHashMap::default(),
+            told_waits: String::new(),
+            nbytes_kept: 0,
+            is_end_noted: false,
+            n_deaths: 0,
+            n_killers: 0,
+            last_killed: None,
+            last_death: None,
             scatter: None,
         }
     }

@@ -1,27 +1,31 @@
 //! Workers that come, go and speak: the one path by which a worker is lost, and what its messages change.
 //!
 //! When a worker is lost its runs go elsewhere and its results lose a holder; a result without holders that is still
-//! needed is made again from its inputs, recursively. Only what was executing is blamed: workers name runs that take long;
-//! of the others, the first in line for a slot are suspected, and those behind them doubted.
+//! needed is made again from its inputs, recursively. What was executing is blamed: workers name runs that take long;
+//! of the others, the first in line for a slot are suspected, and those behind them doubted, as are those for which inputs were
+//! on their way: to fetch and to decode can kill a worker too. A doubted task waits for its inputs, and for a slot, before it is given
+//! again, so that it is suspected if that worker dies as well.
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
+use rask_comm::time::Time;
 use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
 
 use super::clients;
 use super::config::Fault;
 use super::core::Core;
-use super::event::Actions;
-use super::graph_run::{DOUBTED, EXECUTING, NOT_EARLY, TaskState, UPLOADED};
+use super::event::{Actions, Note};
+use super::graph_run::{DOUBTED, EXECUTING, GraphRun, IS_CONSTRAINED, NOT_EARLY, TaskState, UPLOADED};
 use super::holders::Loss;
 use super::workers::Worker;
 use super::{
-    contract, dispatch, early, holders, placement, quarantine, replicas, retirement, speculation, stealing, transitions, uploads,
+    constraints, contract, delays, dispatch, early, holders, killers, placement, quarantine, replicas, retirement, speculation,
+    stealing, transitions, uploads,
 };
 
 pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
     core.workers.insert(worker, hello);
     quarantine::workers_changed(core);
-    core.no_workers_since = None;
+    (core.no_workers_since, core.deserted_until) = (None, None);
     out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
     // Whatever waits for room finds it there; the others have no more room than before.
     core.to_fill.push(worker);
@@ -31,6 +35,7 @@ pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHell
 
 pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool, reason: &str, out: &mut Actions) {
     let Some(gone) = core.workers.remove(worker) else { return };
+    let reason = if was_graceful { "it was told to stop, and left" } else { reason };
     core.last_loss = format!("worker \"{}\": {reason}", gone.hello.name);
     core.learning.forget_worker(worker);
     quarantine::workers_changed(core);
@@ -69,12 +74,20 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
     });
     let n_ready = others.iter().filter(|(_, task)| !core.entry(*task).is_early()).count();
     let n_suspects = (gone.n_slots() as usize).saturating_sub(executing.len()).min(n_ready);
-    // With every slot accounted for, the others were not executing.
-    let of_the_rest = if executing.len() < gone.n_slots() as usize { Blame::Doubted } else { Blame::Innocent };
+    // With every slot accounted for, the others were not executing; they may have been fetching.
+    let has_free_slot = executing.len() < gone.n_slots() as usize;
+    let is_doubtful = |task: TaskId| has_free_slot || is_fetching(core, task, worker);
+    let of_the_rest = |task| if is_doubtful(task) { Blame::Doubted } else { Blame::Innocent };
     let runs = executing.into_iter().map(|(_, task)| (task, Blame::Suspected));
     let others = others.into_iter().enumerate();
-    let others = others.map(|(at, (_, task))| (task, if at < n_suspects { Blame::Suspected } else { of_the_rest }));
+    let others = others.map(|(at, (_, task))| (task, if at < n_suspects { Blame::Suspected } else { of_the_rest(task) }));
     let mut runs: Vec<(TaskId, Blame)> = runs.chain(others).collect();
+    if !was_graceful {
+        killers::note_death(core, &runs, &held);
+        let n_results = held.iter().filter(|task| core.entry(**task).holders.len() == 1).count();
+        let (name, n_runs) = (gone.hello.name.clone(), runs.len());
+        out.note(Note::WorkerLost { name, reason: reason.to_owned(), n_runs, n_results });
+    }
     if was_graceful {
         runs.iter_mut().for_each(|(_, blame)| *blame = Blame::Innocent);
     }
@@ -99,14 +112,32 @@ pub(super) fn worker_lost(core: &mut Core, worker: WorkerId, was_graceful: bool,
             placement::requeue(core, task, out);
         }
     }
+    killers::stop(core, out);
     dispatch::fill_workers(core, out);
     retirement::advance_all(core, out);
     note_no_workers(core);
 }
 
+/// Whether `worker` has to fetch something, or to wait for it, before it can run `task`.
+fn is_fetching(core: &Core, task: TaskId, worker: WorkerId) -> bool {
+    if core.config.has_fault(Fault::TrustFetchers) {
+        return false;
+    }
+    let is_elsewhere = |task: TaskId| core.task(task).is_some_and(|entry| !entry.holders.contains(&worker));
+    let run = core.run(task.graph);
+    run.graph.inputs[run.inputs(task.idx)].iter().any(|input| match input.source() {
+        Source::Task(idx) => is_elsewhere(TaskId::new(task.graph, idx)),
+        Source::External(external) => is_elsewhere(run.graph.externals[external as usize]),
+        Source::Group(group) => {
+            let members = run.graph.group_members[run.members(group)].iter();
+            members.take(placement::N_MEMBERS_SAMPLED).any(|idx| is_elsewhere(TaskId::new(task.graph, *idx)))
+        }
+    })
+}
+
 /// What a run may have to do with the death of its worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Blame {
+pub(super) enum Blame {
     Innocent,
     /// It should not have been executing, and may have been.
     Doubted,
@@ -125,11 +156,12 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, blam
     }
     let n_crashes = u8::from(is_suspect) + u8::from(is_suspect && core.config.has_fault(Fault::CountCrashTwice));
     let allowed = core.config.allowed_failures;
+    let trusts_fetchers = core.config.has_fault(Fault::TrustFetchers);
     let entry = core.entry_mut(task);
     entry.n_crashes = entry.n_crashes.saturating_add(n_crashes);
     let is_deadly = is_suspect && u32::from(entry.n_crashes) > allowed;
     let n_crashes = entry.n_crashes;
-    if is_suspect {
+    if is_suspect || blame == Blame::Doubted && !trusts_fetchers {
         entry.set(NOT_EARLY);
     }
     let is_backup = core.speculation.is_backup_at(task, worker);
@@ -142,8 +174,11 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, blam
     }
     transitions::abandon_run(core, task, is_backup, out);
     if is_deadly {
-        let message = format!("its worker died {n_crashes} times while it was executing; the last one was {}", core.last_loss);
+        let message = format!("its worker died {n_crashes} times while it worked on it; the last one was {}", core.last_loss);
         let failure = transitions::failure_of(core, task, FailureKind::KilledWorkers, &gone.hello.name, None, message);
+        let run = core.run_mut(task.graph);
+        // Several may be suspected of one death.
+        run.n_killers += u32::from(run.last_killed.replace(worker) != Some(worker));
         transitions::to_erred(core, task, failure, out);
     } else {
         if blame == Blame::Doubted {
@@ -153,13 +188,22 @@ fn run_lost(core: &mut Core, task: TaskId, worker: WorkerId, gone: &Worker, blam
     }
 }
 
-/// Start the grace period when nobody is there to work, unless it is running.
+/// Start the grace period when nobody is there to work, unless it is running. A graph that comes later has all of it.
 pub(super) fn note_no_workers(core: &mut Core) {
     if core.workers.len() == 0 && core.graphs.values().any(|run| run.n_active > 0) {
         core.no_workers_since.get_or_insert(core.now);
     } else {
         core.no_workers_since = None;
     }
+    let waiting = core.graphs.values().filter_map(|run| deserted_until(core, run));
+    core.deserted_until = waiting.filter(|until| *until >= core.now).min();
+}
+
+/// Until when `run` waits while nobody is there to work.
+pub(super) fn deserted_until(core: &Core, run: &GraphRun) -> Option<Time> {
+    let since = core.no_workers_since?;
+    let since = if core.config.has_fault(Fault::ShareGrace) { since } else { since.max(run.accepted_at) };
+    (run.n_active > 0).then(|| since.after(core.config.no_worker_grace))
 }
 
 /// A worker has said what cannot be: it is believed nothing more, and its connection is closed.
@@ -199,6 +243,9 @@ pub(super) fn worker_said(core: &mut Core, worker: WorkerId, message: FromWorker
                 }
                 // What could not be had although it was about to be made is waited for here the next time.
                 core.entry_mut(task).set(NOT_EARLY);
+                if !goes_on {
+                    delays::input_lost(core, task);
+                }
                 // They have what there is.
                 let holders = if cannot_be.is_some() { Vec::new() } else { holders };
                 for holder in holders {
@@ -341,6 +388,13 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
     let entry = run.entry_mut(task.idx);
     entry.n_failures = entry.n_failures.saturating_add(1);
     let n_failures = u32::from(entry.n_failures);
+    if failure.kind == FailureKind::TooLarge && has_larger(core, task, worker) {
+        if !speculation::promote(core, task, false, out) {
+            transitions::abandon_run(core, task, false, out);
+            transitions::processing_to_waiting(core, task, out);
+        }
+        return;
+    }
     let may_retry = n_failures <= retries || core.config.has_fault(Fault::RetryForEver);
     if may_retry && speculation::promote(core, task, false, out) {
         // The retry is under way.
@@ -348,11 +402,28 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
     }
     transitions::abandon_run(core, task, false, out);
     if may_retry {
+        delays::failed(core, task, n_failures);
         transitions::processing_to_waiting(core, task, out);
     } else {
         let failure = transitions::failure_of(core, task, failure.kind, &name, Some(failure.operator), failure.message);
         transitions::to_erred(core, task, failure, out);
     }
+}
+
+/// `task` takes more than the memory of `worker`. Whether another one has more: if so, the task is only for such from here on.
+fn has_larger(core: &mut Core, task: TaskId, worker: WorkerId) -> bool {
+    let Some(limit) = core.workers.get(worker).map(|worker| worker.hello.memory_limit).filter(|limit| *limit > 0) else {
+        return false;
+    };
+    let run = core.run_mut(task.graph);
+    let needs = run.needs_above.entry(task.idx).or_default();
+    *needs = (*needs).max(limit);
+    if run.entry(task.idx).has(UPLOADED) {
+        let (run, workers) = (core.run(task.graph), core.workers.iter());
+        return workers.into_iter().any(|(_, at)| uploads::may_hold(run, at) && constraints::has_more_than(at, limit));
+    }
+    run.entry_mut(task.idx).set(IS_CONSTRAINED | NOT_EARLY);
+    core.workers.iter().any(|(at, _)| placement::may_run(core, task, at, false))
 }
 
 /// A worker has fetched a whole result and keeps it.

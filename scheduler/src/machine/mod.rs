@@ -15,15 +15,19 @@ mod config;
 mod constraints;
 mod contract;
 mod core;
+mod delays;
 mod dispatch;
 mod early;
 pub mod event;
 mod fairness;
+mod frames;
 mod graph_run;
 mod holders;
+mod killers;
 mod learning;
 mod lineage;
 mod lines;
+mod note;
 mod placement;
 mod quarantine;
 mod queue;
@@ -37,6 +41,7 @@ mod story;
 mod transitions;
 mod uploads;
 mod validate;
+mod waiting;
 mod workers;
 
 use rask_comm::message::{FailureKind, StatusReport};
@@ -46,8 +51,9 @@ use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
 pub use self::config::{Config, Fault};
 use self::core::Core;
 pub use self::core::Counters;
-pub use self::event::{Actions, Event};
+pub use self::event::{Actions, Event, GraphEnd, Note};
 pub use self::graph_run::TaskState;
+use self::graph_run::{GraphRun, NOBODY};
 pub use self::story::Transition;
 
 /// Why the machine wants to be called at a time.
@@ -59,6 +65,8 @@ pub enum Timer {
     NoWorkers,
     /// A run may have become a straggler.
     Speculation,
+    /// A task that has failed is to be tried again.
+    Retry,
 }
 
 /// The scheduler.
@@ -81,7 +89,7 @@ impl Machine {
             Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
             Event::WorkerLost { worker, was_graceful, reason } => lineage::worker_lost(core, worker, was_graceful, &reason, out),
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
-            Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello.weight, out),
+            Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
@@ -100,15 +108,15 @@ impl Machine {
             clients::tell_progress(core, out);
             stealing::look_again(core, out);
             fail_stranded(core, out);
+            waiting::tell(core, out);
             uploads::fail_stranded(core, out);
             let goes_on = core.graphs.values().any(|run| run.n_active > 0);
             core.next_progress = goes_on.then(|| core.now.after(core.config.progress_interval));
         }
-        let grace = core.config.no_worker_grace;
-        if core.no_workers_since.is_some_and(|since| since.after(grace) <= core.now) {
-            core.no_workers_since = None;
-            fail_all_queued(core, out);
+        if core.deserted_until.is_some_and(|until| until <= core.now) {
+            fail_deserted(core, out);
         }
+        delays::advance(core, out);
         speculation::look(core, out);
         settle(core, out);
         core.forget_finished_graphs(out);
@@ -118,10 +126,10 @@ impl Machine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
         let progress = self.core.next_progress.map(|at| (at, Timer::Progress));
-        let no_workers =
-            self.core.no_workers_since.map(|since| (since.after(self.core.config.no_worker_grace), Timer::NoWorkers));
+        let no_workers = self.core.deserted_until.map(|until| (until, Timer::NoWorkers));
         let speculation = self.core.speculation.next_look.map(|at| (at, Timer::Speculation));
-        progress.into_iter().chain(no_workers).chain(speculation).min()
+        let retry = self.core.delays.next().map(|at| (at, Timer::Retry));
+        progress.into_iter().chain(no_workers).chain(speculation).chain(retry).min()
     }
 
     /// The last transitions of `task`, oldest first.
@@ -213,28 +221,32 @@ fn settle(core: &mut Core, out: &mut Actions) {
     }
 }
 
-/// Fail ready tasks that no connected worker could ever run, once they have waited long enough.
+/// Fail ready tasks that no connected worker could ever run, once their graph has waited long enough for one.
 fn fail_stranded(core: &mut Core, out: &mut Actions) {
     let mut constraints = std::mem::take(&mut core.constraints);
-    let now = core.now;
-    let stranded =
-        constraints.stranded(&core.workers, now, |task| core.task(task).is_some_and(|entry| entry.state == TaskState::Queued));
+    let is_queued = |task| core.is_queued_at(task, NOBODY, false);
+    let stranded = constraints.stranded(&core.workers, core.now, core.config.no_worker_grace, is_queued);
     core.constraints = constraints;
-    for (task, since) in stranded {
-        if since.after(core.config.no_worker_grace) > now || core.workers.len() == 0 {
+    for task in stranded {
+        // One that failed before it may have been what needed it.
+        if !core.is_queued_at(task, NOBODY, false) {
             continue;
         }
-        let options = core.run(task.graph).graph.options_of(task.idx).cloned().unwrap_or_default();
-        let message = format!("no worker fits: it asks for resources {:?} and workers {:?}", options.resources, options.workers);
+        let run = core.run(task.graph);
+        let needs_above = run.needs_above.get(&task.idx).copied().unwrap_or_default();
+        let wishes = constraints::wishes(run.graph.options_of(task.idx), needs_above);
+        let message = format!("no worker fits: it asks for {wishes}");
         let failure = transitions::failure_of(core, task, FailureKind::Unsatisfiable, "", None, message);
         transitions::to_erred(core, task, failure, out);
     }
 }
 
-/// Nobody has come to work: what is ready fails, and everything that waits for it.
-fn fail_all_queued(core: &mut Core, out: &mut Actions) {
+/// Nobody has come to work: what is ready fails, and everything that waits for it, in the graphs that have waited long enough.
+fn fail_deserted(core: &mut Core, out: &mut Actions) {
+    let now = core.now;
+    let overdue = |run: &GraphRun| lineage::deserted_until(core, run).is_some_and(|until| until <= now);
     let mut queued = Vec::new();
-    for run in core.graphs.values() {
+    for run in core.graphs.values().filter(|run| overdue(run)) {
         let ready = run.tasks.iter().enumerate().filter(|(_, entry)| entry.state == TaskState::Queued);
         queued.extend(ready.map(|(idx, _)| run.task_id(TaskIdx(idx as u32))));
     }
@@ -248,4 +260,7 @@ fn fail_all_queued(core: &mut Core, out: &mut Actions) {
             transitions::to_erred(core, task, failure, out);
         }
     }
+    // One that waits for another graph's results has the time that that one has.
+    let later = core.graphs.values().filter_map(|run| lineage::deserted_until(core, run)).filter(|until| *until > now);
+    core.deserted_until = later.min();
 }

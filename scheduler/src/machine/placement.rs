@@ -7,16 +7,16 @@
 use std::cmp::Reverse;
 
 use rask_comm::message::part_nbytes;
-use rask_graphs::{Attempt, GraphId, Input, Source, TaskId, WorkerId};
+use rask_graphs::{Attempt, GraphId, Input, Source, TaskId, TaskOptions, WorkerId};
 use smallvec::SmallVec;
 
 use super::backlog::Backlog;
 use super::core::Core;
 use super::event::Actions;
 use super::fairness::FlowId;
-use super::graph_run::{DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState, UPLOADED};
+use super::graph_run::{DELAYED, DOUBTED, FOLLOWED, IS_CONSTRAINED, NOBODY, TaskEntry, TaskState, UPLOADED};
 use super::workers::{Rank, Worker};
-use super::{dispatch, early, quarantine, replicas, uploads};
+use super::{constraints, dispatch, early, quarantine, replicas, uploads};
 
 /// How many holders, and how many of the least loaded workers, are considered.
 pub(super) const N_HOLDERS: usize = 6;
@@ -42,6 +42,9 @@ pub(super) fn waiting_to_queued(core: &mut Core, task: TaskId, out: &mut Actions
     core.entry_mut(task).worker = NOBODY;
     if core.entry(task).has(UPLOADED) {
         uploads::push(core, task);
+        return;
+    }
+    if core.entry(task).has(DELAYED) {
         return;
     }
     if core.entry(task).n_crashes > 0 && quarantine::push(core, task) {
@@ -97,8 +100,11 @@ pub(super) fn may_run(core: &Core, task: TaskId, worker: WorkerId, now: bool) ->
     if !is_constrained(core, task) {
         return true;
     }
-    let options = core.run(task.graph).graph.options_of(task.idx);
-    options.is_none_or(|options| super::constraints::suits(options, entry, &core.workers, now))
+    let run = core.run(task.graph);
+    let needs_above = run.needs_above.get(&task.idx).copied().unwrap_or_default();
+    let options = run.graph.options_of(task.idx);
+    constraints::has_more_than(entry, needs_above)
+        && options.is_none_or(|options| constraints::suits(options, entry, &core.workers, now))
 }
 
 /// A queued task with wishes of its own waits with its like.
@@ -107,9 +113,11 @@ pub(super) fn push_constrained(core: &mut Core, task: TaskId) {
     let is_early = core.entry(task).is_early();
     let run = core.graphs.get(&task.graph).expect("a task in transition has a graph");
     // It is given out when the turn ends, together with the others, so that all of them go in order.
-    let Some(options) = run.graph.options_of(task.idx) else { return };
-    let class = core.constraints.class(options);
-    core.constraints.push(class, run.flow, rank, is_early);
+    let any = TaskOptions::default();
+    let options = run.graph.options_of(task.idx).unwrap_or(&any);
+    let needs_above = run.needs_above.get(&task.idx).copied().unwrap_or_default();
+    let class = core.constraints.class(options, needs_above);
+    core.constraints.push(class, run.flow, rank, is_early, core.now);
     if core.constraints.is_due_for_sweep() {
         let mut constraints = std::mem::take(&mut core.constraints);
         constraints.sweep(|task, early| core.is_queued_at(task, NOBODY, early));

@@ -68,9 +68,11 @@ pub(super) fn advance(core: &mut Core, out: &mut Actions) {
             continue;
         }
         let n_processing = core.workers.get(worker).filter(|entry| !entry.is_retiring).map(|entry| entry.n_processing);
+        // It may have turned out to be too large for the worker that was kept for it.
+        let is_for_it = is_waiting(core, task) && placement::may_run(core, task, worker, false);
         match n_processing {
-            Some(0) if is_waiting(core, task) => dispatch::queued_to_processing(core, task, worker, out),
-            Some(_) if is_waiting(core, task) => {}
+            Some(0) if is_for_it => dispatch::queued_to_processing(core, task, worker, out),
+            Some(_) if is_for_it => {}
             Some(_) | None => let_go(core, worker, task),
         }
     }

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
-use rask_comm::message::{GraphReport, HotLink, StatusReport, WorkerReport};
+use rask_comm::message::{GraphReport, HotLink, StatusReport, TaskFailure, WorkerReport};
 
 use rask_graphs::WorkerId;
 
 use super::core::Core;
 use super::graph_run::TaskState;
+use super::waiting;
 use super::workers::Worker;
 
 /// Links that a report names.
@@ -31,6 +32,9 @@ pub(super) fn status(core: &Core) -> StatusReport {
         client: run.client,
         has_ended: run.ended_at.is_some(),
         has_failed: !run.failures.is_empty(),
+        failure: run.failures.first().map(|failure| failure_text(failure)).unwrap_or_default(),
+        waits: waiting::reason(core, run),
+        nbytes_kept: run.nbytes_kept,
         seconds: run.ended_at.unwrap_or(core.now).since(run.accepted_at).as_secs_f64(),
         counts: run.counts,
     });
@@ -44,6 +48,14 @@ pub(super) fn status(core: &Core) -> StatusReport {
         }),
         hot_links: hot_links(core),
     }
+}
+
+/// A failure in one sentence, not too long a one.
+fn failure_text(failure: &TaskFailure) -> String {
+    const N_CHARS: usize = 500;
+    let place = if failure.worker.is_empty() { String::new() } else { format!(" on worker \"{}\"", failure.worker) };
+    let text = format!("task \"{}\"{place}: {}", failure.key, failure.message);
+    text.chars().take(N_CHARS).collect()
 }
 
 /// Each worker names the few peers from which most comes to it, so a busy link of a worker with busier ones is not among these.

@@ -1,14 +1,14 @@
 //! Workers that leave in agreement: no new runs, what has not started goes elsewhere, results that only they hold are
 //! copied to others, and then they may go. Nothing has to be computed twice because a worker was asked to stop.
 
-use rask_comm::message::ToWorker;
+use rask_comm::message::{LostResults, ToWorker};
 use rask_graphs::{TaskId, TaskIdx, WorkerId};
 
 use super::config::Fault;
 use super::core::Core;
-use super::event::Actions;
+use super::event::{Actions, Note};
 use super::graph_run::{EXECUTING, MOVING, TaskState, UPLOADED};
-use super::{dispatch, placement, quarantine, speculation, uploads};
+use super::{dispatch, note, placement, quarantine, speculation, uploads};
 
 /// A worker asks to leave.
 pub(super) fn begin(core: &mut Core, worker: WorkerId, out: &mut Actions) {
@@ -52,7 +52,9 @@ pub(super) fn advance_if_retiring(core: &mut Core, worker: WorkerId, out: &mut A
     if unique.is_empty() || targets.is_empty() {
         // Without another worker there is nowhere to move results to; what is still needed is made again later.
         core.workers.update(worker, |entry| entry.is_dismissed = true);
-        out.tell_worker(worker, ToWorker::Leave);
+        let lost = lost_results(core, &unique);
+        out.note(Note::WorkerLeaves { name: note::worker_name(core, worker), lost: lost.clone() });
+        out.tell_worker(worker, ToWorker::Leave { lost });
         return;
     }
     for (at, task) in unique.into_iter().enumerate() {
@@ -61,6 +63,17 @@ pub(super) fn advance_if_retiring(core: &mut Core, worker: WorkerId, out: &mut A
         let input = dispatch::describe_input(core, task);
         out.tell_worker(target, ToWorker::Replicate { input });
         core.workers.update(worker, |entry| entry.moving.insert(task));
+    }
+}
+
+/// What is lost, for people.
+fn lost_results(core: &Core, lost: &[TaskId]) -> LostResults {
+    const N_NAMED: usize = 5;
+    let name = |task: &TaskId| format!("{} of {}", core.run(task.graph).graph.keys.name(task.idx.0), task.graph);
+    LostResults {
+        n_results: u32::try_from(lost.len()).unwrap_or(u32::MAX),
+        nbytes: lost.iter().fold(0, |sum, task| sum.saturating_add(core.entry(*task).nbytes)),
+        names: lost.iter().take(N_NAMED).map(name).collect(),
     }
 }
 

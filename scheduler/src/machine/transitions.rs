@@ -190,10 +190,15 @@ fn memory_to_released(core: &mut Core, task: TaskId, out: &mut Actions) {
     core.set_state(task, TaskState::Released, None);
 }
 
+/// Results that one message lets go of: it has to fit a frame.
+const MAX_FREED: usize = 65_536;
+
 /// Have a worker drop a result; several in a row go in one message.
 pub(super) fn tell_free(out: &mut Actions, worker: WorkerId, task: TaskId) {
     let messages = out.to_workers.entry(worker).or_default();
-    if let Some(ToWorker::Free { tasks }) = messages.last_mut() {
+    if let Some(ToWorker::Free { tasks }) = messages.last_mut()
+        && tasks.len() < MAX_FREED
+    {
         tasks.push(task);
     } else {
         messages.push(ToWorker::Free { tasks: vec![task] });
@@ -278,6 +283,8 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     let entry = core.entry_mut(task);
     let is_first = !entry.has(FINISHED_ONCE);
     entry.set(FINISHED_ONCE);
+    core.delays.forget(task);
+    let entry = core.entry_mut(task);
     // Whatever killed a worker that had this, it was not this.
     entry.n_crashes = 0;
     entry.clear(DOUBTED);
@@ -285,6 +292,7 @@ pub(super) fn processing_to_memory(core: &mut Core, task: TaskId, nbytes: u64, n
     core.set_state(task, TaskState::Memory, Some(worker));
     let run = core.run_mut(task.graph);
     run.counts.n_finished += u32::from(is_first);
+    run.n_deaths = if is_first { 0 } else { run.n_deaths };
     run.n_executions += 1;
     enter_memory(core, task, out);
     if !core.config.has_fault(Fault::ReleaseInputsEarly) {

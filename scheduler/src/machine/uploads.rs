@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rask_comm::Ticket;
 use rask_comm::message::{FailureKind, Holder, Spread, ToClient, ToWorker};
 use rask_comm::time::Time;
+use rask_comm::words::size_text;
 use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
 
 use super::core::Core;
@@ -20,7 +21,7 @@ use super::event::Actions;
 use super::graph_run::{GraphRun, NOBODY, TaskState};
 use super::replicas::N_PER_HOLDER;
 use super::workers::Worker;
-use super::{dispatch, transitions};
+use super::{constraints, dispatch, transitions};
 
 /// Bytes that may be on their way from clients to one worker, and no more than an eighth of its memory; a value that is longer
 /// goes alone.
@@ -139,7 +140,7 @@ pub(super) fn settle(core: &mut Core, out: &mut Actions) {
                 }
                 Choice::Never => {
                     let nbytes = nbytes_of(core.run(task.graph), task.idx);
-                    let message = format!("it takes {nbytes} bytes of memory, and no worker has as much");
+                    let message = format!("it takes {} of memory, and no worker has as much", size_text(nbytes));
                     fail(core, task, FailureKind::TooLarge, message, out);
                 }
             }
@@ -186,6 +187,7 @@ fn choose(core: &Core, task: TaskId, by_load: &BTreeSet<(u64, WorkerId)>) -> Cho
     let run = core.run(task.graph);
     let nbytes = nbytes_of(run, task.idx);
     let avoided = core.uploads.avoid.get(&task);
+    let needs_above = run.needs_above.get(&task.idx).copied().unwrap_or_default();
     let (mut is_named, mut is_fit, mut fallback) = (false, false, None);
     for (_, id) in by_load {
         let Some(worker) = core.workers.get(*id) else { continue };
@@ -193,7 +195,8 @@ fn choose(core: &Core, task: TaskId, by_load: &BTreeSet<(u64, WorkerId)>) -> Cho
             continue;
         }
         is_named = true;
-        if worker.hello.memory_limit > 0 && nbytes > worker.hello.memory_limit {
+        let is_too_small = worker.hello.memory_limit > 0 && nbytes > worker.hello.memory_limit;
+        if is_too_small || !constraints::has_more_than(worker, needs_above) {
             continue;
         }
         is_fit = true;
@@ -213,7 +216,7 @@ fn choose(core: &Core, task: TaskId, by_load: &BTreeSet<(u64, WorkerId)>) -> Cho
     }
 }
 
-fn may_hold(run: &GraphRun, worker: &Worker) -> bool {
+pub(super) fn may_hold(run: &GraphRun, worker: &Worker) -> bool {
     let names = run.scatter.as_ref().map(|scatter| &scatter.spread.workers[..]).unwrap_or_default();
     !worker.is_retiring && !worker.is_expelled && (names.is_empty() || names.contains(&worker.hello.name))
 }
@@ -409,7 +412,7 @@ pub(super) fn forget_graph(core: &mut Core, graph: GraphId) {
 
 /// Fail values that are for workers which have not been there for long.
 pub(super) fn fail_stranded(core: &mut Core, out: &mut Actions) {
-    let (now, grace) = (core.now, core.config.no_worker_grace);
+    let (now, grace, has_no_workers) = (core.now, core.config.no_worker_grace, core.workers.len() == 0);
     let clients: Vec<Vec<TaskId>> = core.uploads.waiting.values().map(|tasks| tasks.iter().copied().collect()).collect();
     for task in clients.into_iter().flatten() {
         if !core.is_queued_at(task, NOBODY, false) {
@@ -418,14 +421,15 @@ pub(super) fn fail_stranded(core: &mut Core, out: &mut Actions) {
         let run = core.run(task.graph);
         let is_there = core.workers.iter().any(|(_, worker)| may_hold(run, worker));
         let Some(scatter) = &mut core.run_mut(task.graph).scatter else { continue };
-        if is_there {
+        // While there is no worker at all, that has a grace of its own.
+        if is_there || has_no_workers {
             scatter.stranded_since = None;
             continue;
         }
         let since = *scatter.stranded_since.get_or_insert(now);
-        if since.after(grace) <= now && core.workers.len() > 0 {
-            let names = core.run(task.graph).scatter.as_ref().map(|scatter| scatter.spread.workers.clone()).unwrap_or_default();
-            fail(core, task, FailureKind::Unsatisfiable, format!("it is for the workers {names:?}, none of which is there"), out);
+        if since.after(grace) <= now {
+            let names = constraints::names(&scatter.spread.workers);
+            fail(core, task, FailureKind::Unsatisfiable, format!("it is for worker {names}, which is not there"), out);
         }
     }
 }

@@ -134,7 +134,7 @@ impl Hub {
     fn send(&mut self) {
         let out = &mut self.out;
         for (worker, messages) in std::mem::take(&mut out.to_workers) {
-            if messages.contains(&ToWorker::Leave) {
+            if messages.iter().any(|message| matches!(message, ToWorker::Leave { .. })) {
                 self.leaving.insert(worker);
             }
             if let Some(peer) = self.workers.get(&worker)
@@ -149,6 +149,9 @@ impl Hub {
             {
                 tracing::warn!(%client, %error, "cannot reach a client");
             }
+        }
+        for note in out.notes.drain(..) {
+            if note.is_warning() { tracing::warn!("{note}") } else { tracing::info!("{note}") }
         }
         for worker in out.close_workers.drain(..) {
             if let Some(peer) = self.workers.get(&worker) {

@@ -50,6 +50,7 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
         }
     };
     tracing::info!(%worker, name = hello.name, slots = hello.n_slots, address = %hello.data_address, "worker joined");
+    let name = hello.name.clone();
     let outbox = Outbox::default();
     let joined = News::WorkerJoined { worker, hello, outbox: outbox.clone(), connection: connection.clone() };
     if news.send(joined).await.is_err() {
@@ -60,7 +61,7 @@ pub(super) async fn serve_worker(worker: WorkerId, connection: Connection, news:
         reason = reader => reason,
         written = outbox.run(sender) => written.err().map(|error| error.to_string()),
     };
-    let reason = finish(&connection, reason, &format!("worker {worker}")).await;
+    let reason = finish(&connection, reason, &format!("worker \"{}\"", name.escape_debug())).await;
     let _ = news.send(News::WorkerGone { worker, reason }).await;
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn serve_client(client: ClientId, connection: Connection, news:
             return;
         }
     };
-    tracing::info!(%client, name = hello.name.escape_debug().to_string(), "client connected");
+    tracing::debug!(%client, name = hello.name.escape_debug().to_string(), "client connected");
     let outbox = Outbox::default();
     let joined = News::ClientJoined { client, hello, outbox: outbox.clone(), connection: connection.clone() };
     if news.send(joined).await.is_err() {
@@ -159,6 +160,6 @@ async fn finish(connection: &Connection, reason: Option<String>, who: &str) -> S
         connection.close("done");
     }
     let end = connection.closed().await;
-    tracing::info!(who, %end, reason = reason.as_deref().unwrap_or_default(), "disconnected");
+    tracing::debug!(who, %end, reason = reason.as_deref().unwrap_or_default(), "disconnected");
     reason.unwrap_or_else(|| end.to_string())
 }

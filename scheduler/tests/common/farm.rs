@@ -279,6 +279,7 @@ impl Farm {
                 | ToClient::Accepted { .. }
                 | ToClient::Cancelled { .. }
                 | ToClient::Progress { .. }
+                | ToClient::Waits { .. }
                 | ToClient::TaskDone { .. }
                 | ToClient::Located { .. }
                 | ToClient::Upload { .. }
@@ -381,7 +382,7 @@ impl Farm {
                     self.send(worker, to, item, if is_small { Why::Pushed } else { Why::Announced });
                 }
                 Action::Drop(item) => self.drop_item(worker, item),
-                Action::Exit => panic!("{worker} leaves, and nobody told it to"),
+                Action::Exit { .. } => panic!("{worker} leaves, and nobody told it to"),
                 Action::Spill { .. } | Action::Evict { .. } | Action::Abort { .. } => panic!("{worker} has no limit on memory"),
                 Action::Close { reason } => panic!("{worker} ends the conversation: {reason}"),
             }

@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     /// Of graphs that have ended.
     pub(crate) stats: BTreeMap<GraphId, GraphStats>,
     n_workers: u32,
+    /// Of workers that join.
+    pub(crate) memory_limit: Option<u64>,
 }
 
 impl Cluster {
@@ -59,6 +61,7 @@ impl Cluster {
             stats: BTreeMap::new(),
             n_messages: 0,
             n_workers: 0,
+            memory_limit: None,
         }
     }
 
@@ -94,7 +97,9 @@ impl Cluster {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         self.workers.insert(name.to_owned(), worker);
-        self.event(Event::WorkerJoined { worker, hello: hello(worker, name, n_slots, resources) });
+        let mut hello = hello(worker, name, n_slots, resources);
+        hello.memory_limit = self.memory_limit.unwrap_or(hello.memory_limit);
+        self.event(Event::WorkerJoined { worker, hello });
         worker
     }
 
@@ -131,13 +136,17 @@ impl Cluster {
     }
 
     pub(crate) fn submit(&mut self, client: &str, name: &str, graph: Graph, priority: i32) -> GraphId {
+        let options = SubmitOptions { name: name.to_owned(), priority, detached: false };
+        self.submit_as(client, graph, options)
+    }
+
+    pub(crate) fn submit_as(&mut self, client: &str, graph: Graph, options: SubmitOptions) -> GraphId {
         let client = self.client(client);
         let id = GraphId(self.graphs.len() as u32);
-        self.graphs.insert(name.to_owned(), id);
+        self.graphs.insert(options.name.clone(), id);
         for idx in 0..graph.n_tasks() as u32 {
             self.tasks.insert(graph.keys.name(idx), TaskId::new(id, TaskIdx(idx)));
         }
-        let options = SubmitOptions { name: name.to_owned(), priority, detached: false };
         let message = FromClient::Submit { request: id.0, graph: Box::new(graph), options };
         self.event(Event::ClientSaid { client, message });
         id
@@ -171,8 +180,12 @@ impl Cluster {
     }
 
     pub(crate) fn fail(&mut self, task: TaskId, message: &str) {
+        self.fail_as(task, FailureKind::Operator, message);
+    }
+
+    pub(crate) fn fail_as(&mut self, task: TaskId, kind: FailureKind, message: &str) {
         let (worker, attempt) = self.take_run(task);
-        let failure = RunFailure { kind: FailureKind::Operator, operator: "op".to_owned(), message: message.to_owned() };
+        let failure = RunFailure { kind, operator: "op".to_owned(), message: message.to_owned() };
         self.say(worker, FromWorker::Failed { task, attempt, failure });
     }
 
@@ -286,7 +299,10 @@ impl Cluster {
             }
             ToWorker::Replicate { input } => self.log.push(format!("{name}: replicate {}", self.name_of(input.task))),
             ToWorker::Keep { task, .. } => self.log.push(format!("{name}: keep {}", self.name_of(task))),
-            ToWorker::Leave => self.log.push(format!("{name}: leave")),
+            ToWorker::Leave { lost } if lost.n_results > 0 => {
+                self.log.push(format!("{name}: leave, losing {} of {} bytes", lost.names.join(" and "), lost.nbytes));
+            }
+            ToWorker::Leave { .. } => self.log.push(format!("{name}: leave")),
             ToWorker::Close { reason } => self.log.push(format!("{name}: close {reason}")),
             ToWorker::Welcome { .. } | ToWorker::Body { .. } | ToWorker::Peer { .. } | ToWorker::ForgetGraph { .. } => {}
         }
@@ -308,6 +324,8 @@ impl Cluster {
                 let of = self.graphs.iter().find(|(_, id)| **id == graph).map_or_else(String::new, |(name, _)| name.clone());
                 self.log.push(format!("{name}: ended {of}"));
             }
+            ToClient::Waits { reason, .. } if reason.is_empty() => self.log.push(format!("{name}: gets on")),
+            ToClient::Waits { reason, .. } => self.log.push(format!("{name}: waits: {reason}")),
             ToClient::Rejected { reason, .. } => self.log.push(format!("{name}: rejected: {reason}")),
             ToClient::Cancelled { was_known, .. } => self.log.push(format!("{name}: cancelled {was_known}")),
             ToClient::Located { task, holders, .. } => {

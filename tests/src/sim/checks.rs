@@ -8,16 +8,20 @@ use rask_comm::message::{FailureKind, FromClient, TaskFailure, ToClient, ToWorke
 use rask_graphs::{Attempt, GraphId, Part, Source, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::TaskState;
 
-use super::oracle::{Behaviour, KernelInput, kernel_inputs};
+use super::oracle::{Behaviour, KernelInput, TaskPlan, kernel_inputs};
 use super::process::failure_message;
 use super::session::{JobState, OutputState};
-use super::world::World;
+use super::world::{GraphInfo, World};
 use rask_worker::machine::{Machine, TERMINATE};
 
 impl World {
     /// What the scheduler sends to a worker is allowed.
     pub(super) fn check_sent(&mut self, worker: WorkerId, messages: &[ToWorker]) {
         for (at, message) in messages.iter().enumerate() {
+            if let ToWorker::Run(run) = message {
+                let is_early = run.inputs.iter().any(|input| !input.is_made);
+                assert!(!is_early || !self.is_doubtful.contains(&run.task), "{} has killed, and is bound early again", run.task);
+            }
             if let ToWorker::Group { members, .. } = message {
                 for holder in members.iter().flat_map(|member| &member.holders) {
                     let is_there = self.conn_of.get(holder).is_some_and(|conn| !self.conns[*conn].is_lost);
@@ -142,6 +146,7 @@ impl World {
                     self.check_owner(session, task.graph);
                     assert!(self.graphs[&task.graph].plan.spread.is_some(), "{task} is no value of a client");
                 }
+                ToClient::Waits { graph, .. } => self.check_owner(session, *graph),
                 ToClient::Welcome { .. }
                 | ToClient::Accepted { .. }
                 | ToClient::Rejected { .. }
@@ -170,6 +175,10 @@ impl World {
                 assert!(count(&self.n_heard_failures) > info.plan.retries(task.idx), "{task} failed before its last retry");
                 (behaviour == Behaviour::Panics) == (failure.kind == FailureKind::Panicked)
             }
+            FailureKind::KilledWorkers if failure.message.starts_with("its graph is stopped") => {
+                let kills = |task: &TaskPlan| matches!(task.behaviour, Behaviour::KillsWorker | Behaviour::KillsFetching);
+                info.plan.tasks.iter().any(kills)
+            }
             FailureKind::KilledWorkers => {
                 assert!(!failure.worker.is_empty() && failure.message.contains(&failure.worker), "no worker is named");
                 let (n_deaths, n_allowed) = (count(&self.n_suspect_deaths), self.config.allowed_failures);
@@ -177,8 +186,11 @@ impl World {
                 true
             }
             // It may be told long after it happened, to a client that asks later.
-            FailureKind::NoWorkers => self.was_deserted || self.is_deserted(),
-            FailureKind::Unsatisfiable => !self.could_run_somewhere(task) || self.failed_earlier(task),
+            FailureKind::NoWorkers => info.was_deserted || self.is_deserted(info),
+            FailureKind::Unsatisfiable => {
+                let wants_memory = failure.message.contains("of memory") && self.is_too_large_somewhere(task);
+                wants_memory || !self.could_run_somewhere(task) || self.failed_earlier(task)
+            }
             FailureKind::Cancelled | FailureKind::NoSuchResult => {
                 let owner = &self.sessions[info.session].jobs[info.job];
                 let is_let_go = owner.outputs.get(&task.idx).is_some_and(|state| *state == OutputState::Released);
@@ -193,7 +205,8 @@ impl World {
             FailureKind::Unprepared => false,
         };
         assert!(is_reasonable, "{output} is said to have failed without reason: {failure:?}");
-        let depends = failure.kind == FailureKind::NoSuchResult || self.depends_on(output, task);
+        let is_of_graph = failure.message.starts_with("its graph is stopped");
+        let depends = failure.kind == FailureKind::NoSuchResult || is_of_graph || self.depends_on(output, task);
         assert!(depends, "{output} is said to have failed for {task}, on which it does not depend");
     }
 
@@ -203,9 +216,17 @@ impl World {
         failures.any(|transition| transition.at < self.now)
     }
 
-    /// Whether no worker has been known to the scheduler for the whole grace period.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.no_workers_since.is_some_and(|since| self.now.since(since) >= self.config.no_worker_grace)
+    /// Whether no worker has been known to the scheduler for the whole grace period while the graph was there.
+    fn is_deserted(&self, info: &GraphInfo) -> bool {
+        self.no_workers_since.is_some_and(|since| self.now.since(since.max(info.accepted_at)) >= self.config.no_worker_grace)
+    }
+
+    /// The time without workers ends: whom it has been too long for.
+    pub(super) fn note_deserted(&mut self) {
+        let deserted = self.graphs.iter().filter(|(_, info)| self.is_deserted(info));
+        for graph in deserted.map(|(graph, _)| *graph).collect::<Vec<_>>() {
+            self.graphs.entry(graph).and_modify(|info| info.was_deserted = true);
+        }
     }
 
     /// Whether the inputs of `task` are more than some worker's memory.

@@ -155,6 +155,7 @@ impl Profile {
 /// Draw how the scheduler is set, extremes included.
 pub(super) fn draw_config(dice: &mut Dice) -> Config {
     let mut config = Config { no_worker_grace: Duration::from_millis(dice.between(1_000, 8_000)), ..Config::default() };
+    config.retry_pause = Duration::from_millis(dice.below(20));
     if dice.chance(50) {
         config.hot_nbytes = dice.magnitude(1, 1 << 16);
     }

@@ -162,7 +162,7 @@ fn draw_style(world: &mut World, max_resource: u64) -> Style {
         max_duration_us,
         max_nbytes: dice.magnitude(8, 4 << 20),
         misbehaving: if dice.chance(35) { dice.between(1, 10) } else { 0 },
-        killing: if dice.chance(12) { dice.between(1, 8) } else { 0 },
+        killing: if dice.chance(12) { dice.between(1, 40) } else { 0 },
         constrained: if dice.chance(35) { dice.between(5, 60) } else { 0 },
         worker_names: world.processes.iter().map(|process| process.name.clone()).collect(),
         max_resource,

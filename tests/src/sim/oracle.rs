@@ -21,6 +21,8 @@ pub enum Behaviour {
     Panics,
     /// Kills its worker whenever it runs, before it ends.
     KillsWorker,
+    /// Kills its worker as soon as that has to fetch an input for it, or to wait for one; and otherwise before it ends.
+    KillsFetching,
 }
 
 /// What is drawn for a task besides its place in the graph.
@@ -122,7 +124,7 @@ impl Plan {
         for idx in (0..n_tasks as u32).map(TaskIdx) {
             let mut values = Vec::new();
             let mut doomed = match tasks[idx.index()].behaviour {
-                Behaviour::Sound | Behaviour::KillsWorker => false,
+                Behaviour::Sound | Behaviour::KillsWorker | Behaviour::KillsFetching => false,
                 Behaviour::FailsFirst(n_failures) => n_failures > allowed_retries[idx.index()],
                 Behaviour::FailsAlways | Behaviour::Panics => true,
             };

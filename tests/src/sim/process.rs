@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rask_comm::OfferedItem;
-use rask_comm::message::{FailureKind, RunFailure, ToWorker, WorkerStatus};
+use rask_comm::message::{FailureKind, RunFailure, RunInput, ToWorker, WorkerStatus};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Body, BodyId, Part, TaskId};
 use rask_worker::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, MachineConfig, OfferId, PAUSE};
@@ -197,9 +197,34 @@ impl World {
             if self.conns[conn].is_cut {
                 break;
             }
+            if self.kills_by_fetching(conn, &message) {
+                self.note_fault("killer fetch");
+                let restart = self.dice.between(10_000, 1_000_000);
+                self.crash(self.conns[conn].process, Some(restart));
+                break;
+            }
             self.tell_worker(conn, Event::SchedulerSaid(message));
         }
         self.conns[conn].n_down_in_air -= 1;
+    }
+
+    /// Whether a worker that is given this run will die of what it has to fetch.
+    fn kills_by_fetching(&mut self, conn: usize, message: &ToWorker) -> bool {
+        let ToWorker::Run(run) = message else { return false };
+        let at = self.conns[conn].process;
+        if self.processes[at].conn != Some(conn) {
+            return false;
+        }
+        let plan = &self.graphs[&run.task.graph].plan;
+        // The whole has its parts.
+        let store = &self.processes[at].store;
+        let has = |input: &RunInput| [input.part, Part::WHOLE].iter().any(|part| store.contains_key(&(input.task, *part)));
+        let fetches = run.inputs.iter().any(|input| !has(input));
+        let kills = fetches && plan.tasks[run.task.idx.index()].behaviour == Behaviour::KillsFetching;
+        if kills {
+            self.killed_by.entry(conn).or_default().push(run.task);
+        }
+        kills
     }
 
     pub(super) fn worker_loses_scheduler(&mut self, conn: usize) {
@@ -313,7 +338,7 @@ impl World {
                 Action::Spill { task, attempt } => self.begin_spill(conn, task, attempt),
                 Action::Evict { task, attempt } => self.evict(at, task, attempt),
                 Action::Abort { reason } => panic!("worker {at} gives up: {reason}"),
-                Action::Exit => exits = true,
+                Action::Exit { .. } => exits = true,
                 Action::Close { reason } => panic!("worker {at} ends the connection: {reason}"),
             }
         }
@@ -441,7 +466,7 @@ impl World {
         // An interrupted run may have ended before its time.
         let Some(idx) = found else { return };
         let plan = self.graphs[&task.graph].plan.tasks[task.idx.index()];
-        if plan.behaviour == Behaviour::KillsWorker {
+        if matches!(plan.behaviour, Behaviour::KillsWorker | Behaviour::KillsFetching) {
             self.note_fault("killer task");
             let restart = self.dice.between(10_000, 1_000_000);
             self.crash(at, Some(restart));
@@ -453,7 +478,7 @@ impl World {
         }
         let n_failed = self.n_failed_runs.get(&task).copied().unwrap_or(0);
         let failure = match plan.behaviour {
-            Behaviour::Sound | Behaviour::KillsWorker => None,
+            Behaviour::Sound | Behaviour::KillsWorker | Behaviour::KillsFetching => None,
             Behaviour::FailsFirst(n_failures) => (n_failed < n_failures).then_some(FailureKind::Operator),
             Behaviour::FailsAlways => Some(FailureKind::Operator),
             Behaviour::Panics => Some(FailureKind::Panicked),

@@ -263,7 +263,7 @@ impl World {
                 self.push_in(latency, Delivery::ClientAsks { link, item, holder: holder.worker, process });
             }
             ToClient::Upload { task, attempt, to } => self.offer(session, task, attempt, &to),
-            ToClient::Progress { .. } | ToClient::Status { .. } => {}
+            ToClient::Progress { .. } | ToClient::Waits { .. } | ToClient::Status { .. } => {}
             ToClient::Close { reason } => panic!("the scheduler closes a client: {reason}"),
         }
     }

@@ -324,7 +324,7 @@ fn draw_outputs(dice: &mut Dice, sketch: &Sketch) -> Vec<TaskIdx> {
 
 fn draw_task(dice: &mut Dice, style: &Style, n_retries: u32, n_parts: u32) -> TaskPlan {
     let behaviour = if dice.chance(style.killing) {
-        Behaviour::KillsWorker
+        if dice.chance(60) { Behaviour::KillsWorker } else { Behaviour::KillsFetching }
     } else if dice.chance(style.misbehaving) {
         match dice.below(4) {
             0 => Behaviour::FailsAlways,
@@ -335,7 +335,8 @@ fn draw_task(dice: &mut Dice, style: &Style, n_retries: u32, n_parts: u32) -> Ta
         Behaviour::Sound
     };
     // Killers live long enough to be known to be executing.
-    let low = if behaviour == Behaviour::KillsWorker { 30_000 } else { 50 };
+    let kills = matches!(behaviour, Behaviour::KillsWorker | Behaviour::KillsFetching);
+    let low = if kills { 30_000 } else { 50 };
     let duration_us = dice.magnitude(low, style.max_duration_us.max(low));
     TaskPlan { duration_us, nbytes: dice.magnitude(8, style.max_nbytes), n_parts, behaviour }
 }

@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{ClientHello, FailureKind, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
+use rask_comm::time::Time;
 use rask_graphs::{Attempt, ClientId, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::{Event, TaskState};
 
@@ -27,13 +28,13 @@ impl World {
             version: PROTOCOL_VERSION,
             name: process.name.clone(),
             n_slots: process.n_slots,
-            memory_limit: 1 << 30,
+            memory_limit: process.config.memory.limit,
             resources: process.resources.clone(),
             data_address: address_of(self.conns[conn].process),
             host: "one".to_owned(),
             registry_fingerprint: 0,
         };
-        self.was_deserted |= self.is_deserted();
+        self.note_deserted();
         self.no_workers_since = None;
         self.tell_scheduler(Event::WorkerJoined { worker, hello });
     }
@@ -69,7 +70,9 @@ impl World {
             *self.n_taken.entry(*task).or_default() += 1;
         }
         // Only the first of two runs has failed for the scheduler.
-        if let FromWorker::Failed { task, attempt, .. } = message
+        if let FromWorker::Failed { task, attempt, failure } = message
+            // Elsewhere there may be memory enough, and this counts against nobody.
+            && failure.kind != FailureKind::TooLarge
             && is_first(self, *task, *attempt)
         {
             *self.n_heard_failures.entry(*task).or_default() += 1;
@@ -88,6 +91,8 @@ impl World {
         for task in &suspects {
             *self.n_suspect_deaths.entry(*task).or_default() += 1;
         }
+        let killers = self.killed_by.remove(&conn).unwrap_or_default();
+        self.is_doubtful.extend(killers.into_iter().filter(|task| self.scheduler.processing_on(*task) == Some(worker)));
         self.tell_scheduler(Event::WorkerLost { worker, was_graceful, reason: "cut".to_owned() });
         // What only a task needed that has failed for this death has been let go before it was its turn to be blamed.
         for task in suspects.iter().filter(|task| self.scheduler.task_state(**task) == Some(TaskState::Released)) {
@@ -195,6 +200,7 @@ impl World {
             | ToClient::Rejected { .. }
             | ToClient::Cancelled { .. }
             | ToClient::Progress { .. }
+            | ToClient::Waits { .. }
             | ToClient::TaskDone { .. }
             | ToClient::TaskFailed { .. }
             | ToClient::GraphEnded { .. }
@@ -207,7 +213,19 @@ impl World {
         let (session, job) = (self.links[link].session, request as usize);
         let plan = Rc::clone(&self.sessions[session].jobs[job].plan);
         self.trace.counts.n_tasks += plan.graph.n_tasks() as u64;
-        let info = GraphInfo { plan, session, job, priority, externals, is_cancel_sent: false, n_ended: 0 };
+        // When the shell gathers actions this is told later than it happened.
+        let accepted_at = Time(self.now.0.saturating_sub(Duration::from_micros(self.profile.turn_us)));
+        let info = GraphInfo {
+            plan,
+            session,
+            job,
+            priority,
+            externals,
+            is_cancel_sent: false,
+            n_ended: 0,
+            accepted_at,
+            was_deserted: false,
+        };
         self.graphs.insert(graph, info);
     }
 

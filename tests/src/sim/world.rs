@@ -295,6 +295,9 @@ pub(super) struct GraphInfo {
     /// Whether anybody has asked for it to be cancelled.
     pub(super) is_cancel_sent: bool,
     pub(super) n_ended: u32,
+    pub(super) accepted_at: Time,
+    /// Whether no worker was there for the whole grace period since it was accepted, ever.
+    pub(super) was_deserted: bool,
 }
 
 /// Everything that exists.
@@ -329,6 +332,10 @@ pub(super) struct World {
     pub(super) told_executing: BTreeSet<(TaskId, Attempt)>,
     /// Worker deaths each task may be blamed for.
     pub(super) n_suspect_deaths: BTreeMap<TaskId, u32>,
+    /// Registrations that have died of what had to be fetched for a task, and tasks of which the scheduler knows that they had to
+    /// do with such a death.
+    pub(super) killed_by: BTreeMap<usize, Vec<TaskId>>,
+    pub(super) is_doubtful: BTreeSet<TaskId>,
     /// Failed runs of each task, and those of them the scheduler has heard of while they were its present ones.
     pub(super) n_failed_runs: BTreeMap<TaskId, u32>,
     pub(super) n_heard_failures: BTreeMap<TaskId, u32>,
@@ -341,8 +348,6 @@ pub(super) struct World {
     pub(super) had_backup: BTreeSet<TaskId>,
     /// Since when the scheduler has known no worker.
     pub(super) no_workers_since: Option<Time>,
-    /// Whether that has ever lasted for the whole grace period.
-    pub(super) was_deserted: bool,
     pub(super) is_healed: bool,
     /// Whether anything has happened that may force work to be done twice.
     pub(super) may_repeat_work: bool,
@@ -380,6 +385,8 @@ impl World {
             begun: BTreeSet::new(),
             told_executing: BTreeSet::new(),
             n_suspect_deaths: BTreeMap::new(),
+            killed_by: BTreeMap::new(),
+            is_doubtful: BTreeSet::new(),
             n_failed_runs: BTreeMap::new(),
             n_heard_failures: BTreeMap::new(),
             n_successes: BTreeMap::new(),
@@ -387,7 +394,6 @@ impl World {
             n_taken: BTreeMap::new(),
             had_backup: BTreeSet::new(),
             no_workers_since: Some(Time::default()),
-            was_deserted: false,
             is_healed: false,
             may_repeat_work: false,
             cut_peers: BTreeSet::new(),

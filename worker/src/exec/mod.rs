@@ -427,7 +427,7 @@ impl WorkerCore {
             Action::Spill { task, attempt } => self.shared.spilling.write(task, attempt),
             Action::Evict { task, attempt } => state.garbage.extend(self.shared.store.evict(task, attempt)),
             Action::Abort { reason } => state.ending = Some(Ending::Exhausted { reason }),
-            Action::Exit => state.ending = Some(Ending::Left),
+            Action::Exit { lost } => state.ending = Some(Ending::Left { lost }),
             Action::Close { reason } => state.ending = Some(Ending::Closed { reason }),
         }
     }

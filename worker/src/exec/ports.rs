@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rask_comm::message::FromWorker;
+use rask_comm::message::{FromWorker, LostResults};
 use rask_graphs::{Value, WorkerId};
 
 use super::WorkerCore;
@@ -69,8 +69,11 @@ pub struct FetchOrder {
 /// How a registration ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// The scheduler let this worker go; nothing here is needed any more.
-    Left,
+    /// The scheduler let this worker go; nothing here is needed any more, or nobody is there to take it.
+    Left {
+        /// What is needed.
+        lost: LostResults,
+    },
     /// The scheduler closed, or broke the contract.
     Closed {
         /// Why.

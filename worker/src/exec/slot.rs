@@ -152,7 +152,7 @@ pub(super) fn execute(core: &WorkerCore, job: &Job, values: &mut Vec<Value>) -> 
             }
             Event::ExecutionFinished { task, attempt, nbytes, n_parts, duration_us, nbytes_peak }
         }
-        Err(failure) => Event::ExecutionFailed { task, attempt, failure },
+        Err(failure) => Event::ExecutionFailed { task, attempt, failure: failure.shortened() },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
-use rask_comm::message::{FailureKind, Run, RunFailure, RunInput, Traffic};
+use rask_comm::message::{FailureKind, LostResults, Run, RunFailure, RunInput, Traffic};
 use rask_graphs::builtin::{Opaque, Parts};
 use rask_graphs::{Arity, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskIdx};
 
@@ -296,8 +296,9 @@ fn status_retirement_and_leaving_are_told_once() {
     bench.core.retire();
     bench.core.retire();
     assert_eq!(bench.ear.take(1), [FromWorker::Retiring]);
-    bench.core.deliver([ToWorker::Leave, ToWorker::Leave]);
-    assert_eq!(bench.ear.ending(), Ending::Left);
+    let leave = ToWorker::Leave { lost: LostResults::default() };
+    bench.core.deliver([leave.clone(), leave]);
+    assert_eq!(bench.ear.ending(), Ending::Left { lost: LostResults::default() });
 }
 
 /// A scheduler in this process that answers each finished run with the next one, within the call.

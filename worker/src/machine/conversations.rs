@@ -137,7 +137,7 @@ impl World {
                 | Action::Spill { .. }
                 | Action::Evict { .. }
                 | Action::Abort { .. }
-                | Action::Exit
+                | Action::Exit { .. }
                 | Action::Close { .. }) => {
                     panic!("unexpected: {other:?}")
                 }

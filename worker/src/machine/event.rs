@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use rask_comm::Offer;
-use rask_comm::message::{FromWorker, RunFailure, ToWorker, WorkerStatus};
+use rask_comm::message::{FromWorker, LostResults, RunFailure, ToWorker, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
 
 /// What happened.
@@ -350,7 +350,10 @@ pub enum Action {
         reason: String,
     },
     /// Exit: the scheduler agreed to a retirement.
-    Exit,
+    Exit {
+        /// What nobody else was there to take.
+        lost: LostResults,
+    },
     /// The scheduler broke the contract or closed: end the connection.
     Close {
         /// Why.

@@ -252,7 +252,7 @@ impl Machine {
             }
             ToWorker::Keep { task, attempt } => self.ledger.keep_offered(task, attempt),
             ToWorker::Replicate { input } => self.replicate(&input, out),
-            ToWorker::Leave => out.push(Action::Exit),
+            ToWorker::Leave { lost } => out.push(Action::Exit { lost }),
             ToWorker::Close { reason } => out.push(Action::Close { reason }),
         }
     }

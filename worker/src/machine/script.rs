@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use rask_comm::message::{FailureKind, WorkerStatus};
+use rask_comm::message::{FailureKind, LostResults, WorkerStatus};
 use rask_graphs::{Body, GraphId, Part, TaskIdx};
 
 use super::*;
@@ -117,7 +117,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Spill { task, attempt } => format!("spill {}", show_id(*task, *attempt)),
         Action::Evict { task, attempt } => format!("evict {}", show_id(*task, *attempt)),
         Action::Abort { .. } => "abort".to_owned(),
-        Action::Exit => "exit".to_owned(),
+        Action::Exit { .. } => "exit".to_owned(),
         Action::Close { .. } => "close".to_owned(),
     }
 }
@@ -227,7 +227,7 @@ impl Script {
                 self.handle(Event::Measured(Box::new(WorkerStatus { rss_nbytes, ..WorkerStatus::default() })))
             }
             "retire" => self.handle(Event::RetireRequested),
-            "leave" => self.say(ToWorker::Leave),
+            "leave" => self.say(ToWorker::Leave { lost: LostResults::default() }),
             "forget" => self.say(ToWorker::ForgetGraph { graph: GRAPH }),
             "body" => {
                 let idx = rest.iter().find_map(|word| word.strip_prefix("b=")).map_or(0, |body| body.parse().unwrap());

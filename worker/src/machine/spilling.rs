@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, RunInput, WorkerStatus};
 use rask_comm::time::Time;
+use rask_comm::words::size_text;
 use rask_graphs::{Attempt, TaskId};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
@@ -307,8 +308,14 @@ impl Machine {
         let (results, lent) = (self.ledger.nbytes_in_memory() + self.fetching.nbytes_here(), self.ledger.nbytes_lent());
         let (reserved, in_flight) = (self.ledger.nbytes_reserved(), self.fetching.nbytes_in_flight());
         let reason = format!(
-            "the process takes {rss_nbytes} bytes of memory, and its limit is {limit}; results take {results}, fetches \
-             {in_flight}, what is sent {lent}, and {reserved} are set aside for tasks"
+            "the process takes {} of memory, and its limit is {}; results take {}, fetches {}, what is sent {}, {} are set aside for \
+             tasks, and all else (kernels, connections to peers, the program) takes the rest",
+            size_text(rss_nbytes),
+            size_text(limit),
+            size_text(results),
+            size_text(in_flight),
+            size_text(lent),
+            size_text(reserved),
         );
         if !self.config.memory.fails_tasks {
             out.push(Action::Abort { reason });
@@ -375,7 +382,7 @@ impl Machine {
             let mut seen = FxHashSet::default();
             nbytes = sum_of(&mut made().filter(|input| seen.insert((input.task, input.part))));
         }
-        let message = format!("its inputs take {nbytes} bytes of memory, and the worker has {limit}");
+        let message = format!("its inputs take {} of memory, and the worker has {}", size_text(nbytes), size_text(limit));
         (limit > 0 && nbytes > limit).then(|| RunFailure { kind: FailureKind::TooLarge, operator: String::new(), message })
     }
 }

@@ -1,6 +1,8 @@
 //! The machine by scripts: what is told on the left, what it does on the right of each line.
 
 pub(super) use super::script::*;
+use rask_comm::message::LostResults;
+
 use super::*;
 
 #[test]
@@ -323,7 +325,7 @@ fn bodies_pass_through() {
 fn a_scheduler_that_speaks_out_of_turn_is_closed() {
     let mut machine = Machine::new(config(1));
     let mut out = Vec::new();
-    machine.handle(Time::default(), Event::SchedulerSaid(ToWorker::Leave), &mut out);
+    machine.handle(Time::default(), Event::SchedulerSaid(ToWorker::Leave { lost: LostResults::default() }), &mut out);
     assert_eq!(out.iter().map(show).collect::<Vec<_>>(), ["close"]);
     let mut script = play(1, "");
     let twice = script.say(ToWorker::Welcome { worker: WorkerId(3), epoch: Epoch(2) });

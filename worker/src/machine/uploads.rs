@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rask_comm::message::{FailureKind, FromWorker, RunFailure};
 use rask_comm::time::Time;
+use rask_comm::words::size_text;
 use rask_comm::{Offer, Ticket};
 use rask_graphs::{Attempt, TaskId};
 use rustc_hash::FxHashMap;
@@ -155,7 +156,7 @@ impl Machine {
         }
         let limit = self.config.memory.limit;
         if limit > 0 && nbytes > self.config.memory.share(TERMINATE.begins) {
-            let message = format!("it takes {nbytes} bytes of memory, and the worker has {limit}");
+            let message = format!("it takes {} of memory, and the worker has {}", size_text(nbytes), size_text(limit));
             let failure = RunFailure { kind: FailureKind::TooLarge, operator: String::new(), message };
             out.push(Action::Tell(FromWorker::Failed { task, attempt, failure }));
             return;

@@ -5,8 +5,10 @@
 //! held means nothing to a scheduler that has forgotten it.
 
 mod driver;
+mod looking;
 mod network;
 mod registration;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -17,15 +19,17 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rask_comm::message::LostResults;
 use rask_comm::peers::Peers;
-use rask_comm::{BindError, ConnectError, Connection, Endpoint, ExpectedPeer, Handover, Identity, Plane, Role};
+use rask_comm::{BindError, Endpoint, Handover, Identity, Plane};
 use rask_graphs::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
+use looking::{Looking, Reached};
 use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
 use traffic::Meters;
@@ -36,8 +40,8 @@ use crate::store::spill::{SpillArea, SpillConfig};
 /// What a worker process is started with. Its name is that of its [`Identity`].
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The scheduler.
-    pub scheduler: SocketAddr,
+    /// `HOST:PORT` of the scheduler, looked up at every attempt to reach it.
+    pub scheduler: String,
     /// Tasks run at once.
     pub n_slots: u32,
     /// Memory limit of the process in bytes, 0 for none.
@@ -63,9 +67,9 @@ pub struct WorkerConfig {
 impl WorkerConfig {
     /// `n_slots` slots for the scheduler at `scheduler`: no memory limit, a minute of patience, 30 s to drain.
     #[must_use]
-    pub fn new(scheduler: SocketAddr, n_slots: u32) -> Self {
+    pub fn new(scheduler: impl ToString, n_slots: u32) -> Self {
         Self {
-            scheduler,
+            scheduler: scheduler.to_string(),
             n_slots: n_slots.max(1),
             memory_limit: 0,
             spill: None,
@@ -81,12 +85,24 @@ impl WorkerConfig {
 }
 
 /// How a worker that did its duty ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Exit {
     /// The scheduler let it go: nothing is lost.
     Left,
+    /// The scheduler let it go, and there was no other worker for results that only this one held.
+    Last {
+        /// What was lost.
+        lost: LostResults,
+    },
     /// It was asked to stop and could not wait for the scheduler any longer: what only it held is lost.
-    Hurried,
+    Hurried {
+        /// Whole results that were here, with those that others have too, and their bytes in memory and files.
+        n_results: usize,
+        /// Their bytes.
+        nbytes: u64,
+        /// Runs that were cut short.
+        n_running: usize,
+    },
 }
 
 /// Why a worker cannot work.
@@ -96,18 +112,20 @@ pub enum WorkerError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The scheduler was not there for longer than the worker's patience.
-    #[error("no scheduler for {:.0} s: {last}", waited.as_secs_f64())]
+    #[error("no scheduler at {scheduler} for {:.0} s: {last}", waited.as_secs_f64())]
     NoScheduler {
+        /// As it was named.
+        scheduler: String,
         /// How long it was looked for.
         waited: Duration,
         /// What the last attempt met.
-        last: ConnectError,
+        last: String,
     },
     /// There is a scheduler, and it does not want this worker. Trying again would not help.
     #[error("the scheduler at {address} refused this worker: {reason}")]
     Refused {
-        /// The scheduler.
-        address: SocketAddr,
+        /// The scheduler, as it was named.
+        address: String,
         /// In its words.
         reason: String,
     },
@@ -136,7 +154,7 @@ const MAX_SHORT_REGISTRATIONS: u32 = 5;
 const SHORT_REGISTRATION: Duration = Duration::from_secs(10);
 
 /// Work until the scheduler lets this worker go or there is no more scheduler. Once `shutdown` is ready the worker retires: it
-/// tells the scheduler and leaves when that has moved what is needed; a SIGTERM or SIGINT after that, or
+/// tells the scheduler and leaves when that has moved what is needed; a signal of [`termination`] after that, or
 /// [`WorkerConfig::drain_limit`], ends it anyway.
 ///
 /// # Errors
@@ -147,29 +165,58 @@ pub async fn run(
     registry: Arc<Registry>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Exit, WorkerError> {
-    let endpoint = Endpoint::bind(listen_address(&config)?, &identity, &[Plane::Data])?;
-    let data_address = advertised_address(&config, &endpoint)?;
-    let handover = start_handover(&config);
+    let mut shutdown = pin!(shutdown);
     let spill = config.spill.as_ref().map(|spill| spill_area(spill, &registry)).transpose()?;
+    let mut looking = Looking::new(&config);
+    let ended = loop {
+        let towards = tokio::select! {
+            towards = looking.find(&identity) => towards,
+            () = shutdown.as_mut() => break Ok(Exit::Left),
+        };
+        match towards {
+            Ok(towards) => match run_at(towards, &config, &identity, &registry, spill.as_ref(), shutdown.as_mut()).await {
+                Ok(Some(exit)) => break Ok(exit),
+                // It is where this socket does not reach.
+                Ok(None) => looking = Looking::new(&config),
+                Err(error) => break Err(error),
+            },
+            Err(error) => break Err(error),
+        }
+    };
+    // Slots may go on for a while; the files need not.
+    spill.iter().for_each(|area| area.close());
+    ended
+}
+
+/// Work with the socket that reaches the scheduler at `towards`. `None` when the scheduler has moved to where it does not.
+async fn run_at<S: Future<Output = ()>>(
+    towards: SocketAddr,
+    config: &WorkerConfig,
+    identity: &Identity,
+    registry: &Arc<Registry>,
+    spill: Option<&Arc<SpillArea>>,
+    shutdown: Pin<&mut S>,
+) -> Result<Option<Exit>, WorkerError> {
+    let endpoint = Endpoint::bind(listen_address(config, towards)?, identity, &[Plane::Data])?;
+    let data_address = advertised_address(towards, &endpoint)?;
+    let handover = start_handover(config);
     let meters = Arc::new(Meters::new(endpoint.socket_buffers()));
-    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(&registry), Arc::clone(&meters)));
+    let current = Arc::new(CurrentRegistration::new(handover.clone(), Arc::clone(registry), Arc::clone(&meters)));
     let serving = tokio::spawn(serve(endpoint.clone(), Arc::clone(&current)));
-    tracing::info!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
+    tracing::debug!(name = identity.name(), %data_address, scheduler = %config.scheduler, "worker starts");
     let registration = Registration {
-        config: &config,
+        config,
         name: identity.name(),
-        registry,
+        registry: Arc::clone(registry),
         data_address,
-        spill: spill.clone(),
+        spill: spill.cloned(),
         peers: Peers::new(endpoint.clone()).with_handover(handover),
         current,
         meters,
     };
-    let ended = work(&registration, &endpoint, shutdown).await;
+    let ended = work(&registration, &endpoint, identity, shutdown).await;
     endpoint.shut_down("the worker ends").await;
     serving.abort();
-    // Slots may go on for a while; the files need not.
-    spill.iter().for_each(|area| area.close());
     ended
 }
 
@@ -206,25 +253,30 @@ pub fn run_blocking(
 async fn work(
     registration: &Registration<'_>,
     endpoint: &Endpoint,
-    shutdown: impl Future<Output = ()>,
-) -> Result<Exit, WorkerError> {
+    identity: &Identity,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<Exit>, WorkerError> {
     let config = registration.config;
-    let mut shutdown = pin!(shutdown);
     let mut n_short = 0;
     loop {
-        let connection = tokio::select! {
-            connection = connect(config, endpoint) => connection?,
-            () = &mut shutdown => return Ok(Exit::Left),
+        let mut looking = Looking::new(config);
+        let reached = tokio::select! {
+            reached = looking.reach(endpoint, identity) => reached?,
+            () = shutdown.as_mut() => return Ok(Some(Exit::Left)),
         };
+        let Reached::Scheduler(connection) = reached else { return Ok(None) };
         let begun = Instant::now();
         let outcome = registration.serve(&connection, shutdown.as_mut()).await?;
         // The slots of the registration are told to end; it was the last to use its connection.
         let (exit, reason) = match outcome {
-            Outcome::Left => (Some(Exit::Left), "the worker leaves".to_owned()),
-            Outcome::Hurried => (Some(Exit::Hurried), "the worker was told to stop at once".to_owned()),
+            Outcome::Left { lost } if lost.n_results == 0 => (Some(Exit::Left), "the worker leaves".to_owned()),
+            Outcome::Left { lost } => (Some(Exit::Last { lost }), "the worker leaves".to_owned()),
+            Outcome::Hurried { n_results, nbytes, n_running } => {
+                (Some(Exit::Hurried { n_results, nbytes, n_running }), "it was told to stop at once".to_owned())
+            }
             Outcome::Refused { reason } => {
                 connection.close(&reason);
-                return Err(WorkerError::Refused { address: config.scheduler, reason });
+                return Err(WorkerError::Refused { address: config.scheduler.clone(), reason });
             }
             Outcome::Exhausted { reason } => {
                 let error = WorkerError::Exhausted { reason };
@@ -234,64 +286,28 @@ async fn work(
             Outcome::Lost { reason } => (None, reason),
         };
         connection.close(&reason);
-        if let Some(exit) = exit {
+        if exit.is_some() {
             return Ok(exit);
         }
         n_short = if begun.elapsed() < SHORT_REGISTRATION { n_short + 1 } else { 0 };
         if n_short >= MAX_SHORT_REGISTRATIONS {
-            return Err(WorkerError::Refused { address: config.scheduler, reason });
+            return Err(WorkerError::Refused { address: config.scheduler.clone(), reason });
         }
         tracing::warn!(%reason, "the scheduler is gone; everything held is dropped, and another registration is tried");
     }
 }
 
-/// Connect to the scheduler, trying again with growing pauses while it is not there.
-async fn connect(config: &WorkerConfig, endpoint: &Endpoint) -> Result<Connection, WorkerError> {
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(50);
-    loop {
-        let attempt = endpoint.connect(config.scheduler, Plane::Worker, ExpectedPeer::any(Role::Scheduler)).await;
-        let error = match attempt {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        };
-        if is_final(&error) {
-            return Err(WorkerError::Refused { address: config.scheduler, reason: error.to_string() });
-        }
-        let waited = begun.elapsed();
-        if waited >= config.patience {
-            return Err(WorkerError::NoScheduler { waited, last: error });
-        }
-        tracing::debug!(%error, "no scheduler yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
-/// Whether trying again would meet the same.
-fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::CertificateRefused { .. }
-        | ConnectError::OwnCertificateRefused { .. }
-        | ConnectError::WrongPeer { .. }
-        | ConnectError::WrongPlane { .. }
-        | ConnectError::Version { .. }
-        | ConnectError::RoleRefused { .. } => true,
-        ConnectError::Unreachable { .. } | ConnectError::Ended { .. } | ConnectError::Local { .. } => false,
-    }
-}
-
-fn listen_address(config: &WorkerConfig) -> io::Result<SocketAddr> {
+fn listen_address(config: &WorkerConfig, towards: SocketAddr) -> io::Result<SocketAddr> {
     match config.listen {
         Some(address) => Ok(address),
-        None => Ok(SocketAddr::new(address_towards(config.scheduler)?, 0)),
+        None => Ok(SocketAddr::new(address_towards(towards)?, 0)),
     }
 }
 
 /// The address at which peers reach `endpoint`: where it listens, or (when that is every address) the one towards the scheduler.
-fn advertised_address(config: &WorkerConfig, endpoint: &Endpoint) -> io::Result<SocketAddr> {
+fn advertised_address(towards: SocketAddr, endpoint: &Endpoint) -> io::Result<SocketAddr> {
     let bound = endpoint.local_addr()?;
-    if bound.ip().is_unspecified() { Ok(SocketAddr::new(address_towards(config.scheduler)?, bound.port())) } else { Ok(bound) }
+    if bound.ip().is_unspecified() { Ok(SocketAddr::new(address_towards(towards)?, bound.port())) } else { Ok(bound) }
 }
 
 /// The own address that packets to `remote` carry. The kernel decides when a socket is connected; nothing is sent.
@@ -302,17 +318,19 @@ fn address_towards(remote: SocketAddr) -> io::Result<IpAddr> {
     Ok(probe.local_addr()?.ip())
 }
 
-/// Ready when this process gets SIGTERM or SIGINT: what a daemon gives [`run`] as `shutdown`. From here on these signals do
+/// Ready when this process gets SIGTERM, SIGINT or SIGHUP (its terminal has gone): what a daemon gives [`run`] as `shutdown`. From here on these signals do
 /// not end the process by themselves any more. To be called on a runtime.
 ///
 /// # Errors
 /// When the system does not let this process handle signals.
 pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
     })
 }

@@ -260,7 +260,7 @@ impl Fetching {
         let connection = match connected.and_then(|connected| connected.map_err(|error| error.to_string())) {
             Ok(connection) => connection,
             Err(reason) => {
-                tracing::warn!(peer = %self.from, address = %self.address, reason, "a peer cannot be reached");
+                self.warn(&format!("cannot be reached at {}: {reason}", self.address));
                 for &item in &self.items {
                     self.core.fetch_failed(self.fetch, item, FetchFailure::Unreachable);
                 }
@@ -269,6 +269,14 @@ impl Fetching {
         };
         let requests: Vec<PartRequest> = self.items.iter().map(request).collect();
         data::fetch(&connection, &requests, &self.registry, |idx, outcome| self.report(idx, outcome)).await;
+    }
+
+    /// Something is wrong with the peer, and perhaps with all that was asked of it.
+    fn warn(&self, what: &str) {
+        if let Some(n_others) = self.meters.complaints.now(Instant::now()) {
+            let others = if n_others > 0 { format!(" (and {n_others} such failures before)") } else { String::new() };
+            tracing::warn!("worker \"{}\" {what}{others}", self.name.escape_debug());
+        }
     }
 
     fn report(&self, idx: usize, outcome: Result<data::Fetched, FetchError>) {
@@ -281,7 +289,14 @@ impl Fetching {
                 }
             }
             Err(error) => {
-                tracing::warn!(peer = %self.from, task = %self.items[idx].task, %error, "a result did not come");
+                let task = self.items[idx].task;
+                match &error {
+                    // It has let go of it meanwhile, as when a graph ends.
+                    FetchError::NotThere => tracing::debug!(peer = self.name, %task, %error, "a result did not come"),
+                    FetchError::NotSendable(_) | FetchError::Unreachable(_) | FetchError::Damaged(_) => {
+                        self.warn(&format!("did not send the result of {task}: {error}"));
+                    }
+                }
                 self.core.fetch_failed(self.fetch, self.items[idx], failure_of(&error));
             }
         }

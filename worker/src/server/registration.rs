@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rask_comm::message::{FromWorker, PROTOCOL_VERSION, ToWorker, WorkerHello};
+use rask_comm::message::{FromWorker, LostResults, PROTOCOL_VERSION, ToWorker, WorkerHello};
 use rask_comm::peers::Peers;
 use rask_comm::{CloseKind, Connection, ControlReceiver, ControlSender, host_identity};
 use rask_graphs::Registry;
@@ -18,6 +18,7 @@ use super::traffic::Meters;
 use super::watching::{Identity, Watching};
 use super::{WorkerConfig, WorkerError, termination};
 use crate::exec::{CoreConfig, Ending, Fetcher, Uplink, WorkerCore};
+use crate::machine::Machine;
 use crate::store::spill::SpillArea;
 
 /// How long the last messages may take to reach a scheduler that has let this worker go.
@@ -26,9 +27,12 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// How a registration ended.
 pub(super) enum Outcome {
     /// The scheduler let this worker go.
-    Left,
-    /// The worker was asked to stop, and waited long enough.
-    Hurried,
+    Left {
+        /// What no other worker was there for.
+        lost: LostResults,
+    },
+    /// The worker was asked to stop, and waited long enough; what it held and ran then.
+    Hurried { n_results: usize, nbytes: u64, n_running: usize },
     /// The scheduler does not want this worker.
     Refused {
         /// In its words.
@@ -138,6 +142,7 @@ impl Registration<'_> {
                             let (me, watching) = (Identity { epoch, worker }, Arc::clone(watching));
                             watching.begin(me);
                             self.current.set(Some(Current { me, core: core.clone(), watching }));
+                            tracing::info!("joined the scheduler at {} as \"{}\"", self.config.scheduler, self.name.escape_debug());
                         }
                         is_welcome = true;
                         core.deliver(messages);
@@ -147,10 +152,10 @@ impl Registration<'_> {
                 },
                 written = &mut writer => break written.err().map_or_else(|| "the outbox ended".to_owned(), |error| error.to_string()),
                 ending = uplink.ended() => match ending {
-                    Ending::Left => {
+                    Ending::Left { lost } => {
                         uplink.outbox.finish();
                         let _ = timeout(FLUSH_LIMIT, &mut writer).await;
-                        return Outcome::Left;
+                        return Outcome::Left { lost };
                     }
                     Ending::Closed { reason } => break reason,
                     Ending::Exhausted { reason } => {
@@ -160,22 +165,29 @@ impl Registration<'_> {
                 },
                 _ = status.tick(), if is_welcome => core.measure(self.meters.read(Instant::now())),
                 () = shutdown.as_mut(), if !is_retiring => {
-                    tracing::info!("asked to stop: waiting for the scheduler to let this worker go");
+                    let limit = self.config.drain_limit.as_secs_f64();
+                    tracing::info!("asked to stop: waiting up to {limit} s for running tasks and for results to be moved");
                     is_retiring = true;
                     core.retire();
                     hurry = Box::pin(lose_patience(self.config.drain_limit));
                 }
-                () = hurry.as_mut() => return Outcome::Hurried,
+                () = hurry.as_mut() => return hurried(core),
             }
         };
         match connection.close_reason() {
             // Whoever asked for the end of this worker does not want it to look for another scheduler.
-            _ if is_retiring => Outcome::Hurried,
+            _ if is_retiring => hurried(core),
             // A connection that the other side closes before its welcome is a refusal; later, it is a loss.
             Some(closed) if !is_welcome && closed.kind == CloseKind::Peer => Outcome::Refused { reason: closed.text },
             Some(_) | None => Outcome::Lost { reason },
         }
     }
+}
+
+/// What goes with a worker that cannot wait.
+fn hurried(core: &WorkerCore) -> Outcome {
+    let (n_results, nbytes) = core.store().whole_results();
+    Outcome::Hurried { n_results, nbytes, n_running: core.inspect(Machine::n_executing) }
 }
 
 /// Ready when a worker that was asked to stop must not wait any longer.
@@ -187,7 +199,9 @@ async fn lose_patience(drain_limit: Duration) {
         }
     };
     tokio::select! {
-        () = sleep(drain_limit) => tracing::warn!("the scheduler has not let this worker go in time; leaving anyway"),
+        () = sleep(drain_limit) => {
+            tracing::warn!("the scheduler has not let this worker go within {} s; leaving anyway", drain_limit.as_secs_f64());
+        }
         () = asked_again => tracing::warn!("asked again to stop; leaving at once"),
     }
 }

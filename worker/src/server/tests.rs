@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rask_comm::message::{FromWorker, Run, RunInput, ToWorker, WorkerHello};
-use rask_comm::{Authority, ControlReceiver, ControlSender, Incoming};
+use rask_comm::message::{FromWorker, LostResults, Run, RunInput, ToWorker, WorkerHello};
+use rask_comm::{Authority, Connection, ControlReceiver, ControlSender, Incoming, Role};
 use rask_graphs::builtin::Opaque;
 use rask_graphs::{Arity, Attempt, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskId, TaskIdx, Value, WorkerId};
 use tokio::sync::oneshot;
@@ -305,7 +305,7 @@ async fn a_worker_asked_to_stop_waits_until_it_is_let_go() {
     let mut guest = scheduler.welcome(0).await;
     process.stop();
     assert_eq!(guest.hear().await, FromWorker::Retiring);
-    guest.say(vec![ToWorker::Leave]).await;
+    guest.say(vec![ToWorker::Leave { lost: LostResults::default() }]).await;
     assert_eq!(process.end().await.unwrap(), Exit::Left);
     // A report of its state may still be on the way; after that the conversation ends.
     while let Some(frame) = timeout(LONG, guest.receiver.recv()).await.unwrap().unwrap() {
@@ -320,7 +320,7 @@ async fn a_worker_that_is_not_let_go_leaves_in_a_hurry() {
     let mut guest = scheduler.welcome(0).await;
     process.stop();
     assert_eq!(guest.hear().await, FromWorker::Retiring);
-    assert_eq!(process.end().await.unwrap(), Exit::Hurried);
+    assert!(matches!(process.end().await.unwrap(), Exit::Hurried { .. }));
 }
 
 #[tokio::test]
@@ -381,13 +381,13 @@ async fn a_lost_scheduler_is_looked_for_and_registered_with_afresh() {
     process.stop();
     assert_eq!(guest.hear().await, FromWorker::Retiring);
     drop(guest);
-    assert_eq!(process.end().await.unwrap(), Exit::Hurried);
+    assert!(matches!(process.end().await.unwrap(), Exit::Hurried { .. }));
 }
 
 #[tokio::test]
 async fn a_scheduler_that_never_comes_is_an_error_in_time() {
     let authority = Authority::throw_away().unwrap();
-    let mut config = WorkerConfig::new(([127, 0, 0, 1], 9).into(), 1);
+    let mut config = WorkerConfig::new("127.0.0.1:9", 1);
     config.patience = Duration::ZERO;
     let identity = Identity::issue(&authority, Role::Worker, "early").unwrap();
     let ended = run(config, identity, Arc::new(Registry::new()), std::future::pending());

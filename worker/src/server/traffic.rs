@@ -11,6 +11,8 @@ use rask_comm::message::{N_BUSIEST, PeerTraffic, Traffic};
 use rask_graphs::WorkerId;
 use rustc_hash::FxHashMap;
 
+use super::seldom::Seldom;
+
 /// How long ago what moved counts for a third of what moves now.
 const MEMORY: Duration = Duration::from_secs(3);
 
@@ -38,6 +40,8 @@ impl Rate {
 pub(super) struct Meters {
     socket_buffers: SocketBuffers,
     readings: Mutex<Readings>,
+    /// What is said of results that do not come.
+    pub(super) complaints: Seldom,
 }
 
 struct Readings {
@@ -58,7 +62,7 @@ impl Meters {
             fetches: Vec::new(),
             n_fetches: 0,
         };
-        Self { socket_buffers, readings: Mutex::new(readings) }
+        Self { socket_buffers, readings: Mutex::new(readings), complaints: Seldom::default() }
     }
 
     /// A result of `nbytes` bytes has come from a peer.

@@ -187,6 +187,13 @@ impl Store {
         self.nbytes.load(Ordering::Relaxed)
     }
 
+    /// Whole results held, in memory and in files, and their bytes.
+    #[must_use]
+    pub fn whole_results(&self) -> (usize, u64) {
+        let whole = self.results.iter().filter(|held| held.key().1.is_whole());
+        whole.fold((0, 0), |(n, nbytes), held| (n + 1, nbytes + held.value().nbytes))
+    }
+
     /// Number of results and parts held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -158,7 +158,7 @@ impl World<'_> {
                 Action::Spill { .. } | Action::Evict { .. } | Action::Abort { .. } => {
                     bail!("{worker} has no limit, and is short of memory")
                 }
-                Action::Exit => bail!("{worker} leaves, and nobody told it to"),
+                Action::Exit { .. } => bail!("{worker} leaves, and nobody told it to"),
                 Action::Close { reason } => bail!("{worker} ends the conversation: {reason}"),
             }
         }

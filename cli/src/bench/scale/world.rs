@@ -363,6 +363,7 @@ impl<'a> World<'a> {
             ToClient::Welcome { .. }
             | ToClient::Cancelled { .. }
             | ToClient::Progress { .. }
+            | ToClient::Waits { .. }
             | ToClient::TaskDone { .. }
             | ToClient::Located { .. }
             | ToClient::Upload { .. }

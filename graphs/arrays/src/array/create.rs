@@ -7,26 +7,23 @@ use rask_graphs::TaskIdx;
 
 use super::{Array, Op};
 use crate::chunk::{Chunk, Element};
-use crate::chunking::ChunkSpec;
-use crate::dtype::{DType, Scalar};
+use crate::chunking::{ChunkSpec, check_count};
+use crate::dtype::DType;
 use crate::error::ArrayError;
 use crate::kernels::create::Fill;
 use crate::kernels::npy;
 use crate::kernels::random::Distributed;
+use crate::scalar::Scalar;
 
 impl Array {
     /// The same number everywhere.
     ///
     /// # Errors
-    /// When the chunks do not fit, the array is too large, or an integer does not fit the type.
+    /// When the chunks do not fit, the array is too large, or the value is no element of the type: NaN is no integer.
     pub fn full(shape: &[usize], value: Scalar, dtype: Option<DType>, chunks: &ChunkSpec) -> Result<Self, ArrayError> {
         let dtype = dtype.unwrap_or(value.dtype());
-        if let Scalar::Int(value) = value
-            && !dtype.can_hold(value)
-        {
-            return Err(ArrayError::OutOfBounds { value, dtype });
-        }
-        Ok(Self::node(Op::Create(Fill::Full(value)), dtype, chunks.resolve(shape, dtype)?))
+        dtype.check_holds(value)?;
+        Self::node(Op::Create(Fill::Full(value)), dtype, chunks.resolve(shape, dtype)?)
     }
 
     /// Zeros, of f64 unless said otherwise.
@@ -57,26 +54,33 @@ impl Array {
         chunks: &ChunkSpec,
     ) -> Result<Self, ArrayError> {
         let fail = |reason: &str| ArrayError::argument("arange", reason);
-        let n = if let (Scalar::Int(start), Scalar::Int(stop), Scalar::Int(step)) = (start, stop, step) {
+        let integer = |scalar: Scalar| match scalar {
+            Scalar::Bool(value) => Some(i128::from(value)),
+            Scalar::Int(value) => Some(value),
+            Scalar::Float(_) => None,
+        };
+        let n = if let (Some(start), Some(stop), Some(step)) = (integer(start), integer(stop), integer(step)) {
             if step == 0 {
                 return Err(fail("the step is zero"));
             }
-            let distance = if step > 0 { i128::from(stop) - i128::from(start) } else { i128::from(start) - i128::from(stop) };
-            let step = i128::from(step.unsigned_abs());
-            usize::try_from((distance.max(0) + step - 1) / step).map_err(|_| fail("the range is too long"))?
+            let distance = if step > 0 { stop.checked_sub(start) } else { start.checked_sub(stop) };
+            let distance = distance.ok_or_else(|| fail("the range is too long"))?.max(0).unsigned_abs();
+            usize::try_from(distance.div_ceil(step.unsigned_abs())).map_err(|_| fail("the range is too long"))?
         } else {
-            let n = ((stop.to_f64() - start.to_f64()) / step.to_f64()).ceil().max(0.0);
-            if !n.is_finite() || n > 9e15 {
+            let n = ((stop.to_f64() - start.to_f64()) / step.to_f64()).ceil();
+            if n.is_nan() || n > 9e15 {
                 return Err(fail("the step is zero or not a number, or the range is too long"));
             }
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a count")]
-            let n = n as usize;
+            let n = n.max(0.0) as usize;
             n
         };
-        let natural =
-            if [start, stop, step].iter().any(|scalar| matches!(scalar, Scalar::Float(_))) { DType::F64 } else { DType::I64 };
+        let natural = [start, stop, step].into_iter().map(Scalar::dtype).fold(DType::I64, DType::promote);
         let dtype = dtype.unwrap_or(natural);
-        Ok(Self::node(Op::Create(Fill::Range { start, step }), dtype, chunks.resolve(&[n], dtype)?))
+        if dtype == DType::Bool && n > 2 {
+            return Err(fail("there are no more than two truth values"));
+        }
+        Self::node(Op::Create(Fill::Range { start, step }), dtype, chunks.resolve(&[n], dtype)?)
     }
 
     /// `n` evenly spaced numbers from `start` to `stop`.
@@ -84,15 +88,15 @@ impl Array {
     /// # Errors
     /// When the chunks do not fit.
     pub fn linspace(
-        start: f64,
-        stop: f64,
+        start: Scalar,
+        stop: Scalar,
         n: usize,
         endpoint: bool,
         dtype: Option<DType>,
         chunks: &ChunkSpec,
     ) -> Result<Self, ArrayError> {
         let dtype = dtype.unwrap_or(DType::F64);
-        Ok(Self::node(Op::Create(Fill::Linspace { start, stop, n, endpoint }), dtype, chunks.resolve(&[n], dtype)?))
+        Self::node(Op::Create(Fill::Linspace { start, stop, n, endpoint }), dtype, chunks.resolve(&[n], dtype)?)
     }
 
     /// Ones on diagonal `k` of a matrix, zeros elsewhere.
@@ -101,24 +105,24 @@ impl Array {
     /// When the chunks do not fit.
     pub fn eye(n_rows: usize, n_columns: usize, k: i64, dtype: Option<DType>, chunks: &ChunkSpec) -> Result<Self, ArrayError> {
         let dtype = dtype.unwrap_or(DType::F64);
-        Ok(Self::node(Op::Create(Fill::Eye { k }), dtype, chunks.resolve(&[n_rows, n_columns], dtype)?))
+        Self::node(Op::Create(Fill::Eye { k }), dtype, chunks.resolve(&[n_rows, n_columns], dtype)?)
     }
 
     /// Random numbers; the same for the same seed whatever the chunks. `parameters` as [`Distributed`] names them.
     ///
     /// # Errors
-    /// When the parameters make no distribution, or the chunks do not fit.
+    /// When the parameters make no distribution, the type does not hold its numbers, or the chunks do not fit.
     pub fn random(
         distribution: Distributed,
-        parameters: &[f64],
+        parameters: &[Scalar],
         shape: &[usize],
         seed: u64,
         dtype: Option<DType>,
         chunks: &ChunkSpec,
     ) -> Result<Self, ArrayError> {
-        let parameters = distribution.complete(parameters).map_err(|reason| ArrayError::argument("random", reason))?;
         let dtype = dtype.unwrap_or(distribution.default_dtype());
-        Ok(Self::node(Op::Random { distribution, parameters, seed }, dtype, chunks.resolve(shape, dtype)?))
+        let parameters = distribution.complete(parameters, dtype).map_err(|reason| ArrayError::argument("random", reason))?;
+        Self::node(Op::Random { distribution, parameters, seed }, dtype, chunks.resolve(shape, dtype)?)
     }
 
     /// The array in an npy file, read in chunks by the tasks; here only its header is.
@@ -134,12 +138,12 @@ impl Array {
         }
         let mut chunks = chunks.resolve(&shape, header.dtype)?;
         if !header.is_fortran {
-            return Ok(Self::node(Op::Load(path.to_owned()), header.dtype, chunks));
+            return Self::node(Op::Load(path.to_owned()), header.dtype, chunks);
         }
         // Fortran order is the transpose in C order.
         chunks.reverse();
         let n_axes = shape.len();
-        Self::node(Op::Load(path.to_owned()), header.dtype, chunks).view((0..n_axes).rev().map(Some).collect())
+        Self::node(Op::Load(path.to_owned()), header.dtype, chunks)?.view((0..n_axes).rev().map(Some).collect())
     }
 
     /// A chunk in this process; it travels in the graph itself, so it should be small.
@@ -150,7 +154,7 @@ impl Array {
         let resolved = chunks.resolve(chunk.shape(), chunk.dtype())?;
         let whole = chunk.shape().iter().map(|&size| vec![size]).collect();
         let dtype = chunk.dtype();
-        Self::node(Op::Literal(chunk), dtype, whole).rechunk(&ChunkSpec::explicit(resolved))
+        Self::node(Op::Literal(chunk), dtype, whole)?.rechunk(&ChunkSpec::explicit(resolved))
     }
 
     /// A copy of an `ndarray` array; see [`Array::from_chunk`].
@@ -167,10 +171,11 @@ impl Array {
     /// # Errors
     /// When the number of tasks is not that of the chunks.
     pub fn from_tasks(tasks: Vec<TaskIdx>, dtype: DType, chunks: Vec<Vec<usize>>) -> Result<Self, ArrayError> {
+        check_count(chunks.iter().map(Vec::len))?;
         let n: usize = chunks.iter().map(Vec::len).product();
         if n != tasks.len() {
             return Err(ArrayError::argument("from_tasks", format!("{} tasks for {n} chunks", tasks.len())));
         }
-        Ok(Self::node(Op::Tasks(tasks), dtype, chunks))
+        Self::node(Op::Tasks(tasks), dtype, chunks)
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that moves elements: views, indices, rechunking, reshaping, joining.
 
 use super::{Array, Op};
-use crate::chunking::{AxisChunks, ChunkSpec, UNKNOWN, axis_size, offsets};
+use crate::chunking::{AxisChunks, ChunkSpec, UNKNOWN, axis_size, check_pieces, offsets};
 use crate::dtype::DType;
 use crate::error::ArrayError;
 use crate::kernels::layout::Range;
@@ -45,12 +45,18 @@ impl Array {
         if is_same {
             return Ok(self.clone());
         }
+        // An axis of length 1 may still be cut, into a full chunk and empty ones: before it goes, it is made whole.
+        let is_cut = |axis: &usize| !axes.contains(&Some(*axis)) && self.chunks()[*axis].len() > 1;
+        let cut: Vec<usize> = (0..self.n_axes()).filter(is_cut).collect();
+        if !cut.is_empty() {
+            return self.whole_along(&cut)?.view(axes);
+        }
         if let Op::View { input, axes: inner } = &self.0.op {
             // A view of a view is a view.
             return input.view(axes.into_iter().map(|axis| axis.and_then(|axis| inner[axis])).collect());
         }
         let chunks = axes.iter().map(|axis| axis.map_or_else(|| vec![1], |axis| self.chunks()[axis].clone())).collect();
-        Ok(Self::node(Op::View { input: self.clone(), axes }, self.dtype(), chunks))
+        Self::node(Op::View { input: self.clone(), axes }, self.dtype(), chunks)
     }
 
     /// Axes in the order given, all reversed for `None`.
@@ -106,13 +112,7 @@ impl Array {
         if let Some(&axis) = gone.iter().find(|&&axis| shape[axis] != 1) {
             return Err(ArrayError::argument("squeeze", format!("axis {axis} has size {}, not 1", shape[axis])));
         }
-        // An axis of length 1 may still be cut into empty chunks and a full one.
-        let mut whole = self.chunks().to_vec();
-        for &axis in &gone {
-            whole[axis] = vec![1];
-        }
-        let whole = self.rechunk(&ChunkSpec::explicit(whole))?;
-        whole.view((0..shape.len()).filter(|axis| !gone.contains(axis)).map(Some).collect())
+        self.view((0..shape.len()).filter(|axis| !gone.contains(axis)).map(Some).collect())
     }
 
     /// `x[items]`, as NumPy's basic indexing.
@@ -163,12 +163,12 @@ impl Array {
                 }
             }
         }
-        self.slice(ranges).view(axes)
+        self.slice(ranges)?.view(axes)
     }
 
-    fn slice(&self, ranges: Vec<Range>) -> Self {
+    fn slice(&self, ranges: Vec<Range>) -> Result<Self, ArrayError> {
         if ranges.iter().zip(self.shape()).all(|(range, size)| range.is_whole(size)) {
-            return self.clone();
+            return Ok(self.clone());
         }
         let chunks = ranges
             .iter()
@@ -199,7 +199,11 @@ impl Array {
         if chunks == source.chunks() {
             return Ok(source);
         }
-        Ok(Self::node(Op::Rechunk(source), self.dtype(), chunks))
+        // Along an axis every cut on either side ends a piece.
+        let n_pieces =
+            chunks.iter().zip(source.chunks()).map(|(to, from)| if to == from { to.len() } else { to.len() + from.len() });
+        check_pieces("too many pieces of chunks", n_pieces)?;
+        Self::node(Op::Rechunk(source), self.dtype(), chunks)
     }
 
     /// The chunks that `spec` means for this array; axes of unknown size keep theirs, and may be asked for nothing else.
@@ -267,7 +271,7 @@ impl Array {
         if n == 0 || target.is_empty() || own.is_empty() {
             let all: Vec<usize> = (0..own.len()).collect();
             let chunks = target.iter().map(|&size| vec![size]).collect();
-            return Ok(Self::node(Op::Reshape(self.whole_along(&all)?), self.dtype(), chunks));
+            return Self::node(Op::Reshape(self.whole_along(&all)?), self.dtype(), chunks);
         }
         // Cuts that fall on a row of the target stay; the others go.
         let mut own_sizes = Vec::new();
@@ -284,7 +288,7 @@ impl Array {
         own_chunks[0] = own_sizes;
         let mut chunks: Vec<Vec<usize>> = target.iter().map(|&size| vec![size]).collect();
         chunks[0] = target_sizes;
-        Ok(Self::node(Op::Reshape(slabs.rechunk(&ChunkSpec::explicit(own_chunks))?), self.dtype(), chunks))
+        Self::node(Op::Reshape(slabs.rechunk(&ChunkSpec::explicit(own_chunks))?), self.dtype(), chunks)
     }
 
     /// All elements along one axis, in C order.
@@ -321,11 +325,11 @@ impl Array {
             .map(|array| {
                 let mut own = grid.clone();
                 own[axis].clone_from(&array.chunks()[axis]);
-                array.astype(dtype).rechunk(&ChunkSpec::explicit(own))
+                array.astype(dtype)?.rechunk(&ChunkSpec::explicit(own))
             })
             .collect::<Result<Vec<Array>, ArrayError>>()?;
         grid[axis] = inputs.iter().flat_map(|input| input.chunks()[axis].iter().copied()).collect();
-        Ok(Self::node(Op::Concatenate { axis, inputs }, dtype, grid))
+        Self::node(Op::Concatenate { axis, inputs }, dtype, grid)
     }
 
     /// Arrays of one shape along a new axis.

@@ -1,9 +1,10 @@
 //! Arguments of a call: matched to parameters by position and by name, as Python does, and read as what is wanted.
 
-use super::{Meaning, Mistake, functions};
+use super::{Meaning, Mistake, functions, types};
 use crate::array::{Array, Operand};
 use crate::chunking::{AutoWord, AxisChunks, ChunkSpec};
-use crate::dtype::{DType, Scalar};
+use crate::dtype::DType;
+use crate::scalar::Scalar;
 
 /// The arguments of one call, taken out one by one.
 pub(super) struct Arguments<'a> {
@@ -31,7 +32,7 @@ impl<'a> Arguments<'a> {
         values.resize_with(parameters.len(), || None);
         for (name, value) in named {
             let Some(at) = parameters.iter().position(|parameter| *parameter == name) else {
-                return Err(functions::unknown(&format!("argument of {function}"), &name, parameters));
+                return Err(functions::unknown(functions::Sought::Argument(function), &name, parameters));
             };
             if values[at].is_some() {
                 return Err(Mistake::new(format!("{function} got \"{name}\" twice")));
@@ -79,9 +80,13 @@ impl<'a> Arguments<'a> {
     pub(super) fn integer(&mut self, name: &str) -> Result<Option<i64>, Mistake> {
         match self.take(name) {
             None => Ok(None),
-            Some(Meaning::Scalar(Scalar::Int(value))) => Ok(Some(value)),
+            Some(Meaning::Scalar(Scalar::Int(value))) => self.fitting(name, value).map(Some),
             Some(other) => Err(self.wrong(name, "an integer", &other)),
         }
+    }
+
+    fn fitting(&self, name: &str, value: i128) -> Result<i64, Mistake> {
+        i64::try_from(value).map_err(|_| Mistake::new(format!("{}: \"{name}\" is {value}, which is too large", self.function)))
     }
 
     pub(super) fn scalar(&mut self, name: &str) -> Result<Option<Scalar>, Mistake> {
@@ -104,11 +109,11 @@ impl<'a> Arguments<'a> {
     pub(super) fn integers(&mut self, name: &str) -> Result<Option<Vec<i64>>, Mistake> {
         match self.take(name) {
             None => Ok(None),
-            Some(Meaning::Scalar(Scalar::Int(value))) => Ok(Some(vec![value])),
+            Some(Meaning::Scalar(Scalar::Int(value))) => Ok(Some(vec![self.fitting(name, value)?])),
             Some(Meaning::List(items)) => items
                 .iter()
                 .map(|item| match item {
-                    Meaning::Scalar(Scalar::Int(value)) => Ok(*value),
+                    Meaning::Scalar(Scalar::Int(value)) => self.fitting(name, *value),
                     Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) | Meaning::List(_) => {
                         Err(self.wrong(name, "integers", item))
                     }
@@ -132,17 +137,19 @@ impl<'a> Arguments<'a> {
     pub(super) fn dtype(&mut self) -> Result<Option<DType>, Mistake> {
         match self.take("dtype") {
             None => Ok(None),
-            Some(Meaning::Text(name)) => match name.parse::<DType>() {
-                Ok(dtype) => Ok(Some(dtype)),
-                Err(_) => Err(functions::unknown("dtype", &name, &DType::ALL.map(DType::name))),
-            },
+            Some(Meaning::Text(name)) => {
+                let fill = self.parameters.iter().position(|parameter| *parameter == "fill_value");
+                let value = fill.and_then(|at| self.values[at].as_ref());
+                let value = if let Some(Meaning::Scalar(value)) = value { Some(*value) } else { None };
+                types::named(&name, value).map(Some)
+            }
             Some(other) => Err(self.wrong("dtype", "a type's name", &other)),
         }
     }
 
     pub(super) fn chunks(&mut self) -> Result<ChunkSpec, Mistake> {
         let axis = |value: &Meaning| match value {
-            Meaning::Scalar(Scalar::Int(size)) => Some(AxisChunks::Size(*size)),
+            Meaning::Scalar(Scalar::Int(size)) => i64::try_from(*size).ok().map(AxisChunks::Size),
             Meaning::Text(text) if text == "auto" => Some(AxisChunks::Auto(AutoWord::Auto)),
             Meaning::List(sizes) => sizes
                 .iter()
@@ -155,7 +162,7 @@ impl<'a> Arguments<'a> {
         let spec = match &value {
             None => Some(ChunkSpec::default()),
             Some(Meaning::Text(text)) if text == "auto" => Some(ChunkSpec::default()),
-            Some(Meaning::Scalar(Scalar::Int(size))) => Some(ChunkSpec::Size(*size)),
+            Some(Meaning::Scalar(Scalar::Int(size))) => i64::try_from(*size).ok().map(ChunkSpec::Size),
             Some(Meaning::List(items)) => items.iter().map(axis).collect::<Option<Vec<AxisChunks>>>().map(ChunkSpec::Axes),
             Some(_) => None,
         };

@@ -5,13 +5,17 @@
 
 mod arguments;
 mod functions;
+mod numbers;
+mod numpy_names;
+mod types;
 
 use rask_graphs::expression::{BinaryOp, Callee, Expression, IndexItem, NodeKind, Span, UnaryOp};
 
 use crate::array::{Array, Index, Operand};
-use crate::dtype::{DType, Scalar};
+use crate::dtype::DType;
 use crate::error::ArrayError;
 use crate::function::Function;
+use crate::scalar::Scalar;
 
 /// A mistake in an expression, with its place in the text.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -44,6 +48,24 @@ impl Meaning {
         }
     }
 
+    fn has_array(&self) -> bool {
+        match self {
+            Meaning::Array(_) => true,
+            // Nesting is bounded by the parser.
+            Meaning::List(items) => items.iter().any(Meaning::has_array),
+            Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) => false,
+        }
+    }
+
+    /// How many sizes of chunks it carries with it.
+    fn n_sizes(&self) -> usize {
+        match self {
+            Meaning::Array(array) => array.chunks().iter().map(Vec::len).sum(),
+            Meaning::List(items) => items.iter().map(Meaning::n_sizes).sum(),
+            Meaning::Scalar(_) | Meaning::Nothing | Meaning::Text(_) => 0,
+        }
+    }
+
     fn describe(&self) -> &'static str {
         match self {
             Meaning::Array(_) => "an array",
@@ -73,12 +95,16 @@ impl From<ArrayError> for Mistake {
     }
 }
 
+/// Most sizes of chunks that the arrays of one expression may carry along their axes together: each operation copies them.
+const MAX_SIZES: usize = 50_000_000;
+
 /// Evaluate a parsed expression; `env` knows the arrays by name.
 ///
 /// # Errors
 /// The first mistake: an unknown name or function, wrong arguments, shapes that do not fit.
 pub fn evaluate_expression(expression: &Expression, env: &dyn Fn(&str) -> Option<Array>) -> Result<Array, ExpressionError> {
     let mut meanings: Vec<Meaning> = Vec::with_capacity(expression.nodes().len());
+    let mut n_sizes = 0usize;
     for (idx, node) in expression.nodes().iter().enumerate() {
         let id = rask_graphs::expression::NodeId(u32::try_from(idx).unwrap_or(u32::MAX));
         let meaning = evaluate(node, &meanings, env).map_err(|mistake| ExpressionError {
@@ -86,6 +112,12 @@ pub fn evaluate_expression(expression: &Expression, env: &dyn Fn(&str) -> Option
             message: mistake.message,
             hint: mistake.hint,
         })?;
+        n_sizes = n_sizes.saturating_add(meaning.n_sizes());
+        if n_sizes > MAX_SIZES {
+            let error =
+                ArrayError::TooMany { what: "too many chunks in one expression", count: n_sizes as u128, limit: MAX_SIZES };
+            return Err(ExpressionError { span: expression.span(id), message: error.to_string(), hint: None });
+        }
         meanings.push(meaning);
     }
     let span = expression.span(expression.root());
@@ -112,7 +144,7 @@ fn evaluate(node: &NodeKind, meanings: &[Meaning], env: &dyn Fn(&str) -> Option<
         // A type's name may stand where a type is asked for, as in `astype(float32)`.
         NodeKind::Name(name) => match env(name) {
             Some(array) => Ok(Meaning::Array(array)),
-            None if name.parse::<DType>().is_ok() => Ok(Meaning::Text(name.clone())),
+            None if rask_graphs::expression::TYPE_NAMES.contains(&name.as_str()) => Ok(Meaning::Text(name.clone())),
             None => Err(Mistake::new(format!("unknown array \"{name}\""))),
         },
         NodeKind::Unary(op, operand) => unary(*op, meaning(*operand)),
@@ -156,9 +188,20 @@ fn apply(function: Function, operands: &[&Meaning]) -> Result<Meaning, Mistake> 
 
 fn unary(op: UnaryOp, operand: &Meaning) -> Result<Meaning, Mistake> {
     match op {
-        UnaryOp::Positive => Ok(operand.clone()),
+        UnaryOp::Positive => positive(operand),
         UnaryOp::Negative => apply(Function::Negative, &[operand]),
         UnaryOp::Invert => apply(Function::Invert, &[operand]),
+    }
+}
+
+fn positive(operand: &Meaning) -> Result<Meaning, Mistake> {
+    let refuse = |what: &str| Err(Mistake::new(format!("positive is not defined for {what}")));
+    match operand {
+        Meaning::Array(array) if array.dtype() == DType::Bool => refuse("bool arrays"),
+        Meaning::Scalar(Scalar::Bool(value)) => Ok(Meaning::Scalar(Scalar::Int(i128::from(*value)))),
+        Meaning::Array(_) | Meaning::Scalar(_) => Ok(operand.clone()),
+        Meaning::List(_) => Ok(Meaning::Array(functions::to_array(operand)?)),
+        Meaning::Nothing | Meaning::Text(_) => refuse(operand.describe()),
     }
 }
 
@@ -189,7 +232,7 @@ fn binary(op: BinaryOp, left: &Meaning, right: &Meaning) -> Result<Meaning, Mist
 
 fn attribute(of: &Meaning, name: &str) -> Result<Meaning, Mistake> {
     let Meaning::Array(array) = of else { return Err(Mistake::new(format!("{} has no attribute \"{name}\"", of.describe()))) };
-    let int = |n: usize| Meaning::Scalar(Scalar::Int(i64::try_from(n).unwrap_or(i64::MAX)));
+    let int = |n: usize| Meaning::Scalar(Scalar::Int(n as i128));
     match name {
         "T" => Ok(Meaning::Array(array.transpose(None)?)),
         "ndim" => Ok(int(array.n_axes())),
@@ -197,14 +240,20 @@ fn attribute(of: &Meaning, name: &str) -> Result<Meaning, Mistake> {
             ArrayError::check_known(&array.shape(), "shape")?;
             Ok(if name == "size" { int(array.size()) } else { Meaning::List(array.shape().into_iter().map(int).collect()) })
         }
-        "dtype" => Ok(Meaning::Text(array.dtype().name().to_owned())),
-        _ => Err(functions::unknown("attribute", name, &["T", "shape", "size", "ndim", "dtype"])),
+        // The short name would be ambiguous where it is used.
+        "dtype" => Ok(Meaning::Text(array.dtype().numpy_name().to_owned())),
+        _ => Err(functions::unknown(functions::Sought::Attribute, name, &["T", "shape", "size", "ndim", "dtype"])),
     }
+}
+
+/// An index beyond 64 bits is as far outside as the largest.
+fn clamped(index: i128) -> i64 {
+    i64::try_from(index).unwrap_or(if index < 0 { i64::MIN } else { i64::MAX })
 }
 
 fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Meaning, Mistake> {
     let integer = |id: rask_graphs::expression::NodeId| match &meanings[id.index()] {
-        Meaning::Scalar(Scalar::Int(value)) => Ok(Some(*value)),
+        Meaning::Scalar(Scalar::Int(value)) => Ok(Some(clamped(*value))),
         Meaning::Nothing => Ok(None),
         other @ (Meaning::Array(_) | Meaning::Scalar(_) | Meaning::Text(_) | Meaning::List(_)) => {
             Err(Mistake::new(format!("a slice takes integers, got {}", other.describe())))
@@ -213,7 +262,7 @@ fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Mean
     if let Meaning::List(list) = of {
         let [IndexItem::At(id)] = items else { return Err(Mistake::new("a list takes one integer index")) };
         let at = integer(*id)?.unwrap_or(0);
-        let own = if at < 0 { at + list.len() as i64 } else { at };
+        let own = if at < 0 { at.saturating_add(list.len() as i64) } else { at };
         return usize::try_from(own)
             .ok()
             .and_then(|own| list.get(own))
@@ -232,7 +281,7 @@ fn index(of: &Meaning, items: &[IndexItem], meanings: &[Meaning]) -> Result<Mean
                     Index::Slice(part(start)?, part(stop)?, part(step)?.unwrap_or(1))
                 }
                 IndexItem::At(id) => match &meanings[id.index()] {
-                    Meaning::Scalar(Scalar::Int(value)) => Index::At(*value),
+                    Meaning::Scalar(Scalar::Int(value)) => Index::At(clamped(*value)),
                     Meaning::Nothing => Index::NewAxis,
                     Meaning::Array(_) | Meaning::List(_) => {
                         return Err(Mistake::new("indexing with an array or a list is not supported yet; use slices, or where"));

@@ -9,7 +9,7 @@ use rask_graphs::{KernelError, TaskContext};
 
 use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::chunking::shape_text;
+use crate::chunking::{check_size, shape_text};
 use crate::dtype::with_width;
 use crate::kernels::loops;
 use crate::kernels::program::{Compiled, Operation};
@@ -41,6 +41,7 @@ pub(crate) fn run(ctx: &TaskContext, program: &Compiled, inputs: &[&Chunk]) -> R
         }
     }
     let shape = output_shape(program, inputs)?;
+    check_size(&shape, program.dtype)?;
     let n: usize = shape.iter().product();
     let nbytes = n * program.dtype.size();
     ctx.check_memory(nbytes as u64)?;

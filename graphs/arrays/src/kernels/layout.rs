@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::chunking::{offsets, ravel, shape_text, unravel};
+use crate::chunking::{axis_size, check_count, check_size, offsets, ravel, shape_text, unravel};
 use crate::dtype::with_width;
 
 /// Arguments of `array.slice`.
@@ -87,6 +87,8 @@ impl Range {
         let end = stop.map_or(if step > 0 { size } else { -1 }, settle);
         let distance = if step > 0 { end - first } else { first - end };
         let n = if distance <= 0 { 0 } else { (distance as u64).div_ceil(step.unsigned_abs()) };
+        // With one index or none there is no step, and a huge one would not fit what is counted with it.
+        let step = if n > 1 { step } else { step.signum() };
         Ok(Self { start: usize::try_from(first).unwrap_or(0), step, n: usize::try_from(n).unwrap_or(usize::MAX) })
     }
 
@@ -217,9 +219,10 @@ fn transpose_tiles<T: Pod>(from: &[T], n_rows: usize, n_columns: usize, stride: 
 }
 
 pub(crate) fn reshape(args: &ReshapeArgs, chunk: &Chunk) -> Result<Chunk, KernelError> {
-    let known: i64 = args.shape.iter().filter(|&&size| size != -1).product();
+    let known = args.shape.iter().filter(|&&size| size != -1).try_fold(1i64, |product, &size| product.checked_mul(size));
     let fail = || KernelError(format!("cannot reshape {} into {:?}", shape_text(chunk.shape()), args.shape));
     let n = i64::try_from(chunk.len()).map_err(|_| fail())?;
+    let known = known.ok_or_else(fail)?;
     let shape = args
         .shape
         .iter()
@@ -236,12 +239,14 @@ pub(crate) fn reshape(args: &ReshapeArgs, chunk: &Chunk) -> Result<Chunk, Kernel
 pub(crate) fn split(args: &SplitArgs, chunk: &Chunk) -> Result<Vec<Value>, KernelError> {
     let whole = |(sizes, &size): (&Vec<usize>, &usize)| if sizes.is_empty() { vec![size] } else { sizes.clone() };
     let sizes: Vec<Vec<usize>> = args.sizes.iter().zip(chunk.shape()).map(whole).collect();
-    let adds_up = sizes.iter().zip(chunk.shape()).all(|(sizes, &size)| sizes.iter().sum::<usize>() == size);
+    let sum = |sizes: &[usize]| sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
+    let adds_up = sizes.iter().zip(chunk.shape()).all(|(sizes, &size)| sum(sizes) == Some(size));
     let fits = args.sizes.len() == chunk.shape().len() && adds_up;
     if !fits {
         return Err(KernelError(format!("pieces {:?} do not add up to shape {}", args.sizes, shape_text(chunk.shape()))));
     }
     let counts: Vec<usize> = sizes.iter().map(Vec::len).collect();
+    check_count(counts.iter().copied())?;
     let starts: Vec<Vec<usize>> = sizes.iter().map(|sizes| offsets(sizes)).collect();
     let n_pieces: usize = counts.iter().product();
     let piece = |number: usize| {
@@ -256,11 +261,16 @@ pub(crate) fn split(args: &SplitArgs, chunk: &Chunk) -> Result<Vec<Value>, Kerne
     Ok((0..n_pieces).map(piece).collect())
 }
 
+/// How many chunks a grid has, if they can be counted.
+pub(crate) fn n_of_grid(counts: &[usize]) -> Option<usize> {
+    counts.iter().try_fold(1usize, |product, &count| product.checked_mul(count))
+}
+
 /// One chunk of a grid of pieces.
 pub(crate) fn assemble(counts: &[usize], pieces: &[&Chunk]) -> Result<Chunk, KernelError> {
     let n_axes = counts.len();
     let Some(first) = pieces.first() else { return Err(KernelError("nothing to put together".to_owned())) };
-    if counts.iter().product::<usize>() != pieces.len()
+    if n_of_grid(counts) != Some(pieces.len())
         || pieces.iter().any(|piece| piece.shape().len() != n_axes || piece.dtype() != first.dtype())
     {
         return Err(KernelError(format!("{} pieces do not make a grid of {counts:?} pieces of one type", pieces.len())));
@@ -288,7 +298,8 @@ pub(crate) fn assemble(counts: &[usize], pieces: &[&Chunk]) -> Result<Chunk, Ker
             )));
         }
     }
-    let shape: Vec<usize> = sizes.iter().map(|sizes| sizes.iter().sum()).collect();
+    let shape: Vec<usize> = sizes.iter().map(|sizes| axis_size(sizes)).collect();
+    check_size(&shape, first.dtype())?;
     let starts: Vec<Vec<usize>> = sizes.iter().map(|sizes| offsets(sizes)).collect();
     let mut out = Buffer::zeroed(shape.iter().product::<usize>() * first.dtype().size());
     for (number, piece) in pieces.iter().enumerate() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::chunking::shape_text;
+use crate::chunking::{broadcast_shapes, check_size, shape_text, unravel};
 use crate::dtype::{DType, with_type};
 use crate::kernels::number::Number;
 
@@ -54,9 +54,40 @@ fn matrix(chunk: &Chunk) -> Result<(usize, usize), KernelError> {
     }
 }
 
-/// The sum of the products of pairs of matrices `a1, b1, a2, b2, ..`.
+/// The type of what solves equations: single precision only when both are.
+pub(crate) fn solved_type(a: DType, b: DType) -> DType {
+    if a == DType::F32 && b == DType::F32 { DType::F32 } else { DType::F64 }
+}
+
+/// A stack of matrices: the axes before the last two, and the matrices' rows and columns.
+struct Stack<'a> {
+    chunk: &'a Chunk,
+    over: &'a [usize],
+    n_rows: usize,
+    n_columns: usize,
+}
+
+impl<'a> Stack<'a> {
+    fn of(chunk: &'a Chunk) -> Result<Self, KernelError> {
+        match chunk.shape() {
+            [over @ .., n_rows, n_columns] => Ok(Self { chunk, over, n_rows: *n_rows, n_columns: *n_columns }),
+            _ => Err(KernelError(format!("matrices are needed, got shape {}", shape_text(chunk.shape())))),
+        }
+    }
+
+    /// The matrix that goes with number `number` of a stack of shape `whole`, to which this one broadcasts.
+    fn matrix<T: bytemuck::Pod>(&self, number: usize, whole: &[usize]) -> &[T] {
+        let position = unravel(number, whole);
+        let own = position[whole.len() - self.over.len()..].iter().zip(self.over);
+        let at = own.fold(0, |at, (&place, &size)| at * size + if size == 1 { 0 } else { place });
+        let n = self.n_rows * self.n_columns;
+        &self.chunk.typed::<T>()[at * n..(at + 1) * n]
+    }
+}
+
+/// The sum of the products of pairs of matrices, or stacks of them, `a1, b1, a2, b2, ..`.
 pub(crate) fn multiply(ctx: &TaskContext, inputs: &[&Chunk]) -> Result<Chunk, KernelError> {
-    let [first, second, ..] = inputs else { return Err(KernelError("a product needs two matrices".to_owned())) };
+    let [first, ..] = inputs else { return Err(KernelError("a product needs two matrices".to_owned())) };
     if !inputs.len().is_multiple_of(2) {
         return Err(KernelError(format!("pairs of matrices are needed, got {} inputs", inputs.len())));
     }
@@ -64,43 +95,65 @@ pub(crate) fn multiply(ctx: &TaskContext, inputs: &[&Chunk]) -> Result<Chunk, Ke
     if inputs.iter().any(|input| input.dtype() != dtype) {
         return Err(KernelError("matrices of one type are needed".to_owned()));
     }
-    let (n_rows, n_columns) = (matrix(first)?.0, matrix(second)?.1);
-    for pair in inputs.chunks_exact(2) {
-        let ((rows, inner), (other, columns)) = (matrix(pair[0])?, matrix(pair[1])?);
-        if rows != n_rows || columns != n_columns || inner != other {
+    let stacks = inputs.iter().map(|input| Stack::of(input)).collect::<Result<Vec<Stack<'_>>, KernelError>>()?;
+    let (n_rows, n_columns) = (stacks[0].n_rows, stacks[1].n_columns);
+    let over = broadcast_shapes(stacks[0].over, stacks[1].over)?;
+    for pair in stacks.chunks_exact(2) {
+        let fits = pair[0].n_rows == n_rows && pair[1].n_columns == n_columns && pair[0].n_columns == pair[1].n_rows;
+        if !fits || broadcast_shapes(pair[0].over, pair[1].over)? != over {
             return Err(KernelError(format!(
                 "matmul: shapes {} and {} do not match",
-                shape_text(pair[0].shape()),
-                shape_text(pair[1].shape())
+                shape_text(pair[0].chunk.shape()),
+                shape_text(pair[1].chunk.shape())
             )));
         }
     }
-    let nbytes = n_rows.saturating_mul(n_columns).saturating_mul(dtype.size());
+    let mut shape = over.clone();
+    shape.extend([n_rows, n_columns]);
+    check_size(&shape, dtype)?;
+    let n_stack: usize = over.iter().product();
+    let nbytes = n_stack * n_rows * n_columns * dtype.size();
     ctx.check_memory(nbytes as u64)?;
     let mut out = Buffer::zeroed(nbytes);
-    for pair in inputs.chunks_exact(2) {
-        let (a, b) = (pair[0], pair[1]);
-        let inner = a.shape()[1];
-        match dtype {
-            DType::F64 => add_product::<f64>(a, b, (n_rows, inner, n_columns), out.typed_mut()),
-            DType::F32 => add_product::<f32>(a, b, (n_rows, inner, n_columns), out.typed_mut()),
-            DType::Bool => return Err(KernelError("matmul is not defined for bool arrays".to_owned())),
-            DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
-                with_type!(dtype, T => add_integer_product::<T>(a.typed(), b.typed(), (inner, n_columns), out.typed_mut()));
+    if nbytes == 0 {
+        return Ok(Chunk::from_buffer(dtype, shape, out));
+    }
+    for (number, place) in out.bytes_mut().chunks_exact_mut(n_rows * n_columns * dtype.size()).enumerate() {
+        if number % 256 == 0 {
+            ctx.check_cancelled()?;
+        }
+        for pair in stacks.chunks_exact(2) {
+            let sizes = (n_rows, pair[0].n_columns, n_columns);
+            match dtype {
+                DType::F64 => {
+                    let (a, b) = (pair[0].matrix::<f64>(number, &over), pair[1].matrix::<f64>(number, &over));
+                    add_product(a, b, sizes, bytemuck::cast_slice_mut(place));
+                }
+                DType::F32 => {
+                    let (a, b) = (pair[0].matrix::<f32>(number, &over), pair[1].matrix::<f32>(number, &over));
+                    add_product(a, b, sizes, bytemuck::cast_slice_mut(place));
+                }
+                DType::Bool => return Err(KernelError("matmul is not defined for bool arrays".to_owned())),
+                DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
+                    with_type!(dtype, T => {
+                        let (a, b) = (pair[0].matrix::<T>(number, &over), pair[1].matrix::<T>(number, &over));
+                        add_integer_product::<T>(a, b, (sizes.1, n_columns), bytemuck::cast_slice_mut(place));
+                    });
+                }
             }
         }
     }
-    Ok(Chunk::from_buffer(dtype, vec![n_rows, n_columns], out))
+    Ok(Chunk::from_buffer(dtype, shape, out))
 }
 
 fn add_product<T: faer::traits::ComplexField + bytemuck::Pod>(
-    a: &Chunk,
-    b: &Chunk,
+    a: &[T],
+    b: &[T],
     (n_rows, inner, n_columns): (usize, usize, usize),
     out: &mut [T],
 ) {
-    let a = MatRef::from_row_major_slice(a.typed::<T>(), n_rows, inner);
-    let b = MatRef::from_row_major_slice(b.typed::<T>(), inner, n_columns);
+    let a = MatRef::from_row_major_slice(a, n_rows, inner);
+    let b = MatRef::from_row_major_slice(b, inner, n_columns);
     let out = MatMut::from_row_major_slice_mut(out, n_rows, n_columns);
     matmul(out, Accum::Add, a, b, T::one_impl(), Par::Seq);
 }
@@ -151,23 +204,21 @@ pub(crate) fn tsqr(args: &TsqrArgs, inputs: &[&Chunk]) -> Result<Chunk, KernelEr
     let blocks = inputs.iter().map(|input| to_mat(input)).collect::<Result<Vec<Mat<f64>>, KernelError>>()?;
     let n_rows: usize = blocks.iter().step_by(args.n_across).map(Mat::nrows).sum();
     let n_columns: usize = blocks[..args.n_across].iter().map(Mat::ncols).sum();
+    // Only blocks that fit make a matrix no larger than they are themselves.
+    let fits = blocks.chunks(args.n_across).all(|across| {
+        across.iter().all(|block| block.nrows() == across[0].nrows()) && across.iter().map(Mat::ncols).sum::<usize>() == n_columns
+    });
+    if !fits {
+        let shapes: Vec<String> = blocks.iter().map(|block| shape_text(&[block.nrows(), block.ncols()])).collect();
+        return Err(KernelError(format!("shapes {} do not match: blocks in rows of {}", shapes.join(" and "), args.n_across)));
+    }
     let mut whole = Mat::<f64>::zeros(n_rows, n_columns);
     let mut row = 0;
     for across in blocks.chunks(args.n_across) {
         let mut column = 0;
         for block in across {
-            if block.nrows() != across[0].nrows() || column + block.ncols() > n_columns {
-                return Err(KernelError(format!(
-                    "shapes ({}, ..) and ({}, ..) do not match: blocks side by side",
-                    across[0].nrows(),
-                    block.nrows()
-                )));
-            }
             whole.as_mut().submatrix_mut(row, column, block.nrows(), block.ncols()).copy_from(block);
             column += block.ncols();
-        }
-        if column != n_columns {
-            return Err(KernelError(format!("blocks of {column} and {n_columns} columns do not match")));
         }
         row += across[0].nrows();
     }
@@ -181,13 +232,15 @@ pub(crate) fn tsqr(args: &TsqrArgs, inputs: &[&Chunk]) -> Result<Chunk, KernelEr
 }
 
 /// The solution of least norm, from the triangular factor of matrix and right-hand sides side by side.
-pub(crate) fn lstsq_finish(args: &LstsqFinishArgs, factor: &Chunk) -> Result<Chunk, KernelError> {
+pub(crate) fn lstsq_finish(ctx: &TaskContext, args: &LstsqFinishArgs, factor: &Chunk) -> Result<Chunk, KernelError> {
     let factor = to_mat(factor)?;
     let n = args.n_unknowns;
     if factor.ncols() < n {
         return Err(KernelError(format!("a factor of {} columns for {n} unknowns", factor.ncols())));
     }
     let n_rows = factor.nrows().min(n);
+    // A factor without rows may have any number of columns.
+    ctx.check_memory((n as u64).saturating_mul((factor.ncols() - n).max(1) as u64).saturating_mul(8))?;
     let left = factor.submatrix(0, 0, n_rows, n).to_owned();
     let right = factor.submatrix(0, n, n_rows, factor.ncols() - n).to_owned();
     let mut solution = Mat::<f64>::zeros(n, right.ncols());
@@ -211,7 +264,7 @@ pub(crate) fn solve(a: &Chunk, b: &Chunk) -> Result<Chunk, KernelError> {
     if n_rows != n_columns || b.shape().first() != Some(&n_rows) || b.shape().len() > 2 {
         return Err(KernelError(format!("solve: shapes {} and {} do not match", shape_text(a.shape()), shape_text(b.shape()))));
     }
-    let dtype = a.dtype().promote(b.dtype()).to_float();
+    let dtype = solved_type(a.dtype(), b.dtype());
     let lu = to_mat(a)?.partial_piv_lu();
     let diagonal_is_fine = (0..n_rows).all(|idx| lu.U()[(idx, idx)] != 0.0);
     if !diagonal_is_fine {

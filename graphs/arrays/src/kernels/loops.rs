@@ -8,6 +8,7 @@ use rask_graphs::KernelError;
 
 use crate::dtype::{DType, with_type};
 use crate::function::Function;
+use crate::kernels::convert::FromFloat;
 use crate::kernels::number::{Bits, Number, Real};
 
 #[inline(always)]
@@ -216,6 +217,7 @@ fn binary_number<T: Number>(
         Function::Divide => zip(arch, a, b, out, T::divide),
         Function::FloorDivide => zip(arch, a, b, out, T::floor_divide),
         Function::Remainder => zip(arch, a, b, out, T::remainder),
+        Function::Fmod => zip(arch, a, b, out, T::fmod),
         Function::Minimum => zip(arch, a, b, out, T::minimum),
         Function::Maximum => zip(arch, a, b, out, T::maximum),
         Function::Power => {
@@ -266,8 +268,8 @@ fn binary_real<T: Real>(
     Ok(())
 }
 
-/// Convert a block from one type to another: floats to integers truncate and saturate, anything to bool asks whether it is
-/// nonzero.
+/// Convert a block from one type to another: floats to integers as [`super::convert`] says, anything to bool asks whether it
+/// is nonzero.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -279,6 +281,14 @@ fn binary_real<T: Real>(
 pub(crate) fn convert(arch: Arch, from: DType, to: DType, a: &[u8], out: &mut [u8]) {
     if to == DType::Bool {
         with_type!(from, A => map(arch, cast::<A>(a), out, |a: A| u8::from(a != A::ZERO)));
+        return;
+    }
+    if from == DType::F32 && !to.is_float() {
+        with_type!(to, B => map(arch, cast::<f32>(a), cast_mut::<B>(out), |a: f32| B::from_float(f64::from(a))));
+        return;
+    }
+    if from == DType::F64 {
+        with_type!(to, B => map(arch, cast::<f64>(a), cast_mut::<B>(out), B::from_float));
         return;
     }
     with_type!(from, A => with_type!(to, B => map(arch, cast::<A>(a), cast_mut::<B>(out), |a: A| a as B)));

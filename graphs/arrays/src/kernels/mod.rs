@@ -3,17 +3,19 @@
 //! [`register`] puts every one of them into a registry with the schema of its arguments, so that a task in a graph file
 //! can name any of them. Kernels read the shapes of their inputs when they run, so one body serves all chunks.
 
+pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod evaluate;
 pub(crate) mod layout;
 pub(crate) mod linalg;
 mod loops;
 pub(crate) mod npy;
-mod number;
+pub(crate) mod number;
 mod partial;
 pub(crate) mod program;
 pub mod random;
 pub mod reduce;
+pub(crate) mod scan;
 
 use std::sync::Arc;
 
@@ -84,10 +86,11 @@ pub fn register(registry: &mut Registry) {
     register_elementwise(registry);
     register_layout(registry);
     register_linalg(registry);
+    register_scans(registry);
     for reduction in Reduction::ALL {
         registry.register(
             spec::<ReduceArgs>(reduction.operator(), Arity::at_least(1), reduction.doc()),
-            move |_ctx, args: &ReduceArgs, inputs| reduce::reduce(reduction, args, inputs),
+            move |ctx, args: &ReduceArgs, inputs| reduce::reduce(ctx, reduction, args, inputs),
         );
     }
 }
@@ -192,12 +195,23 @@ fn register_layout(registry: &mut Registry) {
     );
 }
 
+fn register_scans(registry: &mut Registry) {
+    for (kind, doc) in [
+        (scan::Scan::Sum, "For each element the sum of it and all before it along an axis."),
+        (scan::Scan::Product, "For each element the product of it and all before it along an axis."),
+    ] {
+        registry.register(spec::<scan::ScanArgs>(kind.operator(), Arity::exactly(1), doc), move |ctx, args, inputs| {
+            Ok(Value::new(scan::scan(ctx, kind, args, chunks(inputs)?[0])?))
+        });
+    }
+}
+
 fn register_linalg(registry: &mut Registry) {
     registry.register(
         spec::<NoArgs>(
             "array.matmul",
             Arity::at_least(2),
-            "The product of two matrices, or the sum of the products of pairs a1, b1, a2, b2, ...",
+            "The product of two matrices or stacks of matrices, or the sum of the products of pairs a1, b1, a2, b2, ...",
         ),
         |ctx, _args: &NoArgs, inputs| Ok(Value::new(linalg::multiply(ctx, &chunks(inputs)?)?)),
     );
@@ -211,7 +225,7 @@ fn register_linalg(registry: &mut Registry) {
     );
     registry.register(
         spec::<LstsqFinishArgs>("array.lstsq_finish", Arity::exactly(1), "Least-squares solution from a triangular factor."),
-        |_ctx, args: &LstsqFinishArgs, inputs| Ok(Value::new(linalg::lstsq_finish(args, chunks(inputs)?[0])?)),
+        |ctx, args: &LstsqFinishArgs, inputs| Ok(Value::new(linalg::lstsq_finish(ctx, args, chunks(inputs)?[0])?)),
     );
     registry.register(
         spec::<NoArgs>("array.solve", Arity::exactly(2), "x with a @ x == b, for a square matrix a."),
@@ -239,5 +253,5 @@ fn norm(ctx: &TaskContext, inputs: &[Value]) -> Result<Value, KernelError> {
             Ok(Value::new(evaluate::run(ctx, &real.compile().map_err(KernelError)?, &[chunk])?))
         })
         .collect::<Result<Vec<Value>, KernelError>>()?;
-    apply(ctx, Function::Sqrt, &[reduce::reduce(Reduction::Sum, &ReduceArgs::default(), &squares)?])
+    apply(ctx, Function::Sqrt, &[reduce::reduce(ctx, Reduction::Sum, &ReduceArgs::default(), &squares)?])
 }

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::chunking::{check_size, offsets, shape_text, unravel};
+use crate::chunking::{MAX_AXES, UNKNOWN, axis_size, check_size, offsets, shape_text, unravel};
 use crate::dtype::DType;
-use crate::kernels::layout::place_at;
+use crate::kernels::layout::{n_of_grid, place_at};
 
 /// Arguments of `array.load`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +55,7 @@ pub(crate) struct NpyHeader {
 pub(crate) fn open(path: &Path) -> Result<(File, NpyHeader), String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     let header = read_header(&mut file)?;
+    // The header's size has been checked, so that this can be counted.
     let n: usize = header.shape.iter().product();
     let want = header.data_offset + (n * header.dtype.size()) as u64;
     let have = file.metadata().map_err(|error| error.to_string())?.len();
@@ -70,14 +71,18 @@ fn read_header(file: &mut impl Read) -> Result<NpyHeader, String> {
     if &magic[..6] != b"\x93NUMPY" {
         return Err("not an npy file: it begins with something else".to_owned());
     }
-    let (length, prefix) = if magic[6] == 1 {
-        let mut length = [0u8; 2];
-        file.read_exact(&mut length).map_err(|error| error.to_string())?;
-        (u32::from(u16::from_le_bytes(length)), 10)
-    } else {
-        let mut length = [0u8; 4];
-        file.read_exact(&mut length).map_err(|error| error.to_string())?;
-        (u32::from_le_bytes(length), 12)
+    let (length, prefix) = match magic[6] {
+        1 => {
+            let mut length = [0u8; 2];
+            file.read_exact(&mut length).map_err(|_| "not an npy file: too short".to_owned())?;
+            (u32::from(u16::from_le_bytes(length)), 10)
+        }
+        2 | 3 => {
+            let mut length = [0u8; 4];
+            file.read_exact(&mut length).map_err(|_| "not an npy file: too short".to_owned())?;
+            (u32::from_le_bytes(length), 12)
+        }
+        version => return Err(format!("an npy file of version {version}; versions 1 to 3 can be read")),
     };
     if length > 1 << 20 {
         return Err(format!("not an npy file: a header of {length} bytes"));
@@ -88,33 +93,129 @@ fn read_header(file: &mut impl Read) -> Result<NpyHeader, String> {
     parse_header(&text, prefix + u64::from(length))
 }
 
-/// The text after `'key':` in a Python dictionary.
-fn entry<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
-    let at = text.find(&format!("'{key}'")).ok_or_else(|| format!("npy header without {key}"))?;
-    let rest = &text[at + key.len() + 2..];
-    let colon = rest.find(':').ok_or("npy header without values")?;
-    Ok(rest[colon + 1..].trim_start())
+/// What the dictionary of a header can hold.
+#[derive(PartialEq, Debug)]
+enum Literal {
+    Text(String),
+    Truth(bool),
+    Sizes(Vec<usize>),
+}
+
+/// Reads the dictionary that a header is, as Python writes it, and nothing else: what is damaged must not pass for sound.
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn skip_spaces(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn accept(&mut self, symbol: &str) -> bool {
+        self.skip_spaces();
+        let found = self.rest.strip_prefix(symbol);
+        self.rest = found.unwrap_or(self.rest);
+        found.is_some()
+    }
+
+    fn expect(&mut self, symbol: &str) -> Result<(), String> {
+        if self.accept(symbol) { Ok(()) } else { Err(format!("npy header: \"{symbol}\" expected before {}", self.shown())) }
+    }
+
+    fn shown(&self) -> String {
+        let rest: String = self.rest.chars().take(20).collect();
+        format!("{rest:?}")
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        self.skip_spaces();
+        let delimiter = self.rest.chars().next().filter(|first| matches!(first, '\'' | '"'));
+        let delimiter = delimiter.ok_or_else(|| format!("npy header: a string expected before {}", self.shown()))?;
+        let inside = &self.rest[1..];
+        let end = inside.find(delimiter).ok_or("npy header: a string is never closed")?;
+        self.rest = &inside[end + 1..];
+        Ok(inside[..end].to_owned())
+    }
+
+    /// A size, perhaps with the `L` of Python 2.
+    fn size(&mut self) -> Result<usize, String> {
+        self.skip_spaces();
+        let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
+        let (digits, rest) = self.rest.split_at(end);
+        let size = digits.parse::<usize>().ok().filter(|&size| size != UNKNOWN);
+        let size = size.ok_or_else(|| format!("npy header: a size expected before {}", self.shown()))?;
+        self.rest = rest.strip_prefix('L').unwrap_or(rest);
+        Ok(size)
+    }
+
+    fn literal(&mut self) -> Result<Literal, String> {
+        if self.accept("True") {
+            return Ok(Literal::Truth(true));
+        }
+        if self.accept("False") {
+            return Ok(Literal::Truth(false));
+        }
+        if !self.accept("(") {
+            if self.accept("[") {
+                return Err("structured npy files cannot be read".to_owned());
+            }
+            return self.text().map(Literal::Text);
+        }
+        let mut sizes = Vec::new();
+        while !self.accept(")") {
+            if sizes.len() == MAX_AXES {
+                return Err(format!("an npy file of more than {MAX_AXES} axes"));
+            }
+            sizes.push(self.size()?);
+            if !self.accept(",") {
+                self.expect(")")?;
+                if sizes.len() == 1 {
+                    return Err("npy header: the shape is a number, not a tuple".to_owned());
+                }
+                break;
+            }
+        }
+        Ok(Literal::Sizes(sizes))
+    }
 }
 
 fn parse_header(text: &str, data_offset: u64) -> Result<NpyHeader, String> {
-    let descr = entry(text, "descr")?;
-    let code = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next()).ok_or("structured npy files cannot be read")?;
+    let (mut descr, mut order, mut shape) = (None, None, None);
+    let mut reader = Reader { rest: text.trim_end_matches(['\n', ' ', '\0']) };
+    reader.expect("{")?;
+    while !reader.accept("}") {
+        let key = reader.text()?;
+        reader.expect(":")?;
+        let value = reader.literal()?;
+        let is_new = match (key.as_str(), value) {
+            ("descr", Literal::Text(code)) => descr.replace(code).is_none(),
+            ("fortran_order", Literal::Truth(is_fortran)) => order.replace(is_fortran).is_none(),
+            ("shape", Literal::Sizes(sizes)) => shape.replace(sizes).is_none(),
+            (key, Literal::Text(_) | Literal::Truth(_) | Literal::Sizes(_)) => {
+                return Err(format!("npy header: {key:?} has a value that makes no sense"));
+            }
+        };
+        if !is_new {
+            return Err(format!("npy header: {key:?} is there twice"));
+        }
+        if !reader.accept(",") {
+            reader.expect("}")?;
+            break;
+        }
+    }
+    if !reader.rest.trim().is_empty() {
+        return Err(format!("npy header: something follows it, {}", reader.shown()));
+    }
+    let missing = |key: &str| format!("npy header without {key}");
+    let code = descr.ok_or_else(|| missing("descr"))?;
+    let is_fortran = order.ok_or_else(|| missing("fortran_order"))?;
+    let mut shape: Vec<usize> = shape.ok_or_else(|| missing("shape"))?;
     let normal = code.replace('=', "<");
     let one_byte = format!("|{}", normal.trim_start_matches(['<', '>', '|']));
     let dtype = DType::ALL
         .into_iter()
         .find(|dtype| dtype.npy_code() == normal || (dtype.size() == 1 && dtype.npy_code() == one_byte))
-        .ok_or_else(|| format!("elements of type {code} cannot be read"))?;
-    let is_fortran = entry(text, "fortran_order")?.starts_with("True");
-    let tuple = entry(text, "shape")?;
-    let end = tuple.find(')').ok_or("npy header without a shape")?;
-    let inside = tuple.get(1..end).ok_or("npy header without a shape")?;
-    let mut shape = inside
-        .split(',')
-        .map(str::trim)
-        .filter(|size| !size.is_empty())
-        .map(|size| size.trim_end_matches('L').parse::<usize>().map_err(|_| format!("npy header with shape ({inside})")))
-        .collect::<Result<Vec<usize>, String>>()?;
+        .ok_or_else(|| format!("elements of type {code:?} cannot be read"))?;
     check_size(&shape, dtype).map_err(|error| error.to_string())?;
     if is_fortran {
         shape.reverse();
@@ -184,7 +285,8 @@ pub(crate) fn write(ctx: &TaskContext, args: &WriteArgs, chunks: &[&Chunk]) -> R
     let Some(first) = chunks.first() else { return Err(KernelError("nothing to write".to_owned())) };
     let counts = args.counts.clone().unwrap_or_else(|| vec![1; first.shape().len()]);
     let sizes = grid_sizes(&counts, chunks)?;
-    let shape: Vec<usize> = sizes.iter().map(|sizes| sizes.iter().sum()).collect();
+    let shape: Vec<usize> = sizes.iter().map(|sizes| axis_size(sizes)).collect();
+    check_size(&shape, first.dtype())?;
     let starts: Vec<Vec<usize>> = sizes.iter().map(|sizes| offsets(sizes)).collect();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".rask-").suffix(".npy.part").tempfile_in(directory).map_err(fail)?;
@@ -214,7 +316,7 @@ pub(crate) fn write(ctx: &TaskContext, args: &WriteArgs, chunks: &[&Chunk]) -> R
 
 fn grid_sizes(counts: &[usize], chunks: &[&Chunk]) -> Result<Vec<Vec<usize>>, KernelError> {
     let fail = || KernelError(format!("{} chunks do not make a grid of {counts:?} chunks of one type", chunks.len()));
-    if counts.iter().product::<usize>() != chunks.len() {
+    if n_of_grid(counts) != Some(chunks.len()) {
         return Err(fail());
     }
     let mut sizes: Vec<Vec<Option<usize>>> = counts.iter().map(|&count| vec![None; count]).collect();
@@ -264,10 +366,59 @@ mod tests {
             "",
             "{'descr': '>f8', 'fortran_order': False, 'shape': (1,)}",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (x,)}",
+            "{'descr': '<f8', 'fortran_order': 'maybe', 'shape': (1,)}",
+            "{'descr': '<f8', 'fortran_order': 0, 'shape': (1,)}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1)}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': 1}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'shape': (2,)}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'more': True}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1,)} and more",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1,",
+            "{'descr': '<f8', 'fortran_order': False}",
+            "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (np.int64(3),)}",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (18446744073709551615,)}",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (18446744073709551615, 18446744073709551615, 0)}",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967296, 4294967296)}",
+            "{'descr': '|u1', 'fortran_order': True, 'shape': (0, 4294967296, 4294967296)}",
         ] {
             assert!(parse_header(text, 80).is_err(), "{text}");
         }
+        let many = |n: usize| format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({}), }}", "1, ".repeat(n));
+        assert_eq!(parse_header(&many(64), 80).unwrap().shape.len(), 64);
+        assert!(parse_header(&many(65), 80).unwrap_err().contains("64 axes"));
+        let old = "{\"shape\": (3L, 5L), 'fortran_order' : False,'descr':'=f8'}\n";
+        assert_eq!(parse_header(old, 80).unwrap().shape, vec![3, 5]);
         assert_eq!((header_of(DType::F64, &[3, 4]).len()) % 64, 0);
+    }
+
+    #[test]
+    fn broken_files_are_named_as_what_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let sound = header_of(DType::F64, &[2]);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = [sound.clone(), vec![0; 16]].concat();
+            bytes[at] = byte;
+            bytes
+        };
+        for (bytes, words) in [
+            (Vec::new(), "too short"),
+            (b"PK\x03\x04 not npy".to_vec(), "begins with something else"),
+            (sound[..9].to_vec(), "too short"),
+            (sound[..40].to_vec(), "cut short"),
+            ([sound.clone(), vec![0; 15]].concat(), "16 more bytes expected"),
+            (with(6, 9), "version 9"),
+            (with(9, 255), "cut short"),
+            (with(8, 20), "npy header"),
+            (with(10, b'('), "npy header"),
+        ] {
+            let path = directory.path().join("broken.npy");
+            std::fs::write(&path, &bytes).unwrap();
+            let error = open(&path).unwrap_err();
+            let words = if words.contains("more bytes") { "cut short: 144 bytes expected, 143 there" } else { words };
+            assert!(error.contains(words), "{words}: {error}");
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! [`crate::kernels::loops`], where the compiler makes vectors of it.
 
 use crate::chunk::Element;
+use crate::kernels::convert::FromFloat;
 
 /// Elements with arithmetic.
-pub(crate) trait Number: Element {
+pub(crate) trait Number: Element + FromFloat {
     const ZERO: Self;
     const ONE: Self;
     fn add(self, other: Self) -> Self;
@@ -15,6 +16,8 @@ pub(crate) trait Number: Element {
     fn divide(self, other: Self) -> Self;
     fn floor_divide(self, other: Self) -> Self;
     fn remainder(self, other: Self) -> Self;
+    /// The remainder with the sign of `self`.
+    fn fmod(self, other: Self) -> Self;
     /// `None` for an integer to a negative power.
     fn power(self, other: Self) -> Option<Self>;
     fn minimum(self, other: Self) -> Self;
@@ -77,6 +80,10 @@ macro_rules! integer {
             #[inline(always)]
             fn remainder(self, other: Self) -> Self {
                 if other == 0 { 0 } else { $remainder(self, other) }
+            }
+            #[inline(always)]
+            fn fmod(self, other: Self) -> Self {
+                if other == 0 { 0 } else { self.wrapping_rem(other) }
             }
             #[inline(always)]
             fn power(self, other: Self) -> Option<Self> {
@@ -225,12 +232,21 @@ macro_rules! real {
             }
             #[inline(always)]
             fn floor_divide(self, other: Self) -> Self {
-                // Python's: the quotient of what is left once the remainder is taken away.
+                // Python's: the quotient of what is left once the remainder is taken away, one less where that has the other
+                // sign. Rounded down once more, since the quotient itself is rounded.
                 if other == 0.0 {
                     return self / other;
                 }
-                let rest = self.remainder(other);
-                ((self - rest) / other).round_ties_even()
+                let rest = self % other;
+                let mut quotient = (self - rest) / other;
+                if rest != 0.0 && (rest < 0.0) != (other < 0.0) {
+                    quotient -= 1.0;
+                }
+                if quotient == 0.0 {
+                    return (0.0 as $T).copysign(self / other);
+                }
+                let floor = quotient.floor();
+                if quotient - floor > 0.5 { floor + 1.0 } else { floor }
             }
             #[inline(always)]
             fn remainder(self, other: Self) -> Self {
@@ -242,6 +258,10 @@ macro_rules! real {
                 } else {
                     rest
                 }
+            }
+            #[inline(always)]
+            fn fmod(self, other: Self) -> Self {
+                self % other
             }
             #[inline(always)]
             fn power(self, other: Self) -> Option<Self> {

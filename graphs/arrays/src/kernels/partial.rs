@@ -14,7 +14,7 @@ use crate::chunk::{Chunk, Element};
 use crate::chunking::shape_text;
 use crate::dtype::{DType, with_type};
 use crate::kernels::number::Number;
-use crate::kernels::reduce::{ReduceArgs, Reduction, beats};
+use crate::kernels::reduce::{ReduceArgs, Reduction, beats, nan_maximum, nan_minimum};
 
 /// The accumulators of an unfinished reduction.
 #[derive(Clone)]
@@ -95,6 +95,7 @@ fn has_count(reduction: Reduction) -> bool {
         Reduction::Sum | Reduction::Prod | Reduction::Any | Reduction::All | Reduction::CountNonzero => false,
         Reduction::Mean | Reduction::Var | Reduction::Std => true,
         Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax => true,
+        Reduction::NanMin | Reduction::NanMax | Reduction::NanArgmin | Reduction::NanArgmax => true,
     }
 }
 
@@ -104,9 +105,11 @@ fn part_types(reduction: Reduction, dtype: DType) -> Vec<DType> {
         Reduction::Sum | Reduction::Prod => vec![if dtype.is_float() { DType::F64 } else { DType::I64 }],
         Reduction::Mean => vec![DType::F64, DType::I64],
         Reduction::Var | Reduction::Std => vec![DType::F64, DType::F64, DType::I64],
-        Reduction::Min | Reduction::Max => vec![dtype, DType::I64],
+        Reduction::Min | Reduction::Max | Reduction::NanMin | Reduction::NanMax => vec![dtype, DType::I64],
         Reduction::Any | Reduction::All => vec![DType::Bool],
-        Reduction::Argmin | Reduction::Argmax => vec![dtype, DType::I64, DType::I64],
+        Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax => {
+            vec![dtype, DType::I64, DType::I64]
+        }
         Reduction::CountNonzero => vec![DType::I64],
     }
 }
@@ -136,7 +139,7 @@ pub(crate) fn merge(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Pa
         return Err(KernelError(format!("{}: shapes {} and {} do not match", reduction.name(), shape(a), shape(b))));
     }
     let (n_a, n_b) = (count(a), count(b));
-    let total = || Chunk::from_slice(vec![], &[n_a + n_b]).map_err(KernelError);
+    let total = || Chunk::from_slice(vec![], &[n_a.wrapping_add(n_b)]).map_err(KernelError);
     let parts = match reduction {
         Reduction::Sum if a.dtype.is_float() => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a + b)?],
         Reduction::Prod if a.dtype.is_float() => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a * b)?],
@@ -145,14 +148,15 @@ pub(crate) fn merge(reduction: Reduction, a: &Partial, b: &Partial) -> Result<Pa
         Reduction::Mean => vec![pair::<f64>(&a.parts[0], &b.parts[0], |a, b| a + b)?, total()?],
         Reduction::Any => vec![pair::<u8>(&a.parts[0], &b.parts[0], |a, b| a | b)?],
         Reduction::All => vec![pair::<u8>(&a.parts[0], &b.parts[0], |a, b| a & b)?],
-        Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax if n_a == 0 => b.parts.clone(),
-        Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax | Reduction::Var | Reduction::Std if n_b == 0 => {
-            a.parts.clone()
-        }
         Reduction::Var | Reduction::Std if n_a == 0 => b.parts.clone(),
+        Reduction::Var | Reduction::Std if n_b == 0 => a.parts.clone(),
+        _ if reduction.needs_elements() && n_a == 0 => b.parts.clone(),
+        _ if reduction.needs_elements() && n_b == 0 => a.parts.clone(),
         Reduction::Min => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], Number::minimum))?, total()?],
         Reduction::Max => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], Number::maximum))?, total()?],
-        Reduction::Argmin | Reduction::Argmax => {
+        Reduction::NanMin => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], nan_minimum))?, total()?],
+        Reduction::NanMax => vec![with_type!(a.dtype, T => pair::<T>(&a.parts[0], &b.parts[0], nan_maximum))?, total()?],
+        Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax => {
             with_type!(a.dtype, T => merge_positions::<T>(reduction, a, b))?.into_iter().chain([total()?]).collect()
         }
         Reduction::Var | Reduction::Std => merge_moments(a, b)?.into_iter().chain([total()?]).collect(),
@@ -222,7 +226,11 @@ pub(crate) fn finish(reduction: Reduction, args: &ReduceArgs, partial: &Partial)
         Reduction::Mean => numbers(first, &|x| x / n)?,
         Reduction::Var => numbers(&partial.parts[1], &|x| x / freedom)?,
         Reduction::Std => numbers(&partial.parts[1], &|x| (x / freedom).sqrt())?,
-        Reduction::Argmin | Reduction::Argmax => partial.parts[1].clone(),
+        Reduction::NanArgmin | Reduction::NanArgmax if first.to_f64().iter().any(|value| value.is_nan()) => {
+            return Err(KernelError(format!("{}: there is nothing but NaN along an axis", reduction.name())));
+        }
+        Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax => partial.parts[1].clone(),
+        Reduction::NanMin | Reduction::NanMax => first.clone(),
         Reduction::Min | Reduction::Max | Reduction::Any | Reduction::All | Reduction::CountNonzero => first.clone(),
     };
     if args.keepdims {

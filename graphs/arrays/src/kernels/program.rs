@@ -7,8 +7,9 @@ use rask_graphs::KernelError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::{DType, Scalar};
+use crate::dtype::DType;
 use crate::function::Function;
+use crate::scalar::Scalar;
 
 /// Arguments of `array.elementwise`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -195,14 +196,24 @@ pub(crate) fn program_of(function: Function, inputs: &[(DType, usize)]) -> Resul
     let resolved = function.resolve(&types)?;
     let n_axes = inputs.iter().map(|(_, n_axes)| *n_axes).max().unwrap_or(0);
     let mut code = Vec::new();
-    for (idx, (dtype, _)) in inputs.iter().enumerate() {
-        let want = if function == Function::Where && idx == 0 { DType::Bool } else { resolved.compute };
-        code.push(Instruction::Input(idx));
-        if *dtype != want {
-            code.push(Instruction::Cast(*dtype, want));
+    match inputs {
+        [(left, _), (right, _)] if function.is_comparison() && left.is_signed() && *right == DType::U64 => {
+            mixed_comparison(function, *left, [0, 1], &mut code);
+        }
+        [(left, _), (right, _)] if function.is_comparison() && *left == DType::U64 && right.is_signed() => {
+            mixed_comparison(function.mirrored(), *right, [1, 0], &mut code);
+        }
+        _ => {
+            for (idx, (dtype, _)) in inputs.iter().enumerate() {
+                let want = if function == Function::Where && idx == 0 { DType::Bool } else { resolved.compute };
+                code.push(Instruction::Input(idx));
+                if *dtype != want {
+                    code.push(Instruction::Cast(*dtype, want));
+                }
+            }
+            code.push(Instruction::Apply(resolved.function, resolved.compute));
         }
     }
-    code.push(Instruction::Apply(resolved.function, resolved.compute));
     let inputs = inputs
         .iter()
         .map(|(dtype, own)| ProgramInput {
@@ -211,6 +222,24 @@ pub(crate) fn program_of(function: Function, inputs: &[(DType, usize)]) -> Resul
         })
         .collect();
     Ok(Program { inputs, code })
+}
+
+/// The comparison of input `signed`, of type `dtype`, with the u64 input: what is negative is smaller, the rest is compared
+/// without sign.
+fn mixed_comparison(function: Function, dtype: DType, [signed, unsigned]: [usize; 2], code: &mut Vec<Instruction>) {
+    use Function as F;
+    let smaller_is_true = matches!(function, F::Less | F::LessEqual | F::NotEqual);
+    let (sign, join) = if smaller_is_true { (F::Less, F::BitwiseOr) } else { (F::GreaterEqual, F::BitwiseAnd) };
+    code.extend([
+        Instruction::Input(signed),
+        Instruction::Constant(dtype, Scalar::Int(0)),
+        Instruction::Apply(sign, dtype),
+        Instruction::Input(signed),
+        Instruction::Cast(dtype, DType::U64),
+        Instruction::Input(unsigned),
+        Instruction::Apply(function, DType::U64),
+        Instruction::Apply(join, DType::Bool),
+    ]);
 }
 
 #[cfg(test)]

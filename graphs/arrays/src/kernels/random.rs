@@ -1,7 +1,8 @@
 //! Random numbers that belong to positions: element i of an array with seed s is the same number however the array is cut.
 //!
 //! Philox 2x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns (seed, position, draw)
-//! into random bits without any state, so each element has a generator of its own and `rand_distr` shapes its output.
+//! into random bits without any state, so each element has a generator of its own and `rand_distr` shapes its output. The
+//! distribution goes into the key: normal and uniform numbers of one seed have nothing to do with each other.
 
 use std::convert::Infallible;
 
@@ -15,6 +16,8 @@ use crate::buffer::Buffer;
 use crate::chunk::{Chunk, Element};
 use crate::chunking::check_size;
 use crate::dtype::{DType, with_type};
+use crate::kernels::convert::FromFloat;
+use crate::scalar::Scalar;
 
 /// Arguments of `array.random`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -31,7 +34,7 @@ pub struct RandomArgs {
     pub dtype: Option<DType>,
     /// Parameters of the distribution, see `distribution`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parameters: Vec<f64>,
+    pub parameters: Vec<Scalar>,
     /// Where this chunk begins in the whole array; at its origin unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Vec<usize>>,
@@ -48,7 +51,7 @@ pub enum Distributed {
     Normal,
     /// Even over an interval; parameters: low (0), high (1).
     Uniform,
-    /// Whole numbers, evenly; parameters: low, high (not included).
+    /// Whole numbers, evenly; parameters: low (0), high (2, not included).
     Integers,
     /// Waiting times; parameter: scale (1).
     Exponential,
@@ -60,30 +63,71 @@ impl Distributed {
     /// The parameters, with the usual values for those not given.
     ///
     /// # Errors
-    /// When there are too many, or they make no distribution.
-    pub fn complete(self, given: &[f64]) -> Result<Vec<f64>, String> {
-        let defaults: &[f64] = match self {
-            Distributed::Normal | Distributed::Uniform => &[0.0, 1.0],
-            Distributed::Integers => &[0.0, 2.0],
-            Distributed::Exponential | Distributed::Poisson => &[1.0],
+    /// When there are too many, they make no distribution, or elements of type `dtype` do not hold its numbers.
+    pub fn complete(self, given: &[Scalar], dtype: DType) -> Result<Vec<Scalar>, String> {
+        let defaults: &[Scalar] = match self {
+            Distributed::Normal | Distributed::Uniform => &[Scalar::Float(0.0), Scalar::Float(1.0)],
+            Distributed::Integers => &[Scalar::Int(0), Scalar::Int(2)],
+            Distributed::Exponential | Distributed::Poisson => &[Scalar::Float(1.0)],
         };
         if given.len() > defaults.len() {
             return Err(format!("at most {} parameters, got {}", defaults.len(), given.len()));
         }
-        let parameters: Vec<f64> =
+        let parameters: Vec<Scalar> =
             defaults.iter().enumerate().map(|(idx, default)| given.get(idx).copied().unwrap_or(*default)).collect();
-        let fits = parameters.iter().all(|parameter| parameter.is_finite())
+        let numbers: Vec<f64> = parameters.iter().map(|parameter| parameter.to_f64()).collect();
+        let fits = numbers.iter().all(|parameter| parameter.is_finite())
             && match self {
-                Distributed::Normal => parameters[1] >= 0.0,
-                Distributed::Uniform => parameters[0] <= parameters[1],
-                Distributed::Integers => {
-                    parameters[0] < parameters[1]
-                        && parameters.iter().all(|bound| bound.abs() <= 9_007_199_254_740_992.0 && bound.fract() == 0.0)
-                }
-                Distributed::Exponential => parameters[0] >= 0.0,
-                Distributed::Poisson => parameters[0] > 0.0,
+                Distributed::Normal => numbers[1] >= 0.0,
+                Distributed::Uniform => numbers[0] <= numbers[1] && (numbers[1] - numbers[0]).is_finite(),
+                Distributed::Integers => bounds(&parameters)?.0 < bounds(&parameters)?.1,
+                Distributed::Exponential => numbers[0] >= 0.0,
+                Distributed::Poisson => Poisson::new(numbers[0]).is_ok(),
             };
-        if fits { Ok(parameters) } else { Err(format!("parameters {parameters:?} make no such distribution")) }
+        if !fits {
+            return Err(format!("parameters {numbers:?} make no such distribution"));
+        }
+        match self {
+            Distributed::Normal | Distributed::Uniform | Distributed::Exponential if !dtype.is_float() => {
+                Err(format!("numbers of this distribution are no elements of type {dtype}; take f32 or f64"))
+            }
+            Distributed::Integers => {
+                let (low, high) = bounds(&parameters)?;
+                let (least, most) = if dtype == DType::Bool { (0, 1) } else { dtype.range().unwrap_or((i128::MIN, i128::MAX)) };
+                if low < least {
+                    return Err(format!("low = {low} is out of bounds for {dtype}"));
+                }
+                if high - 1 > most {
+                    return Err(format!("high = {high} is out of bounds for {dtype}"));
+                }
+                if u64::try_from(high - 1 - low).is_err() {
+                    return Err(format!("from {low} to {high} there are more than 2^64 integers"));
+                }
+                Ok(vec![Scalar::Int(low), Scalar::Int(high)])
+            }
+            Distributed::Poisson => {
+                // Twenty standard deviations away there is nothing.
+                let most = numbers[0] + 20.0 * numbers[0].sqrt() + 20.0;
+                if dtype == DType::Bool || dtype.check_holds(Scalar::Float(most)).is_err() {
+                    return Err(format!("counts around {} can leave the range of {dtype}", numbers[0]));
+                }
+                Ok(parameters)
+            }
+            Distributed::Normal | Distributed::Uniform | Distributed::Exponential => Ok(parameters),
+        }
+    }
+
+    /// The key of this distribution's numbers for `seed`. Keys of different distributions differ in a permutation that mixes
+    /// all bits, so no two run in step.
+    fn key(self, seed: u64) -> u64 {
+        let number = match self {
+            Distributed::Normal => 1,
+            Distributed::Uniform => 2,
+            Distributed::Integers => 3,
+            Distributed::Exponential => 4,
+            Distributed::Poisson => 5,
+        };
+        philox(seed, number, u64::MAX)[0]
     }
 
     /// The element type unless another is asked for.
@@ -94,6 +138,18 @@ impl Distributed {
             Distributed::Integers | Distributed::Poisson => DType::I64,
         }
     }
+}
+
+/// The bounds of whole numbers, which a file may write as floats.
+fn bounds(parameters: &[Scalar]) -> Result<(i128, i128), String> {
+    let whole = |scalar: &Scalar| match scalar {
+        Scalar::Bool(value) => Ok(i128::from(*value)),
+        Scalar::Int(value) => Ok(*value),
+        #[expect(clippy::cast_possible_truncation, reason = "checked whole, and so small that it is exact")]
+        Scalar::Float(value) if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 => Ok(*value as i128),
+        Scalar::Float(value) => Err(format!("the bounds of integers are integers, got {value}")),
+    };
+    Ok((whole(&parameters[0])?, whole(&parameters[1])?))
 }
 
 /// The generator of one element.
@@ -151,8 +207,9 @@ impl TryRng for ElementRng {
 
 /// Make the chunk.
 pub(crate) fn random(ctx: &TaskContext, args: &RandomArgs) -> Result<Chunk, KernelError> {
-    let parameters = args.distribution.complete(&args.parameters).map_err(KernelError)?;
     let dtype = args.dtype.unwrap_or(args.distribution.default_dtype());
+    let parameters = args.distribution.complete(&args.parameters, dtype).map_err(KernelError)?;
+    let numbers: Vec<f64> = parameters.iter().map(|parameter| parameter.to_f64()).collect();
     check_size(&args.shape, dtype)?;
     let n: usize = args.shape.iter().product();
     let nbytes = n * dtype.size();
@@ -161,29 +218,27 @@ pub(crate) fn random(ctx: &TaskContext, args: &RandomArgs) -> Result<Chunk, Kern
     match args.distribution {
         Distributed::Normal => draw(ctx, args, dtype, &mut buffer, |rng| {
             let standard: f64 = StandardNormal.sample(rng);
-            standard * parameters[1] + parameters[0]
+            standard * numbers[1] + numbers[0]
         })?,
         Distributed::Uniform => draw(ctx, args, dtype, &mut buffer, |rng| {
             let unit: f64 = StandardUniform.sample(rng);
-            (parameters[1] - parameters[0]) * unit + parameters[0]
+            (numbers[1] - numbers[0]) * unit + numbers[0]
         })?,
         Distributed::Exponential => draw(ctx, args, dtype, &mut buffer, |rng| {
             let unit: f64 = Exp1.sample(rng);
-            unit * parameters[0]
+            unit * numbers[0]
         })?,
         Distributed::Poisson => {
-            let poisson = Poisson::new(parameters[0])?;
+            let poisson = Poisson::new(numbers[0])?;
             draw(ctx, args, dtype, &mut buffer, |rng| poisson.sample(rng))?;
         }
         Distributed::Integers => {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked whole and below 2^53 in size")]
-            let (low, range) = (parameters[0] as i64, (parameters[1] - parameters[0]) as u64);
+            let (low, high) = bounds(&parameters).map_err(KernelError)?;
+            let range = (high - low).unsigned_abs();
             draw(ctx, args, dtype, &mut buffer, |rng| {
                 // The upper half of a product spreads 64 bits over the range; the bias is below range / 2^64.
                 let Ok(bits) = rng.try_next_u64();
-                #[expect(clippy::cast_precision_loss, reason = "below 2^54")]
-                let value = (low + ((u128::from(bits) * u128::from(range)) >> 64) as i64) as f64;
-                value
+                low + ((u128::from(bits) * range) >> 64) as i128
             })?;
         }
     }
@@ -191,13 +246,14 @@ pub(crate) fn random(ctx: &TaskContext, args: &RandomArgs) -> Result<Chunk, Kern
 }
 
 /// Fill `buffer` row by row; every element's position is its number (C order) in the whole array.
-fn draw(
+fn draw<V: Drawn>(
     ctx: &TaskContext,
     args: &RandomArgs,
     dtype: DType,
     buffer: &mut Buffer,
-    sample: impl Fn(&mut ElementRng) -> f64 + Copy,
+    sample: impl Fn(&mut ElementRng) -> V + Copy,
 ) -> Result<(), KernelError> {
+    let key = args.distribution.key(args.seed);
     let whole = args.whole.as_ref().unwrap_or(&args.shape);
     let origin = vec![0; args.shape.len()];
     let offset = args.offset.as_ref().unwrap_or(&origin);
@@ -228,12 +284,12 @@ fn draw(
             position = position.wrapping_add(((offset[axis] + place) as u64).wrapping_mul(stride));
             stride = stride.wrapping_mul(whole[axis] as u64);
         }
-        with_type!(dtype, T => fill_row(&mut buffer.typed_mut::<T>()[number * row..(number + 1) * row], args.seed, position, sample));
+        with_type!(dtype, T => fill_row(&mut buffer.typed_mut::<T>()[number * row..(number + 1) * row], key, position, sample));
     }
     Ok(())
 }
 
-fn fill_row<T: Element + FromDraw>(row: &mut [T], seed: u64, first: u64, sample: impl Fn(&mut ElementRng) -> f64) {
+fn fill_row<T: Element + FromFloat, V: Drawn>(row: &mut [T], seed: u64, first: u64, sample: impl Fn(&mut ElementRng) -> V) {
     let mut bits = [0u64; GROUP + 2];
     for (group, start) in row.chunks_mut(GROUP).zip((first..).step_by(GROUP)) {
         // Two neighbours share a block of 128 bits, so a group may begin with the second half of one.
@@ -242,28 +298,29 @@ fn fill_row<T: Element + FromDraw>(row: &mut [T], seed: u64, first: u64, sample:
         }
         let is_odd = start % 2 == 1;
         for ((place, position), &first) in group.iter_mut().zip(start..).zip(&bits[usize::from(is_odd)..]) {
-            *place = T::from_draw(sample(&mut ElementRng { seed, position, draw: 0, first }));
+            *place = sample(&mut ElementRng { seed, position, draw: 0, first }).into_element();
         }
     }
 }
 
-/// Elements that a drawn number can become.
-trait FromDraw {
-    fn from_draw(value: f64) -> Self;
+/// Numbers that are drawn.
+trait Drawn {
+    fn into_element<T: FromFloat>(self) -> T;
 }
 
-macro_rules! from_draw {
-    ($($T:ty),*) => {$(
-        impl FromDraw for $T {
-            #[inline(always)]
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the caller chose the type")]
-            fn from_draw(value: f64) -> Self {
-                value as $T
-            }
-        }
-    )*};
+impl Drawn for f64 {
+    #[inline(always)]
+    fn into_element<T: FromFloat>(self) -> T {
+        T::from_float(self)
+    }
 }
-from_draw!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+
+impl Drawn for i128 {
+    #[inline(always)]
+    fn into_element<T: FromFloat>(self) -> T {
+        T::from_integer(self)
+    }
+}
 
 /// A seed for arrays that were given none: 32 bits, which people can read and JSON can say exactly.
 ///
@@ -322,17 +379,84 @@ mod tests {
     #[test]
     fn integers_stay_within_bounds_and_reach_both() {
         let mut args = args(Distributed::Integers, &[1000]);
-        args.parameters = vec![-3.0, 4.0];
+        args.parameters = vec![Scalar::Int(-3), Scalar::Int(4)];
         let chunk = random(&TaskContext::detached("x"), &args).unwrap();
         let numbers = chunk.as_slice::<i64>().unwrap();
         assert_eq!((numbers.iter().min(), numbers.iter().max()), (Some(&-3), Some(&3)));
     }
 
     #[test]
+    fn bounds_of_integers_are_exact() {
+        let cases: &[(i128, i128, DType)] = &[
+            (0, 1 << 64, DType::U64),
+            (-(1 << 63), 1 << 63, DType::I64),
+            ((1 << 62) + 1, (1 << 62) + 3, DType::I64),
+            (0, 256, DType::U8),
+            (-128, 128, DType::I8),
+            (0, 2, DType::Bool),
+        ];
+        for &(low, high, dtype) in cases {
+            let mut args = args(Distributed::Integers, &[1000]);
+            (args.dtype, args.parameters) = (Some(dtype), vec![Scalar::Int(low), Scalar::Int(high)]);
+            let chunk = random(&TaskContext::detached("x"), &args).unwrap();
+            let numbers: Vec<i128> = (0..1000)
+                .map(|idx| match chunk.element(idx) {
+                    Some(Scalar::Int(value)) => value,
+                    other => i128::from(other == Some(Scalar::Bool(true))),
+                })
+                .collect();
+            let (least, most) = (*numbers.iter().min().unwrap(), *numbers.iter().max().unwrap());
+            assert!(low <= least && most < high, "{least} {most} of {low} {high}");
+            // A thousand draws come near both ends.
+            assert!(least - low <= (high - low) / 50 && high - 1 - most <= (high - low) / 50, "{least} {most} of {low} {high}");
+        }
+    }
+
+    #[test]
+    fn distributions_of_one_seed_are_independent() {
+        let all = [Distributed::Normal, Distributed::Uniform, Distributed::Integers, Distributed::Exponential];
+        let drawn: Vec<Vec<f64>> = all
+            .iter()
+            .map(|&distribution| {
+                let mut args = args(distribution, &[20_000]);
+                if distribution == Distributed::Integers {
+                    args.parameters = vec![Scalar::Int(0), Scalar::Int(1000)];
+                }
+                random(&TaskContext::detached("x"), &args).unwrap().to_f64().iter().copied().collect()
+            })
+            .collect();
+        let deviations = |numbers: &[f64]| {
+            let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+            numbers.iter().map(|x| x - mean).collect::<Vec<f64>>()
+        };
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for (idx, one) in drawn.iter().enumerate() {
+            for other in &drawn[..idx] {
+                let (a, b) = (deviations(one), deviations(other));
+                let correlation = sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt();
+                assert!(correlation.abs() < 0.04, "{idx}: {correlation}");
+            }
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
-        assert!(Distributed::Normal.complete(&[0.0, -1.0]).is_err());
-        assert!(Distributed::Integers.complete(&[5.0, 5.0]).is_err());
-        assert!(Distributed::Poisson.complete(&[1.0, 2.0]).is_err());
+        let refuse = |distribution: Distributed, parameters: &[Scalar], dtype: DType| {
+            assert!(distribution.complete(parameters, dtype).is_err(), "{distribution:?} {parameters:?} {dtype}");
+        };
+        let (int, float) = (Scalar::Int, Scalar::Float);
+        refuse(Distributed::Normal, &[float(0.0), float(-1.0)], DType::F64);
+        refuse(Distributed::Normal, &[], DType::I64);
+        refuse(Distributed::Uniform, &[float(-1e308), float(1e308)], DType::F64);
+        refuse(Distributed::Integers, &[int(5), int(5)], DType::I64);
+        refuse(Distributed::Integers, &[int(0), int(257)], DType::U8);
+        refuse(Distributed::Integers, &[int(-1), int(5)], DType::U64);
+        refuse(Distributed::Integers, &[int(0), int((1 << 63) + 1)], DType::I64);
+        refuse(Distributed::Integers, &[int(0), int((1 << 64) + 1)], DType::U64);
+        refuse(Distributed::Integers, &[int(0), float(1.5)], DType::I64);
+        refuse(Distributed::Integers, &[int(0), int(3)], DType::Bool);
+        refuse(Distributed::Poisson, &[float(1.0), float(2.0)], DType::I64);
+        refuse(Distributed::Poisson, &[float(250.0)], DType::U8);
         let mut outside = args(Distributed::Normal, &[2]);
         outside.offset = Some(vec![9]);
         outside.whole = Some(vec![10]);

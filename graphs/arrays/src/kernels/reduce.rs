@@ -3,7 +3,7 @@
 //! Sums are pairwise and, for floats, in double precision. What travels between the levels of the tree is a `Partial`:
 //! the accumulators, each an array with the reduced axes kept at length 1.
 
-use rask_graphs::{KernelError, Value};
+use rask_graphs::{KernelError, TaskContext, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,14 @@ pub enum Reduction {
     Argmax,
     /// How many are nonzero.
     CountNonzero,
+    /// Smallest of what is not NaN; NaN if nothing else is there.
+    NanMin,
+    /// Largest of what is not NaN; NaN if nothing else is there.
+    NanMax,
+    /// Position of the first smallest of what is not NaN.
+    NanArgmin,
+    /// Position of the first largest of what is not NaN.
+    NanArgmax,
 }
 
 /// Arguments of the reductions.
@@ -84,7 +92,7 @@ pub enum Axes {
 
 impl Reduction {
     /// Every reduction.
-    pub const ALL: [Reduction; 12] = [
+    pub const ALL: [Reduction; 16] = [
         Reduction::Sum,
         Reduction::Prod,
         Reduction::Mean,
@@ -97,6 +105,10 @@ impl Reduction {
         Reduction::Argmin,
         Reduction::Argmax,
         Reduction::CountNonzero,
+        Reduction::NanMin,
+        Reduction::NanMax,
+        Reduction::NanArgmin,
+        Reduction::NanArgmax,
     ];
 
     /// NumPy's name.
@@ -121,6 +133,10 @@ impl Reduction {
             Reduction::Argmin => "array.argmin",
             Reduction::Argmax => "array.argmax",
             Reduction::CountNonzero => "array.count_nonzero",
+            Reduction::NanMin => "array.nanmin",
+            Reduction::NanMax => "array.nanmax",
+            Reduction::NanArgmin => "array.nanargmin",
+            Reduction::NanArgmax => "array.nanargmax",
         }
     }
 
@@ -140,6 +156,10 @@ impl Reduction {
             Reduction::Argmin => "Position of the first smallest element, over one axis or all.",
             Reduction::Argmax => "Position of the first largest element, over one axis or all.",
             Reduction::CountNonzero => "Number of nonzero elements, over axes.",
+            Reduction::NanMin => "Smallest element that is not NaN, over axes; NaN where there is none.",
+            Reduction::NanMax => "Largest element that is not NaN, over axes; NaN where there is none.",
+            Reduction::NanArgmin => "Position of the first smallest element that is not NaN, over one axis or all.",
+            Reduction::NanArgmax => "Position of the first largest element that is not NaN, over one axis or all.",
         }
     }
 
@@ -155,16 +175,23 @@ impl Reduction {
                     DType::F64
                 }
             }
-            Reduction::Min | Reduction::Max => dtype,
+            Reduction::Min | Reduction::Max | Reduction::NanMin | Reduction::NanMax => dtype,
             Reduction::Any | Reduction::All => DType::Bool,
-            Reduction::Argmin | Reduction::Argmax | Reduction::CountNonzero => DType::I64,
+            Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax => DType::I64,
+            Reduction::CountNonzero => DType::I64,
         }
     }
 
     /// Whether an empty array has no result.
     #[must_use]
     pub fn needs_elements(self) -> bool {
-        matches!(self, Reduction::Min | Reduction::Max | Reduction::Argmin | Reduction::Argmax)
+        self.is_positional() || matches!(self, Reduction::Min | Reduction::Max | Reduction::NanMin | Reduction::NanMax)
+    }
+
+    /// Whether the result is a position.
+    #[must_use]
+    pub fn is_positional(self) -> bool {
+        matches!(self, Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax)
     }
 }
 
@@ -190,13 +217,13 @@ pub(crate) fn axes_of(axis: Option<&Axes>, n_axes: usize) -> Result<Vec<usize>, 
 }
 
 /// Reduce the inputs (chunks, or partials of earlier levels), merge them in order, and finish unless asked not to.
-pub(crate) fn reduce(reduction: Reduction, args: &ReduceArgs, inputs: &[Value]) -> Result<Value, KernelError> {
+pub(crate) fn reduce(ctx: &TaskContext, reduction: Reduction, args: &ReduceArgs, inputs: &[Value]) -> Result<Value, KernelError> {
     let mut partials = Vec::with_capacity(inputs.len());
     for input in inputs {
         partials.push(match input.downcast::<Partial>() {
             Some(partial) if partial.reduction == reduction => partial.clone(),
             Some(partial) => return Err(KernelError(format!("{} of a partial {}", reduction.name(), partial.reduction.name()))),
-            None => reduce_chunk(reduction, args, input.expect::<Chunk>("an array")?)?,
+            None => reduce_chunk(ctx, reduction, args, input.expect::<Chunk>("an array")?)?,
         });
     }
     // Pairs of neighbours, then pairs of pairs: the order is fixed by the inputs alone.
@@ -215,6 +242,9 @@ pub(crate) fn reduce(reduction: Reduction, args: &ReduceArgs, inputs: &[Value]) 
     if args.partial { Ok(Value::new(partial)) } else { Ok(Value::new(finish(reduction, args, &partial)?)) }
 }
 
+/// The most that one element of a result takes before it is finished.
+const ACCUMULATORS_NBYTES: u64 = 24;
+
 /// The chunk seen as `outer` blocks of `n` rows of `inner` elements, of which the rows are reduced.
 struct View {
     outer: usize,
@@ -222,7 +252,7 @@ struct View {
     inner: usize,
 }
 
-fn reduce_chunk(reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Result<Partial, KernelError> {
+fn reduce_chunk(ctx: &TaskContext, reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Result<Partial, KernelError> {
     let axes = axes_of(args.axis.as_ref(), chunk.shape().len())?;
     let kept: Vec<usize> = (0..chunk.shape().len()).filter(|axis| !axes.contains(axis)).collect();
     let mut shape = chunk.shape().to_vec();
@@ -230,7 +260,7 @@ fn reduce_chunk(reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Resul
         shape[axis] = 1;
     }
     let adjacent = axes.windows(2).all(|pair| pair[1] == pair[0] + 1);
-    let is_positional = matches!(reduction, Reduction::Argmin | Reduction::Argmax);
+    let is_positional = reduction.is_positional();
     if is_positional && axes.len() > 1 && !kept.is_empty() {
         return Err(KernelError(format!("{} takes one axis, or all", reduction.name())));
     }
@@ -245,6 +275,8 @@ fn reduce_chunk(reduction: Reduction, args: &ReduceArgs, chunk: &Chunk) -> Resul
         let size = |axes: &[usize]| axes.iter().map(|&axis| chunk.shape()[axis]).product::<usize>();
         (&moved, View { outer: size(&kept), n: size(&axes), inner: 1 })
     };
+    // A chunk without elements may leave any number of accumulators.
+    ctx.check_memory((view.outer as u64).saturating_mul(view.inner as u64).saturating_mul(ACCUMULATORS_NBYTES))?;
     let parts = accumulate(reduction, chunk, &view, &shape)?;
     let mut partial = Partial { reduction, dtype: chunk.dtype(), axes, parts };
     if is_positional && view.n > 0 {
@@ -268,11 +300,14 @@ fn make_global(args: &ReduceArgs, chunk: &Chunk, partial: &mut Partial) -> Resul
         .map(|&position| {
             let local = usize::try_from(position).unwrap_or(0);
             let global = if over_all {
-                let place: Vec<usize> =
-                    unravel(local, chunk.shape()).iter().zip(&args.offset).map(|(place, offset)| place + offset).collect();
+                let place: Vec<usize> = unravel(local, chunk.shape())
+                    .iter()
+                    .zip(&args.offset)
+                    .map(|(place, offset)| place.wrapping_add(*offset))
+                    .collect();
                 ravel(&place, &args.whole)
             } else {
-                local + partial.axes.first().map_or(0, |&axis| args.offset[axis])
+                local.wrapping_add(partial.axes.first().map_or(0, |&axis| args.offset[axis]))
             };
             global as i64
         })
@@ -317,11 +352,11 @@ fn accumulate(reduction: Reduction, chunk: &Chunk, view: &View, shape: &[usize])
         Reduction::CountNonzero => vec![make_i64(
             &with_type!(dtype, T => fold(chunk.typed::<T>(), view, 0i64, |x| i64::from(x != T::ZERO), i64::wrapping_add)),
         )?],
-        Reduction::Min | Reduction::Max => {
+        Reduction::Min | Reduction::Max | Reduction::NanMin | Reduction::NanMax => {
             let count = Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?;
             vec![with_type!(dtype, T => extremes::<T>(reduction, chunk, view, shape))?, count]
         }
-        Reduction::Argmin | Reduction::Argmax => {
+        Reduction::Argmin | Reduction::Argmax | Reduction::NanArgmin | Reduction::NanArgmax => {
             let (values, positions) = with_type!(dtype, T => positions::<T>(reduction, chunk, view, shape))?;
             vec![values, make_i64(&positions)?, Chunk::from_slice(vec![], &[view.n as i64]).map_err(KernelError)?]
         }
@@ -495,39 +530,61 @@ fn extremes<T: Number>(reduction: Reduction, chunk: &Chunk, view: &View, shape: 
         for (block, place) in elements.chunks_exact(view.n * view.inner).zip(buffer.typed_mut::<T>().chunks_exact_mut(view.inner))
         {
             place.copy_from_slice(&block[..view.inner]);
-            extreme_block(block, view.inner, place, reduction == Reduction::Min);
+            extreme_block(reduction, block, view.inner, place);
         }
     }
     Chunk::from_bytes(chunk.dtype(), shape.to_vec(), buffer.freeze()).map_err(KernelError)
 }
 
-fn extreme_block<T: Number>(block: &[T], inner: usize, place: &mut [T], is_min: bool) {
+fn extreme_block<T: Number>(reduction: Reduction, block: &[T], inner: usize, place: &mut [T]) {
+    // One loop a function: chosen inside, it would keep the compiler from making vectors of it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only extremes come here")]
+    match reduction {
+        Reduction::Min => extreme_of(block, inner, place, T::minimum),
+        Reduction::Max => extreme_of(block, inner, place, T::maximum),
+        Reduction::NanMin => extreme_of(block, inner, place, nan_minimum),
+        _ => extreme_of(block, inner, place, nan_maximum),
+    }
+}
+
+/// The smaller one, and of NaN and a number the number.
+#[inline(always)]
+pub(crate) fn nan_minimum<T: Number>(a: T, b: T) -> T {
+    if a < b || b.is_nan() { a } else { b }
+}
+
+/// The larger one, and of NaN and a number the number.
+#[inline(always)]
+pub(crate) fn nan_maximum<T: Number>(a: T, b: T) -> T {
+    if a > b || b.is_nan() { a } else { b }
+}
+
+#[inline(always)]
+fn extreme_of<T: Number>(block: &[T], inner: usize, place: &mut [T], extreme: impl Fn(T, T) -> T + Copy) {
     let arch = pulp::Arch::new();
     arch.dispatch(
         #[inline(always)]
         || {
             if inner == 1 {
-                let first = place[0];
-                place[0] =
-                    if is_min { fold_line(block, first, |x| x, T::minimum) } else { fold_line(block, first, |x| x, T::maximum) };
+                place[0] = fold_line(block, place[0], |x| x, extreme);
                 return;
             }
             for row in block.chunks_exact(inner) {
                 for (best, &element) in place.iter_mut().zip(row) {
-                    *best = if is_min { best.minimum(element) } else { best.maximum(element) };
+                    *best = extreme(*best, element);
                 }
             }
         },
     );
 }
 
-/// Whether an element takes the place of the best one so far; NaN beats everything, and the first of equals stays.
+/// Whether an element takes the place of the best one so far; the first of equals stays. NaN beats everything, or nothing.
 pub(crate) fn beats<T: Number>(reduction: Reduction, element: T, best: T) -> bool {
-    if best.is_nan() {
-        false
-    } else if element.is_nan() {
-        true
-    } else if reduction == Reduction::Argmin {
+    let ignores_nan = matches!(reduction, Reduction::NanArgmin | Reduction::NanArgmax);
+    if best.is_nan() || element.is_nan() {
+        // Then only one of them may win, and two of a kind change nothing.
+        best.is_nan() != element.is_nan() && element.is_nan() != ignores_nan
+    } else if matches!(reduction, Reduction::Argmin | Reduction::NanArgmin) {
         element < best
     } else {
         element > best

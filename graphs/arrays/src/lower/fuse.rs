@@ -12,10 +12,13 @@ use super::{Lowering, json, whole};
 use crate::array::{Array, Op, Operand};
 use crate::chunking::ravel;
 use crate::dtype::DType;
+use crate::error::ArrayError;
 use crate::kernels::program::{Instruction, Program, ProgramInput};
 
 /// Instructions after which a tree is cut and its parts become tasks of their own.
 const MAX_INSTRUCTIONS: usize = 64;
+/// Levels after which a tree is cut, which bounds the walk as well.
+const MAX_LEVELS: usize = 64;
 /// Inputs after which a tree is cut.
 const MAX_INPUTS: usize = 16;
 
@@ -63,9 +66,9 @@ impl Fuser<'_> {
     }
 
     /// Emit code that leaves the value of `array` seen through `axes`.
-    fn emit(&mut self, array: &Array, axes: &[Option<usize>], is_root: bool) {
-        let is_long = self.code.len() >= MAX_INSTRUCTIONS || self.inputs.len() >= MAX_INPUTS;
-        if !is_root && (is_long || (self.is_done)(array)) {
+    fn emit(&mut self, array: &Array, axes: &[Option<usize>], level: usize) {
+        let is_long = self.code.len() >= MAX_INSTRUCTIONS || self.inputs.len() >= MAX_INPUTS || level >= MAX_LEVELS;
+        if level > 0 && (is_long || (self.is_done)(array)) {
             return self.leaf(array, axes);
         }
         match &array.0.op {
@@ -73,9 +76,9 @@ impl Fuser<'_> {
                 for (idx, operand) in operands.iter().enumerate() {
                     let want = if function.n_operands() == 3 && idx == 0 { DType::Bool } else { *compute };
                     match operand {
-                        Operand::Scalar(scalar) => self.code.push(Instruction::Constant(want, *scalar)),
+                        Operand::Scalar(scalar) => self.code.push(Instruction::Constant(want, scalar.settled(want))),
                         Operand::Array(operand) => {
-                            self.emit(operand, &through(array, operand, axes), false);
+                            self.emit(operand, &through(array, operand, axes), level + 1);
                             if operand.dtype() != want {
                                 self.code.push(Instruction::Cast(operand.dtype(), want));
                             }
@@ -85,19 +88,19 @@ impl Fuser<'_> {
                 self.code.push(Instruction::Apply(*function, *compute));
             }
             Op::Cast(input) => {
-                self.emit(input, axes, false);
+                self.emit(input, axes, level + 1);
                 self.code.push(Instruction::Cast(input.dtype(), array.dtype()));
             }
             Op::View { input, axes: own }
                 if own.iter().zip(array.chunks()).all(|(axis, sizes)| axis.is_some() || sizes.len() == 1) =>
             {
                 let axes: Vec<Option<usize>> = axes.iter().map(|axis| axis.and_then(|axis| own[axis])).collect();
-                self.emit(input, &axes, false);
+                self.emit(input, &axes, level + 1);
             }
             Op::View { .. } | Op::Create(_) | Op::Random { .. } | Op::Load(_) | Op::Literal(_) | Op::Tasks(_) => {
                 self.leaf(array, axes)
             }
-            Op::Slice { .. } | Op::Rechunk(_) | Op::Reshape(_) | Op::Concatenate { .. } | Op::Reduce { .. } => {
+            Op::Slice { .. } | Op::Rechunk(_) | Op::Reshape(_) | Op::Concatenate { .. } | Op::Reduce { .. } | Op::Scan { .. } => {
                 self.leaf(array, axes)
             }
             Op::MatMul(..) | Op::Diagonal(_) | Op::Lstsq { .. } | Op::Solve(..) => self.leaf(array, axes),
@@ -112,7 +115,7 @@ fn through(array: &Array, operand: &Array, axes: &[Option<usize>]) -> Vec<Option
 }
 
 impl Lowering<'_> {
-    pub(super) fn fused(&mut self, array: &Array, chunk: usize, position: &[usize], hint: &str) -> TaskIdx {
+    pub(super) fn fused(&mut self, array: &Array, chunk: usize, position: &[usize], hint: &str) -> Result<TaskIdx, ArrayError> {
         let fused = match &self.node(array, hint).fused {
             Some(fused) => Arc::clone(fused),
             None => {
@@ -121,20 +124,19 @@ impl Lowering<'_> {
                 fused
             }
         };
-        let tasks: Vec<TaskIdx> = fused
+        let tasks = fused
             .inputs
             .iter()
             .map(|input| self.chunk(&input.array, chunk_under(&input.array, &input.axes, position), hint))
-            .collect();
+            .collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
         self.add(array, chunk, "array.elementwise", &fused.args, whole(tasks))
     }
 
     fn fuse(&self, array: &Array) -> Fused {
-        let is_done =
-            |array: &Array| self.nodes.get(&Arc::as_ptr(&array.0)).is_some_and(|node| node.tasks.iter().all(Option::is_some));
+        let is_done = |array: &Array| self.nodes.get(&Arc::as_ptr(&array.0)).is_some_and(|node| node.n_done == node.tasks.len());
         let mut fuser = Fuser { code: Vec::new(), inputs: Vec::new(), is_done: &is_done };
         let axes: Vec<Option<usize>> = (0..array.n_axes()).map(Some).collect();
-        fuser.emit(array, &axes, true);
+        fuser.emit(array, &axes, 0);
         let inputs =
             fuser.inputs.iter().map(|input| ProgramInput { dtype: input.array.dtype(), axes: input.axes.clone() }).collect();
         Fused { args: json(&Program { inputs, code: fuser.code }), inputs: fuser.inputs }

@@ -1,7 +1,8 @@
 //! From trees to tasks: one task per chunk that is needed, elementwise trees fused into one.
 //!
 //! Chunks are asked for one by one from the result downwards, so what nobody needs is never made: a slice touches only
-//! the chunks under it. Every node is lowered once, however many others use it.
+//! the chunks under it. Every node is lowered once, however many others use it. The way down is as deep as the tree, so it
+//! takes stack from the heap when its own runs out.
 
 mod fuse;
 mod rechunk;
@@ -17,18 +18,26 @@ use serde::Serialize;
 use crate::array::{Array, Node, Op, shape_touched};
 use crate::chunk::Chunk;
 use crate::chunking::{offsets, ravel, unravel};
+use crate::error::ArrayError;
 use crate::kernels::VERSION;
 use crate::kernels::create::{CreateArgs, LiteralArgs};
-use crate::kernels::layout::{AssembleArgs, ReshapeArgs, SliceArgs, TransposeArgs, assemble};
+use crate::kernels::layout::{AssembleArgs, Range, ReshapeArgs, SliceArgs, TransposeArgs, assemble};
 use crate::kernels::linalg::{LstsqFinishArgs, NoArgs, TsqrArgs};
 use crate::kernels::npy::{LoadArgs, WriteArgs};
 use crate::kernels::random::RandomArgs;
-use crate::kernels::reduce::{Axes, ReduceArgs, Reduction};
+use crate::kernels::reduce::{Axes, ReduceArgs};
+use crate::kernels::scan::ScanArgs;
 
 /// How many partial results one task merges.
 const FAN_IN: usize = 8;
 /// How many pairs of matrices one task multiplies and adds up.
 const PAIRS: usize = 8;
+
+/// Most tasks that arrays of one graph become, for the sake of whoever plans them.
+const MAX_TASKS: usize = 2_000_000;
+/// So much stack is left when more is taken, which is so much.
+const RED_ZONE: usize = 128 << 10;
+const STACK_NBYTES: usize = 2 << 20;
 
 /// Lowers arrays into a graph under construction. Keep it for all arrays of a graph, so that what they share is made once.
 pub struct Lowering<'a> {
@@ -37,6 +46,8 @@ pub struct Lowering<'a> {
     /// Keeps the nodes alive, so that no address is used twice.
     kept: Vec<Array>,
     families: HashMap<String, u32, FxBuildHasher>,
+    n_tasks: usize,
+    max_tasks: usize,
 }
 
 /// What is there of a node.
@@ -44,10 +55,22 @@ struct Lowered {
     family: Arc<str>,
     family_id: u32,
     tasks: Vec<Option<TaskIdx>>,
+    n_done: usize,
+    along: Option<Arc<Along>>,
+    /// Where chunks begin along each axis.
+    starts: Option<Arc<Vec<Vec<usize>>>>,
     fused: Option<Arc<fuse::Fused>>,
     cuts: Option<Arc<rechunk::Cuts>>,
     /// The family of the node's helper tasks, and how many there are.
     helpers: Option<(u32, u32)>,
+}
+
+/// What is known of a node's axes, found out once for all its chunks.
+enum Along {
+    /// For each axis and chunk of a slice: the chunk of the input, and what of it.
+    Slices(Vec<Vec<(usize, Range)>>),
+    /// For each chunk along the axis of a concatenation: the input, and the chunk there.
+    Joined(Vec<(usize, usize)>),
 }
 
 /// The tasks that make the chunks of an array.
@@ -81,7 +104,14 @@ impl ChunkGrid {
 impl<'a> Lowering<'a> {
     /// Lower into `graph`.
     pub fn new(graph: &'a mut GraphBuilder) -> Self {
-        Self { graph, nodes: FxHashMap::default(), kept: Vec::new(), families: HashMap::default() }
+        Self {
+            graph,
+            nodes: FxHashMap::default(),
+            kept: Vec::new(),
+            families: HashMap::default(),
+            n_tasks: 0,
+            max_tasks: MAX_TASKS,
+        }
     }
 
     /// The graph, to add other tasks between arrays.
@@ -90,32 +120,52 @@ impl<'a> Lowering<'a> {
     }
 
     /// The tasks of all chunks of `array`.
-    pub fn lower(&mut self, array: &Array) -> Blocks {
+    ///
+    /// # Errors
+    /// When there would be too many tasks.
+    pub fn lower(&mut self, array: &Array) -> Result<Blocks, ArrayError> {
         let hint = array.0.name.clone().unwrap_or_else(|| "array".to_owned());
-        let tasks = (0..array.n_chunks()).map(|chunk| self.chunk(array, chunk, &hint)).collect();
-        Blocks { tasks, grid: ChunkGrid { counts: array.counts() } }
+        let tasks =
+            (0..array.n_chunks()).map(|chunk| self.chunk(array, chunk, &hint)).collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
+        Ok(Blocks { tasks, grid: ChunkGrid { counts: array.counts() } })
     }
 
     /// One task that makes the whole of `array` as a single chunk; for small results.
-    pub fn assemble(&mut self, array: &Array) -> TaskIdx {
-        let blocks = self.lower(array);
+    ///
+    /// # Errors
+    /// When there would be too many tasks.
+    pub fn assemble(&mut self, array: &Array) -> Result<TaskIdx, ArrayError> {
+        let blocks = self.lower(array)?;
         if let [only] = blocks.tasks[..] {
-            return only;
+            return Ok(only);
         }
         let name = format!("{}-whole", array.0.name.as_deref().unwrap_or("array"));
-        self.single(&name, "array.assemble", &AssembleArgs { counts: blocks.grid.counts }, &blocks.tasks)
+        Ok(self.single(&name, "array.assemble", &AssembleArgs { counts: blocks.grid.counts }, &blocks.tasks))
     }
 
     /// One task that writes `array` as the npy file `path` (as the worker sees it); its result is of kind "file".
-    pub fn write_npy(&mut self, array: &Array, path: &str) -> TaskIdx {
-        let blocks = self.lower(array);
+    ///
+    /// # Errors
+    /// When there would be too many tasks.
+    pub fn write_npy(&mut self, array: &Array, path: &str) -> Result<TaskIdx, ArrayError> {
+        let blocks = self.lower(array)?;
         let name = format!("{}-write", array.0.name.as_deref().unwrap_or("array"));
-        self.single(&name, "array.write", &WriteArgs { path: path.to_owned(), counts: Some(blocks.grid.counts) }, &blocks.tasks)
+        let args = WriteArgs { path: path.to_owned(), counts: Some(blocks.grid.counts) };
+        Ok(self.single(&name, "array.write", &args, &blocks.tasks))
     }
 
     fn single(&mut self, name: &str, operator: &str, args: &impl Serialize, inputs: &[TaskIdx]) -> TaskIdx {
         let name = self.unique(name);
         self.graph.task(&name, operator, VERSION, &json(args)).inputs(inputs.iter().copied()).add()
+    }
+
+    /// One more task.
+    fn count(&mut self) -> Result<(), ArrayError> {
+        self.n_tasks += 1;
+        if self.n_tasks > self.max_tasks {
+            return Err(ArrayError::TooManyTasks { limit: self.max_tasks });
+        }
+        Ok(())
     }
 
     fn unique(&mut self, name: &str) -> String {
@@ -134,22 +184,46 @@ impl<'a> Lowering<'a> {
             self.kept.push(array.clone());
             self.nodes.insert(
                 address,
-                Lowered { family, family_id, tasks: vec![None; n_chunks], fused: None, cuts: None, helpers: None },
+                Lowered {
+                    family,
+                    family_id,
+                    tasks: vec![None; n_chunks],
+                    n_done: 0,
+                    along: None,
+                    starts: None,
+                    fused: None,
+                    cuts: None,
+                    helpers: None,
+                },
             );
         }
         self.nodes.entry(address).or_insert_with(|| unreachable!("inserted above"))
     }
 
     /// The task that makes chunk `chunk` (C order) of `array`.
-    pub(crate) fn chunk(&mut self, array: &Array, chunk: usize, hint: &str) -> TaskIdx {
+    pub(crate) fn chunk(&mut self, array: &Array, chunk: usize, hint: &str) -> Result<TaskIdx, ArrayError> {
         let node = self.node(array, hint);
         if let Some(task) = node.tasks[chunk] {
-            return task;
+            return Ok(task);
         }
         let hint: &str = array.0.name.as_deref().unwrap_or(hint);
-        let task = self.make(array, chunk, hint);
-        self.node(array, hint).tasks[chunk] = Some(task);
-        task
+        let task = stacker::maybe_grow(RED_ZONE, STACK_NBYTES, || self.make(array, chunk, hint))?;
+        let node = self.node(array, hint);
+        node.n_done += usize::from(node.tasks[chunk].replace(task).is_none());
+        Ok(task)
+    }
+
+    /// What a slice or a concatenation `make`s known of its axes.
+    fn along(&mut self, array: &Array, make: impl FnOnce() -> Along) -> Arc<Along> {
+        let node = self.node(array, "array");
+        Arc::clone(node.along.get_or_insert_with(|| Arc::new(make())))
+    }
+
+    /// Where the chunk at `position` begins.
+    fn start_of(&mut self, array: &Array, position: &[usize]) -> Vec<usize> {
+        let make = || Arc::new(array.chunks().iter().map(|sizes| offsets(sizes)).collect());
+        let starts = self.node(array, "array").starts.get_or_insert_with(make);
+        position.iter().zip(starts.iter()).map(|(&place, starts)| starts[place]).collect()
     }
 
     /// Add the task of chunk `chunk` of `array`, called by the array's family and the chunk's number.
@@ -160,7 +234,8 @@ impl<'a> Lowering<'a> {
         operator: &str,
         args: &str,
         inputs: impl IntoIterator<Item = Input>,
-    ) -> TaskIdx {
+    ) -> Result<TaskIdx, ArrayError> {
+        self.count()?;
         let family = self.node(array, "array").family_id;
         let member = if array.n_chunks() == 1 { None } else { u32::try_from(chunk).ok() };
         let body = self.graph.body(rask_graphs::Body::single(operator, VERSION, args));
@@ -168,7 +243,7 @@ impl<'a> Lowering<'a> {
         for input in inputs {
             task = task.input_from(input.source(), input.part);
         }
-        task.add()
+        Ok(task.add())
     }
 
     /// Add a helper of `array` that is no chunk of it: a partial result, a split.
@@ -179,7 +254,8 @@ impl<'a> Lowering<'a> {
         operator: &str,
         args: &str,
         inputs: impl IntoIterator<Item = TaskIdx>,
-    ) -> TaskIdx {
+    ) -> Result<TaskIdx, ArrayError> {
+        self.count()?;
         let node = self.node(array, "array");
         let known = node.helpers;
         let name = format!("{}-{suffix}", node.family);
@@ -189,64 +265,69 @@ impl<'a> Lowering<'a> {
         });
         self.node(array, "array").helpers = Some((family, member + 1));
         let body = self.graph.body(rask_graphs::Body::single(operator, VERSION, args));
-        self.graph.task_with(KeyRef { family, member: Some(member) }, body).inputs(inputs).add()
+        Ok(self.graph.task_with(KeyRef { family, member: Some(member) }, body).inputs(inputs).add())
     }
 
-    fn make(&mut self, array: &Array, chunk: usize, hint: &str) -> TaskIdx {
+    fn make(&mut self, array: &Array, chunk: usize, hint: &str) -> Result<TaskIdx, ArrayError> {
         let position = unravel(chunk, &array.counts());
         match &array.0.op {
-            Op::Tasks(tasks) => tasks[chunk],
+            Op::Tasks(tasks) => Ok(tasks[chunk]),
             Op::Create(_) | Op::Random { .. } | Op::Load(_) | Op::Literal(_) => self.source(array, chunk, &position),
             Op::Apply { .. } | Op::Cast(_) => self.fused(array, chunk, &position, hint),
             Op::View { input, axes } => {
-                let task = self.chunk(input, fuse::chunk_under(input, axes, &position), hint);
+                let task = self.chunk(input, fuse::chunk_under(input, axes, &position), hint)?;
                 self.add(array, chunk, "array.transpose", &json(&TransposeArgs { axes: Some(axes.clone()) }), whole([task]))
             }
             Op::Slice { input, ranges } => {
-                let pieces: Vec<(usize, crate::kernels::layout::Range)> =
-                    (0..ranges.len()).map(|axis| shape_touched(&ranges[axis], &input.chunks()[axis])[position[axis]]).collect();
+                let along = self.along(array, || {
+                    let axes = ranges.iter().zip(input.chunks());
+                    Along::Slices(axes.map(|(range, sizes)| shape_touched(range, sizes)).collect())
+                });
+                let Along::Slices(slices) = &*along else { unreachable!("a slice knows what it touches") };
+                let pieces: Vec<(usize, Range)> = position.iter().zip(slices).map(|(&place, axis)| axis[place]).collect();
                 let from: Vec<usize> = pieces.iter().map(|(chunk, _)| *chunk).collect();
-                let task = self.chunk(input, ravel(&from, &input.counts()), hint);
+                let task = self.chunk(input, ravel(&from, &input.counts()), hint)?;
                 let sizes = (0..from.len()).map(|axis| input.chunks()[axis][from[axis]]);
                 if pieces.iter().zip(sizes).all(|((_, range), size)| range.is_whole(size)) {
-                    return task;
+                    return Ok(task);
                 }
                 self.add(array, chunk, "array.slice", &json(&slice_args(&pieces)), whole([task]))
             }
             Op::Rechunk(input) => self.rechunk(array, input, chunk, &position, hint),
             Op::Reshape(input) => {
-                let task = self.chunk(input, chunk, hint);
+                let task = self.chunk(input, chunk, hint)?;
                 let shape = position.iter().enumerate().map(|(axis, &place)| array.chunks()[axis][place] as i64).collect();
                 self.add(array, chunk, "array.reshape", &json(&ReshapeArgs { shape }), whole([task]))
             }
             Op::Concatenate { axis, inputs } => {
-                let mut place = position[*axis];
-                for input in inputs {
-                    let n = input.counts()[*axis];
-                    if place < n {
-                        let mut own = position.clone();
-                        own[*axis] = place;
-                        return self.chunk(input, ravel(&own, &input.counts()), hint);
-                    }
-                    place -= n;
-                }
-                unreachable!("a concatenation has the chunks of its inputs")
+                let along = self.along(array, || {
+                    let counts = inputs.iter().map(|input| input.chunks()[*axis].len()).enumerate();
+                    Along::Joined(counts.flat_map(|(input, count)| (0..count).map(move |place| (input, place))).collect())
+                });
+                let Along::Joined(places) = &*along else { unreachable!("a concatenation knows what it joins") };
+                let (input, place) = places[position[*axis]];
+                let mut own = position.clone();
+                own[*axis] = place;
+                self.chunk(&inputs[input], ravel(&own, &inputs[input].counts()), hint)
             }
             Op::Reduce { .. } => self.reduce(array, chunk, &position, hint),
+            Op::Scan { scan, input, axis } => {
+                let task = self.chunk(input, chunk, hint)?;
+                self.add(array, chunk, scan.operator(), &json(&ScanArgs { axis: *axis as i64 }), whole([task]))
+            }
             Op::MatMul(a, b) => self.multiply(array, (a, b), chunk, &position, hint),
             Op::Diagonal(input) => self.diagonal(array, input, chunk, &position, hint),
             Op::Lstsq { matrix, right, is_vector } => self.lstsq(array, matrix, right, *is_vector, hint),
             Op::Solve(a, b) => {
-                let tasks = [self.chunk(a, 0, hint), self.chunk(b, 0, hint)];
+                let tasks = [self.chunk(a, 0, hint)?, self.chunk(b, 0, hint)?];
                 self.add(array, chunk, "array.solve", &json(&NoArgs {}), whole(tasks))
             }
         }
     }
 
-    fn source(&mut self, array: &Array, chunk: usize, position: &[usize]) -> TaskIdx {
+    fn source(&mut self, array: &Array, chunk: usize, position: &[usize]) -> Result<TaskIdx, ArrayError> {
         let shape: Vec<usize> = position.iter().enumerate().map(|(axis, &place)| array.chunks()[axis][place]).collect();
-        let offset: Vec<usize> =
-            position.iter().enumerate().map(|(axis, &place)| offsets(&array.chunks()[axis])[place]).collect();
+        let offset = self.start_of(array, position);
         let (operator, args) = match &array.0.op {
             Op::Create(fill) => {
                 let offset = if matches!(fill, crate::kernels::create::Fill::Full(_)) { Vec::new() } else { offset };
@@ -276,7 +357,8 @@ impl<'a> Lowering<'a> {
             | Op::Slice { .. }
             | Op::Rechunk(_)
             | Op::Reshape(_) => unreachable!("not a source"),
-            Op::Concatenate { .. } | Op::Reduce { .. } | Op::MatMul(..) | Op::Diagonal(_) | Op::Lstsq { .. } | Op::Solve(..) => {
+            Op::Concatenate { .. } | Op::Reduce { .. } | Op::Scan { .. } => unreachable!("not a source"),
+            Op::MatMul(..) | Op::Diagonal(_) | Op::Lstsq { .. } | Op::Solve(..) => {
                 unreachable!("not a source")
             }
         };
@@ -284,7 +366,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Partial results per chunk, merged in a tree, finished by the last task.
-    fn reduce(&mut self, array: &Array, chunk: usize, position: &[usize], hint: &str) -> TaskIdx {
+    fn reduce(&mut self, array: &Array, chunk: usize, position: &[usize], hint: &str) -> Result<TaskIdx, ArrayError> {
         let Op::Reduce { reduction, input, axes, keepdims, ddof } = &array.0.op else {
             unreachable!("called for reductions only")
         };
@@ -303,7 +385,7 @@ impl<'a> Lowering<'a> {
             .collect();
         let reduced_counts: Vec<usize> = axes.iter().map(|&axis| counts[axis]).collect();
         let n_chunks: usize = reduced_counts.iter().product();
-        let is_positional = matches!(reduction, Reduction::Argmin | Reduction::Argmax);
+        let is_positional = reduction.is_positional();
         let over_all = axes.len() == counts.len();
         let axis = (!over_all).then(|| Axes::Many(axes.iter().map(|&axis| axis as i64).collect()));
         let finishing = ReduceArgs { axis, keepdims: *keepdims, ddof: *ddof, ..ReduceArgs::default() };
@@ -314,10 +396,10 @@ impl<'a> Lowering<'a> {
             for (&axis, &place) in axes.iter().zip(&along) {
                 from[axis] = place;
             }
-            let task = self.chunk(input, ravel(&from, &counts), hint);
+            let task = self.chunk(input, ravel(&from, &counts), hint)?;
             let mut args = ReduceArgs { partial: n_chunks > 1, ..finishing.clone() };
             if is_positional {
-                args.offset = from.iter().enumerate().map(|(axis, &place)| offsets(&input.chunks()[axis])[place]).collect();
+                args.offset = self.start_of(input, &from);
                 if over_all {
                     args.whole = input.shape();
                 }
@@ -325,7 +407,7 @@ impl<'a> Lowering<'a> {
             if n_chunks == 1 {
                 return self.add(array, chunk, reduction.operator(), &json(&args), whole([task]));
             }
-            level.push(self.add_helper(array, "part", reduction.operator(), &json(&args), [task]));
+            level.push(self.add_helper(array, "part", reduction.operator(), &json(&args), [task])?);
         }
         let merging = json(&ReduceArgs { partial: true, ..finishing.clone() });
         while level.len() > FAN_IN {
@@ -334,54 +416,85 @@ impl<'a> Lowering<'a> {
                 .into_iter()
                 .map(|group| {
                     if let [only] = group[..] {
-                        only
+                        Ok(only)
                     } else {
                         self.add_helper(array, "part", reduction.operator(), &merging, group)
                     }
                 })
-                .collect();
+                .collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
         }
         self.add(array, chunk, reduction.operator(), &json(&finishing), whole(level))
     }
 
-    fn multiply(&mut self, array: &Array, (a, b): (&Array, &Array), chunk: usize, position: &[usize], hint: &str) -> TaskIdx {
-        let n_inner = a.counts()[1];
+    fn multiply(
+        &mut self,
+        array: &Array,
+        (a, b): (&Array, &Array),
+        chunk: usize,
+        position: &[usize],
+        hint: &str,
+    ) -> Result<TaskIdx, ArrayError> {
+        let (counts_a, counts_b) = (a.counts(), b.counts());
+        let n_inner = counts_a[counts_a.len() - 1];
+        let [stack @ .., row, column] = position else { unreachable!("a product has two axes at least") };
+        // Each one's stack lies at the last axes of the whole stack; what is there once goes with everything.
+        let under = |counts: &[usize]| -> Vec<usize> {
+            let own = &counts[..counts.len() - 2];
+            let places = &stack[stack.len() - own.len()..];
+            places.iter().zip(own).map(|(&place, &count)| if count == 1 { 0 } else { place }).collect()
+        };
+        let (mut of_a, mut of_b) = (under(&counts_a), under(&counts_b));
+        of_a.extend([*row, 0]);
+        of_b.extend([0, *column]);
+        let (inner_a, inner_b) = (of_a.len() - 1, of_b.len() - 2);
         let mut pairs = Vec::with_capacity(2 * n_inner);
         for inner in 0..n_inner {
-            pairs.push(self.chunk(a, ravel(&[position[0], inner], &a.counts()), hint));
-            pairs.push(self.chunk(b, ravel(&[inner, position[1]], &b.counts()), hint));
+            of_a[inner_a] = inner;
+            of_b[inner_b] = inner;
+            pairs.push(self.chunk(a, ravel(&of_a, &counts_a), hint)?);
+            pairs.push(self.chunk(b, ravel(&of_b, &counts_b), hint)?);
         }
         let args = json(&NoArgs {});
         if n_inner <= PAIRS {
             return self.add(array, chunk, "array.matmul", &args, whole(pairs));
         }
         let groups: Vec<Vec<TaskIdx>> = pairs.chunks(2 * PAIRS).map(<[TaskIdx]>::to_vec).collect();
-        let mut level: Vec<TaskIdx> =
-            groups.into_iter().map(|group| self.add_helper(array, "part", "array.matmul", &args, group)).collect();
+        let mut level: Vec<TaskIdx> = groups
+            .into_iter()
+            .map(|group| self.add_helper(array, "part", "array.matmul", &args, group))
+            .collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
         while level.len() > 2 {
             let groups: Vec<Vec<TaskIdx>> = level.chunks(2).map(<[TaskIdx]>::to_vec).collect();
-            level = groups
-                .into_iter()
-                .map(
-                    |group| if let [only] = group[..] { only } else { self.add_helper(array, "part", "array.add", &args, group) },
-                )
-                .collect();
+            level =
+                groups
+                    .into_iter()
+                    .map(|group| {
+                        if let [only] = group[..] { Ok(only) } else { self.add_helper(array, "part", "array.add", &args, group) }
+                    })
+                    .collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
         }
         self.add(array, chunk, "array.add", &args, whole(level))
     }
 
-    fn diagonal(&mut self, array: &Array, input: &Array, chunk: usize, position: &[usize], hint: &str) -> TaskIdx {
+    fn diagonal(
+        &mut self,
+        array: &Array,
+        input: &Array,
+        chunk: usize,
+        position: &[usize],
+        hint: &str,
+    ) -> Result<TaskIdx, ArrayError> {
         if let [place] = position {
-            let task = self.chunk(input, ravel(&[*place, *place], &input.counts()), hint);
+            let task = self.chunk(input, ravel(&[*place, *place], &input.counts()), hint)?;
             return self.add(array, chunk, "array.diag", &json(&NoArgs {}), whole([task]));
         }
         if position[0] == position[1] {
-            let task = self.chunk(input, position[0], hint);
+            let task = self.chunk(input, position[0], hint)?;
             return self.add(array, chunk, "array.diag", &json(&NoArgs {}), whole([task]));
         }
         let shape = position.iter().enumerate().map(|(axis, &place)| array.chunks()[axis][place]).collect();
         let args = CreateArgs {
-            fill: crate::kernels::create::Fill::Full(crate::dtype::Scalar::Int(0)),
+            fill: crate::kernels::create::Fill::Full(crate::scalar::Scalar::Int(0)),
             shape,
             dtype: array.dtype(),
             offset: Vec::new(),
@@ -389,35 +502,41 @@ impl<'a> Lowering<'a> {
         self.add(array, chunk, "array.create", &json(&args), [])
     }
 
-    fn lstsq(&mut self, array: &Array, matrix: &Array, right: &Array, is_vector: bool, hint: &str) -> TaskIdx {
+    fn lstsq(
+        &mut self,
+        array: &Array,
+        matrix: &Array,
+        right: &Array,
+        is_vector: bool,
+        hint: &str,
+    ) -> Result<TaskIdx, ArrayError> {
         let beside = json(&TsqrArgs { n_across: 2 });
         let n_blocks = matrix.counts()[0];
         let mut level = Vec::with_capacity(n_blocks);
         for block in 0..n_blocks {
-            let tasks = [self.chunk(matrix, block, hint), self.chunk(right, block, hint)];
-            level.push(self.add_helper(array, "factor", "array.tsqr", &beside, tasks));
+            let tasks = [self.chunk(matrix, block, hint)?, self.chunk(right, block, hint)?];
+            level.push(self.add_helper(array, "factor", "array.tsqr", &beside, tasks)?);
         }
         let stacked = json(&TsqrArgs { n_across: 1 });
         while level.len() > 1 {
             let groups: Vec<Vec<TaskIdx>> = level.chunks(FAN_IN).map(<[TaskIdx]>::to_vec).collect();
-            level =
-                groups
-                    .into_iter()
-                    .map(|group| {
-                        if let [only] = group[..] {
-                            only
-                        } else {
-                            self.add_helper(array, "factor", "array.tsqr", &stacked, group)
-                        }
-                    })
-                    .collect();
+            level = groups
+                .into_iter()
+                .map(|group| {
+                    if let [only] = group[..] {
+                        Ok(only)
+                    } else {
+                        self.add_helper(array, "factor", "array.tsqr", &stacked, group)
+                    }
+                })
+                .collect::<Result<Vec<TaskIdx>, ArrayError>>()?;
         }
         let args = LstsqFinishArgs { n_unknowns: matrix.shape()[1], rcond: None, is_vector };
         self.add(array, 0, "array.lstsq_finish", &json(&args), whole(level))
     }
 }
 
-fn slice_args(pieces: &[(usize, crate::kernels::layout::Range)]) -> SliceArgs {
+fn slice_args(pieces: &[(usize, Range)]) -> SliceArgs {
     let mut args = SliceArgs::default();
     for (_, range) in pieces {
         // Past the front, going backwards, there is no index to stop before; an unknown size is a whole axis.
@@ -456,9 +575,35 @@ fn verb(op: &Op) -> &'static str {
         Op::Reshape(_) => "reshape",
         Op::Concatenate { .. } => "concatenate",
         Op::Reduce { reduction, .. } => reduction.name(),
+        Op::Scan { scan, .. } => &scan.operator()["array.".len()..],
         Op::MatMul(..) => "matmul",
         Op::Diagonal(_) => "diag",
         Op::Lstsq { .. } => "lstsq",
         Op::Solve(..) => "solve",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::parse;
+
+    #[test]
+    fn more_tasks_than_may_be_planned_are_an_error() {
+        for (text, limit, fits) in [
+            ("arange(100, chunks=1)[::-1].T * 2", 200, true),
+            ("arange(100, chunks=1)[::-1] * 2", 150, false),
+            ("arange(100, chunks=1).sum()", 150, false),
+        ] {
+            let mut graph = GraphBuilder::new();
+            let mut lowering = Lowering::new(&mut graph);
+            lowering.max_tasks = limit;
+            let outcome = lowering.lower(&parse(text, &[]).unwrap());
+            assert_eq!(outcome.is_ok(), fits, "{text}");
+            if let Err(error) = outcome {
+                assert!(error.to_string().contains("more than 150 tasks"), "{error}");
+            }
+            assert!(graph.n_tasks() <= limit, "{text}");
+        }
     }
 }

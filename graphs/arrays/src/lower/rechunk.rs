@@ -11,6 +11,7 @@ use rask_graphs::{Input, Part, Source, TaskIdx};
 use super::{Lowering, json};
 use crate::array::Array;
 use crate::chunking::{UNKNOWN, offsets, ravel, unravel};
+use crate::error::ArrayError;
 use crate::kernels::layout::{AssembleArgs, SplitArgs};
 
 /// How the axes of an input are cut into pieces by the cuts of its output.
@@ -41,9 +42,14 @@ fn cut_axis(from: &[usize], to: &[usize]) -> AxisCuts {
     let (starts, ends) = (offsets(from), offsets(to));
     let mut pieces: Vec<Vec<usize>> = vec![Vec::new(); from.len()];
     let mut sources: Vec<Vec<(usize, usize)>> = vec![Vec::new(); to.len()];
+    let mut first = 0;
     for (output, sources) in sources.iter_mut().enumerate() {
         let (low, high) = (ends[output], ends[output + 1]);
-        for input in 0..from.len() {
+        // Inputs that end before this output begins are done with; those that begin behind it are for others.
+        while first < from.len() && starts[first + 1] <= low {
+            first += 1;
+        }
+        for input in (first..from.len()).take_while(|&input| starts[input] < high) {
             let overlap = starts[input + 1].min(high).saturating_sub(starts[input].max(low));
             if overlap > 0 {
                 sources.push((input, pieces[input].len()));
@@ -72,7 +78,14 @@ impl Lowering<'_> {
         cuts
     }
 
-    pub(super) fn rechunk(&mut self, array: &Array, input: &Array, chunk: usize, position: &[usize], hint: &str) -> TaskIdx {
+    pub(super) fn rechunk(
+        &mut self,
+        array: &Array,
+        input: &Array,
+        chunk: usize,
+        position: &[usize],
+        hint: &str,
+    ) -> Result<TaskIdx, ArrayError> {
         let cuts = self.cuts(array, input, hint);
         let along: Vec<&Vec<(usize, usize)>> =
             position.iter().enumerate().map(|(axis, &place)| &cuts.sources[axis][place]).collect();
@@ -82,10 +95,10 @@ impl Lowering<'_> {
         for number in 0..n_pieces {
             let place = unravel(number, &counts);
             let (from, piece): (Vec<usize>, Vec<usize>) = place.iter().enumerate().map(|(axis, &at)| along[axis][at]).unzip();
-            wanted.push(self.piece(array, input, &cuts, &from, &piece, hint));
+            wanted.push(self.piece(array, input, &cuts, &from, &piece, hint)?);
         }
         if let [(task, Part::WHOLE)] = wanted[..] {
-            return task;
+            return Ok(task);
         }
         let args = json(&AssembleArgs { counts });
         let part = wanted[0].1;
@@ -115,23 +128,26 @@ impl Lowering<'_> {
         from: &[usize],
         piece: &[usize],
         hint: &str,
-    ) -> (TaskIdx, Part) {
+    ) -> Result<(TaskIdx, Part), ArrayError> {
         let sizes: Vec<&Vec<usize>> = from.iter().enumerate().map(|(axis, &place)| &cuts.pieces[axis][place]).collect();
         let counts: Vec<usize> = sizes.iter().map(|sizes| sizes.len()).collect();
         let source = ravel(from, &input.counts());
         if counts.iter().all(|&count| count == 1) {
-            return (self.chunk(input, source, hint), Part::WHOLE);
+            return Ok((self.chunk(input, source, hint)?, Part::WHOLE));
         }
         let known = cuts.splits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tasks.get(&source).copied();
-        let split = known.unwrap_or_else(|| {
-            let task = self.chunk(input, source, hint);
-            let args = SplitArgs {
-                sizes: sizes.into_iter().map(|sizes| if *sizes == [UNKNOWN] { Vec::new() } else { sizes.clone() }).collect(),
-            };
-            let split = self.add_helper(array, "split", "array.split", &json(&args), [task]);
-            cuts.splits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tasks.insert(source, split);
-            split
-        });
-        (split, Part(u32::try_from(ravel(piece, &counts)).unwrap_or(u32::MAX)))
+        let split = match known {
+            Some(split) => split,
+            None => {
+                let task = self.chunk(input, source, hint)?;
+                let args = SplitArgs {
+                    sizes: sizes.into_iter().map(|sizes| if *sizes == [UNKNOWN] { Vec::new() } else { sizes.clone() }).collect(),
+                };
+                let split = self.add_helper(array, "split", "array.split", &json(&args), [task])?;
+                cuts.splits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tasks.insert(source, split);
+                split
+            }
+        };
+        Ok((split, Part(u32::try_from(ravel(piece, &counts)).unwrap_or(u32::MAX))))
     }
 }

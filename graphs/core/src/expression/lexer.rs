@@ -8,7 +8,7 @@ use super::{Span, SyntaxError};
 /// A token without its position.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Token {
-    Integer(i64),
+    Integer(i128),
     Float(f64),
     Text(String),
     Name(String),
@@ -142,10 +142,11 @@ fn number(text: &str, at: &mut usize) -> Result<Token, SyntaxError> {
         return Err(error(span, format!("malformed number \"{whole}\""), Some("integers have no leading zeros")));
     }
     let digits = if radix == 10 { &digits[..] } else { &digits[2..] };
-    match i64::from_str_radix(digits, radix) {
+    match i128::from_str_radix(digits, radix) {
         Ok(value) if !misplaced => Ok(Token::Integer(value)),
         Err(reason) if *reason.kind() == std::num::IntErrorKind::PosOverflow => {
-            Err(error(span, format!("the integer {whole} does not fit 64 bits"), None))
+            let hint = "no element is so large an integer; write it as a float, 1e40";
+            Err(error(span, format!("the integer {whole} does not fit 128 bits"), Some(hint)))
         }
         Ok(_) | Err(_) => Err(error(span, format!("malformed number \"{whole}\""), None)),
     }

@@ -222,7 +222,7 @@ pub enum IndexItem {
 #[derive(Clone, PartialEq, Debug)]
 pub enum NodeKind {
     /// An integer literal.
-    Integer(i64),
+    Integer(i128),
     /// A literal with a point or an exponent.
     Float(f64),
     /// `True` or `False`.
@@ -288,6 +288,63 @@ pub const MAX_HEIGHT: u32 = 2_000;
 pub const RESERVED: [&str; 24] = [
     "pi", "e", "inf", "nan", "newaxis", "True", "False", "None", "np", "numpy", "da", "linalg", "fft", "random", "and", "or",
     "not", "if", "else", "lambda", "for", "in", "is", "await",
+];
+
+/// Names of types that may stand where a type is asked for, as in `astype(float32)`, when no array has that name. What they
+/// mean, and whether there are such arrays, is for the arrays library to say.
+pub const TYPE_NAMES: [&str; 52] = [
+    "bool",
+    "int",
+    "float",
+    "complex",
+    "bool_",
+    "int_",
+    "uint",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "float128",
+    "complex64",
+    "complex128",
+    "longdouble",
+    "byte",
+    "ubyte",
+    "short",
+    "ushort",
+    "intc",
+    "uintc",
+    "intp",
+    "uintp",
+    "long",
+    "ulong",
+    "longlong",
+    "ulonglong",
+    "half",
+    "single",
+    "double",
+    "object_",
+    "str_",
+    "bytes_",
+    "datetime64",
+    "timedelta64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "f32",
+    "f64",
 ];
 
 impl Expression {

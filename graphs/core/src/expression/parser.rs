@@ -6,7 +6,7 @@
 use super::lexer::{Token, error, tokens};
 use super::{
     BinaryOp, Callee, Constant, Expression, IndexItem, MAX_DEPTH, MAX_HEIGHT, MAX_NODES, NodeId, NodeKind, Span, SyntaxError,
-    UnaryOp,
+    TYPE_NAMES, UnaryOp,
 };
 
 type Result<T> = std::result::Result<T, SyntaxError>;
@@ -338,6 +338,7 @@ impl Parser {
             "newaxis" => NodeKind::None,
             constant => match Constant::named(constant) {
                 Some(constant) => NodeKind::Constant(constant),
+                None if is_prefix && TYPE_NAMES.contains(&constant) => NodeKind::Text(constant.to_owned()),
                 None if is_prefix => {
                     let message = format!("\"{first}.{name}\" is neither a constant nor a call");
                     return Err(error(start.to(self.span()), message, Some("the constants are pi, e, inf, nan and newaxis")));

@@ -1,6 +1,6 @@
 //! Tables: precedence shown by printing back with all parentheses, mistakes with their position, hostile input.
 
-use super::{Expression, NodeKind};
+use super::{Expression, NodeKind, RESERVED, TYPE_NAMES};
 
 #[test]
 fn precedence_is_pythons() {
@@ -57,6 +57,7 @@ fn precedence_is_pythons() {
 
 #[test]
 fn mistakes_have_a_position_and_often_a_hint() {
+    const LONG: &str = "the integer 9999999999999999999999999999999999999999 does not fit 128 bits";
     let table = [
         ("", 0, "the expression is empty", ""),
         ("  # nothing", 0, "the expression is empty", ""),
@@ -81,7 +82,7 @@ fn mistakes_have_a_position_and_often_a_hint() {
         ("2x", 0, "malformed number \"2x\"", ""),
         ("1j", 0, "malformed number \"1j\"", "complex"),
         ("007", 0, "malformed number \"007\"", "leading zeros"),
-        ("99999999999999999999", 0, "the integer 99999999999999999999 does not fit 64 bits", ""),
+        ("9999999999999999999999999999999999999999", 0, LONG, "write it as a float"),
         ("1e999", 0, "malformed number \"1e999\"", ""),
         ("(x)(y)", 3, "this value cannot be called", "multiply"),
         ("sum(axis=0, x)", 12, "an argument without a name follows one with a name", "first"),
@@ -111,6 +112,15 @@ fn names_are_the_arrays_and_nothing_else() {
     let names: Vec<(String, u32)> = parsed.names().into_iter().map(|(name, span)| (name, span.start)).collect();
     let expected = [("y", 4), ("x", 21), ("mask", 53), ("k", 59)];
     assert_eq!(names, expected.map(|(name, start)| (name.to_owned(), start)));
+}
+
+#[test]
+fn integers_have_their_digits_and_types_their_names() {
+    let parsed = Expression::parse("18446744073709551615").expect("a good expression");
+    assert_eq!(parsed.node(parsed.root()), &NodeKind::Integer(18_446_744_073_709_551_615));
+    let parsed = Expression::parse("np.float32").expect("a good expression");
+    assert_eq!(parsed.node(parsed.root()), &NodeKind::Text("float32".to_owned()));
+    assert!(TYPE_NAMES.iter().all(|name| !RESERVED.contains(name)));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::names::{Draft, Names, extension, split_part};
 use super::resolve::resolve_formula;
 use super::values::fields;
 use super::{DeclarationId, DeclarationKind, OutputDeclaration, OutputOf, Text, Write, WriteFormat};
+use crate::expression::{Expression, TYPE_NAMES};
 use crate::graph::Part;
 
 const FORMATS: [(&str, WriteFormat); 5] = [
@@ -48,7 +49,11 @@ fn of(text: Text, names: &Names<'_>, problems: &mut Problems) -> Option<OutputOf
     {
         return Some(OutputOf::Name(id, part));
     }
-    let looks_like_a_name = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) && !name.is_empty();
+    // `-x` and `x.T` are of the letters of names, too, but they mean something as they are.
+    let known = |name: &str| names.get(name).is_some() || TYPE_NAMES.contains(&name);
+    let is_formula = Expression::parse(name).is_ok_and(|formula| formula.names().iter().all(|(name, _)| known(name)));
+    let looks_like_a_name =
+        !is_formula && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) && !name.is_empty();
     let near = if looks_like_a_name { did_you_mean(name, names.all()) } else { None };
     if near.is_some() || name.contains('*') && !name.contains(' ') && names.matches(name).next().is_some() {
         let hint =

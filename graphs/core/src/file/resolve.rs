@@ -13,7 +13,7 @@ use super::{
     ArraySource, Declaration, DeclarationId, DeclarationKind, FORMAT_VERSION, Formula, FrameSource, OutputDeclaration, OutputOf,
     SqlNames, TaskInput, Text, arrays, frames, outputs, params, tasks,
 };
-use crate::expression::Span;
+use crate::expression::{Span, TYPE_NAMES};
 use crate::graph::Part;
 
 type Checked = (Vec<(String, Json)>, Vec<Declaration>, Vec<OutputDeclaration>);
@@ -236,6 +236,7 @@ pub(super) fn resolve_formula(formula: &mut Formula, names: &Names<'_>, problems
             }
             Some(id) => formula.names.push((name, id)),
             None if names.is_incomplete => is_good = false,
+            None if TYPE_NAMES.contains(&name.as_str()) => {}
             None => {
                 problems.unknown(span, "name", &name, names.of_section("array").chain(names.of_section("task")), None);
                 is_good = false;
