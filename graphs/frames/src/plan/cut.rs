@@ -116,13 +116,10 @@ fn expand_into(
 
 /// The tables of `plan` whose rows are others each time they are computed, with their names.
 pub(crate) fn volatile_frames(plan: &LogicalPlan) -> Result<Vec<(String, Frame)>> {
-    let mut found: Vec<(String, Frame)> = Vec::new();
-    each_frame(plan, &mut |name, frame| {
-        if is_volatile(frame) && !found.iter().any(|(_, known)| known.is_same(frame)) {
-            found.push((name.to_owned(), frame.clone()));
-        }
-    })?;
-    Ok(found)
+    let mut seen: Vec<(String, Frame)> = Vec::new();
+    each_frame(plan, &mut seen)?;
+    seen.retain(|(_, frame)| is_volatile(frame));
+    Ok(seen)
 }
 
 /// Whether a frame is a query with random numbers in it.
@@ -144,14 +141,17 @@ fn is_volatile_plan(plan: &LogicalPlan) -> bool {
     is_volatile || visited.is_err()
 }
 
-fn each_frame(plan: &LogicalPlan, found: &mut dyn FnMut(&str, &Frame)) -> Result<()> {
+/// Every table of `plan` and of the queries below, once.
+fn each_frame(plan: &LogicalPlan, seen: &mut Vec<(String, Frame)>) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let provider = source_as_provider(&scan.source)?;
-            if let Some(FrameTable(frame)) = downcast::<FrameTable>(&provider) {
-                found(scan.table_name.table(), frame);
+            if let Some(FrameTable(frame)) = downcast::<FrameTable>(&provider)
+                && !seen.iter().any(|(_, known)| known.is_same(frame))
+            {
+                seen.push((scan.table_name.table().to_owned(), frame.clone()));
                 if let Node::Query(inner) = &frame.0.node {
-                    each_frame(inner, found)?;
+                    each_frame(inner, seen)?;
                 }
             }
         }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, GraphBuilder, TaskIdx};
 use rustc_hash::FxBuildHasher;
@@ -175,7 +176,25 @@ fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameErr
 
 fn optimise(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>, now: &Now) -> Result<CutPlan, FrameError> {
     let expanded = expand(plan, computed)?;
-    Ok(cut(session::at(now).optimize(&expanded)?)?)
+    let optimised = session::at(now).optimize(&expanded)?;
+    check_is_flat(&optimised)?;
+    Ok(cut(optimised)?)
+}
+
+/// Fails when a subquery still looks at the rows around it, which no task could compute by itself.
+fn check_is_flat(plan: &LogicalPlan) -> Result<(), FrameError> {
+    let mut is_flat = true;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            is_flat &= !expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..))))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    if is_flat {
+        return Ok(());
+    }
+    let what = "a subquery (or LATERAL) that looks at the rows around it in this way is not supported";
+    Err(FrameError::Plan(format!("{what}: only conditions of equality in its WHERE are; a join with a group can say the same")))
 }
 
 /// What would run for `frame`, in words: its scans with what was pushed into them, and the plan above.

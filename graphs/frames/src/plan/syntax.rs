@@ -1,5 +1,5 @@
 //! What is said in SQL in a way that the planner does not know, said in a way that it does: before planning, on the text's
-//! syntax tree. `FETCH FIRST`, `mod`, `IN` of several columns, one column selected twice, and the merged columns of
+//! syntax tree. `FETCH FIRST`, `mod` and `sign`, `IN` of several columns, one column selected twice, and the merged columns of
 //! `RIGHT` and `FULL JOIN .. USING`, which have a value on both sides.
 
 use std::collections::BTreeMap;
@@ -180,7 +180,11 @@ fn regroup(expr: &mut Expr) {
 
 fn remainder(expr: &mut Expr) {
     let Expr::Function(call) = expr else { return };
-    if !call.name.to_string().eq_ignore_ascii_case("mod") {
+    let name = call.name.to_string().to_ascii_lowercase();
+    if name == "sign" {
+        call.name = ObjectName::from(vec![Ident::new("signum")]);
+    }
+    if name != "mod" {
         return;
     }
     let ast::FunctionArguments::List(list) = &call.args else { return };

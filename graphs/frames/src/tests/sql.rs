@@ -180,6 +180,14 @@ fn tests_stand_anywhere() {
 }
 
 #[test]
+fn subqueries_that_cannot_be_flattened_are_refused_in_words() {
+    check_refusals(&[
+        ("SELECT id, (SELECT sum(w) FROM u WHERE u.k <= t.k) AS s FROM t", "not supported"),
+        ("SELECT t.id, z.x FROM t, LATERAL (SELECT t.id * 2 AS x) z", "not supported"),
+    ]);
+}
+
+#[test]
 fn integers_that_do_not_fit_are_refused() {
     check_refusals(&[
         ("SELECT 9223372036854775807 + 1", "overflow"),
@@ -334,7 +342,9 @@ fn more_of_sql_is_understood() {
         ("SELECT s FROM s WHERE s LIKE 'a!_b' ESCAPE '!'", json!([["a_b"]])),
         ("SELECT id, id, k FROM t ORDER BY id LIMIT 1", json!([[1, 1, 1]])),
         ("SELECT id FROM t ORDER BY id FETCH FIRST 2 ROWS ONLY", json!([[1], [2]])),
-        ("SELECT mod(-7, 3), mod(v, 7) FROM t WHERE id = 1", json!([[-1, 3]])),
+        ("SELECT mod(-7, 3), mod(v, 7), sign(-3.0) FROM t WHERE id = 1", json!([[-1, 3, -1.0]])),
+        ("SELECT id FROM t WHERE id IS DISTINCT FROM 2 AND v > 10 ORDER BY v", json!([[3], [4], [null]])),
+        ("SELECT id FROM t WHERE v > 10 AND id IS DISTINCT FROM 4 OR id = 1 ORDER BY v", json!([[1], [3], [null]])),
     ]);
     let dir = tempfile::tempdir().unwrap();
     let frame = Frame::read_csv(&[write(dir.path(), "a.csv", "id,Amount\n1,2\n")], ReadOptions::default()).unwrap();

@@ -103,6 +103,10 @@ fn is_interval(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn operator(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    // Asking for the types of long conditions takes time, and nothing is wrong with AND and OR.
+    if binary.op.is_logic_operator() {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    }
     let (Ok(left), Ok(right)) = (binary.left.get_type(schema), binary.right.get_type(schema)) else {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     };
