@@ -239,12 +239,12 @@ fn graphs_that_contradict_themselves_are_refused_and_leave_nothing() {
         (
             "less than nothing of a resource",
             Graph { options: vec![(TaskIdx(0), resource(-1.0))], ..plain(1) },
-            "malformed graph: task \"x-0\": the amount of resource \"\" is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"gpu\" is negative or not a number",
         ),
         (
             "no number of a resource",
             Graph { options: vec![(TaskIdx(0), resource(f64::NAN))], ..plain(1) },
-            "malformed graph: task \"x-0\": the amount of resource \"\" is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"gpu\" is negative or not a number",
         ),
     ];
     let mut stage = Stage::new();

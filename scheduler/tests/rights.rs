@@ -214,7 +214,7 @@ fn own_outlives_connections_and_tokens() {
     // A second connection of hers is told the truth, and may end it.
     let other = stage.client(holder_of(Role::Client, "alice"));
     let told = stage.say(other, FromClient::Attach { request: 3, graph });
-    assert!(matches!(&told[..], [(_, ToClient::Rejected { reason, .. })] if reason.contains("another connection")), "{told:?}");
+    assert!(matches!(&told[..], [(_, ToClient::Rejected { reason, .. })] if reason.contains("is followed by")), "{told:?}");
     assert!(stage.cancels(other, graph));
     // The cluster's own user is one owner, and none of the names.
     let local = stage.client(PeerIdentity::local(Role::Client, "alice"));

@@ -20,7 +20,7 @@ use super::graph_run::{
 use super::holders::Loss;
 use super::quotas::Size;
 use super::uploads::Scatter;
-use super::{contract, dispatch, frames, holders, lineage, placement, report, rights, transitions, uploads};
+use super::{contract, dispatch, frames, holders, lineage, note, placement, report, rights, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
@@ -56,7 +56,7 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             waiting.retain(|other| *other != client);
         }
         if !run.options.detached {
-            note_end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
+            note::end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
             unwant_all(core, graph, out);
         }
         uploads::client_gone(core, client, graph, out);
@@ -334,7 +334,7 @@ fn link_externals(core: &mut Core, graph: GraphId) {
 /// Stop a graph for a person: its client hears that its outputs were cancelled, and by whom unless it was itself.
 fn cancel(core: &mut Core, by: ClientId, graph: GraphId, out: &mut Actions) {
     let Some(who) = core.clients.who.get(&by).cloned() else { return };
-    note_end(core, graph, GraphEnd::Cancelled { by: who.to_string() }, out);
+    note::end(core, graph, GraphEnd::Cancelled { by: who.to_string() }, out);
     let run = core.run(graph);
     let message = match run.client == Some(by) {
         true => "the graph was cancelled".to_owned(),
@@ -510,7 +510,7 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
     run.ended_at = Some(now);
     let outputs = run.graph.outputs.iter().map(|idx| run.entry(*idx)).filter(|entry| entry.state == TaskState::Memory);
     run.nbytes_kept = outputs.fold(0, |sum, entry| sum.saturating_add(entry.nbytes));
-    note_end_of_itself(core, graph, out);
+    note::end_of_itself(core, graph, out);
     let run = core.run_mut(graph);
     if let Some(client) = run.client {
         let counts = run.counts;
@@ -519,28 +519,6 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let stats = stats(core, graph);
         out.tell_client(client, ToClient::GraphEnded { graph, stats });
     }
-}
-
-/// Word for the log of how a graph ended, once.
-fn note_end(core: &mut Core, graph: GraphId, end: GraphEnd, out: &mut Actions) {
-    let now = core.now;
-    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
-    run.is_end_noted = true;
-    // A scatter is a value on its way, not somebody's work.
-    if run.scatter.is_none() {
-        let seconds = now.since(run.accepted_at).as_secs_f64();
-        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
-    }
-}
-
-fn note_end_of_itself(core: &mut Core, graph: GraphId, out: &mut Actions) {
-    let run = core.run(graph);
-    let n_tasks = run.counts.n_tasks;
-    let end = match run.failures.first() {
-        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
-        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
-    };
-    note_end(core, graph, end, out);
 }
 
 fn stats(core: &Core, graph: GraphId) -> GraphStats {

@@ -159,3 +159,25 @@ impl fmt::Display for GraphEnd {
 pub(super) fn worker_name(core: &super::core::Core, worker: WorkerId) -> String {
     core.workers.get(worker).map_or_else(String::new, |worker| worker.hello.name.clone())
 }
+
+/// Word for the log of how a graph ended, once.
+pub(super) fn end(core: &mut super::core::Core, graph: GraphId, end: GraphEnd, out: &mut super::event::Actions) {
+    let now = core.now;
+    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
+    run.is_end_noted = true;
+    // A scatter is a value on its way, not somebody's work.
+    if run.scatter.is_none() {
+        let seconds = now.since(run.accepted_at).as_secs_f64();
+        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
+    }
+}
+
+pub(super) fn end_of_itself(core: &mut super::core::Core, graph: GraphId, out: &mut super::event::Actions) {
+    let run = core.run(graph);
+    let n_tasks = run.counts.n_tasks;
+    let outcome = match run.failures.first() {
+        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
+        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
+    };
+    end(core, graph, outcome, out);
+}

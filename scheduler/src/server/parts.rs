@@ -236,11 +236,11 @@ mod tests {
             for events in parts_of(&[message]).await {
                 assert!(events.iter().map(weight_of).sum::<usize>() <= TURN_WEIGHT);
                 for event in events {
+                    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else was said")]
                     match event {
                         Event::ClientSaid { message: FromClient::Release { tasks } | FromClient::Locate { tasks }, .. } => {
                             named.extend(tasks);
                         }
-                        #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else was said")]
                         other => panic!("{other:?}"),
                     }
                 }
