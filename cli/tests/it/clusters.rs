@@ -71,7 +71,7 @@ fn ctrl_c_ends_a_run_in_this_process() {
     let place = Place::new();
     place.write("long.toml", &sleeper(600.0));
     let running = Running::start(place.command(["--log", "debug", "run", "long.toml"]));
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(15));
     running.signal("INT");
     let ended = running.end();
     assert_eq!(ended.code, Some(130), "{ended:?}");
