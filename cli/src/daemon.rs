@@ -2,12 +2,11 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rask_comm::message::LostResults;
 use rask_comm::reach::race;
-use rask_comm::{BindError, JoinError, Role, host_name, obtain_identity};
+use rask_comm::{Authority, AuthorityError, BindError, JoinError, Role, StateDir, host_name, obtain_identity};
 use rask_scheduler::server::{SchedulerConfig, ServerError};
 use rask_worker::server::{WorkerConfig, WorkerError};
 use rask_worker::store::spill::SpillConfig;
@@ -16,6 +15,7 @@ use crate::arguments::{Handover, SchedulerArguments, WorkerArguments};
 use crate::bench;
 use crate::blocking::block_on;
 use crate::connect::{join_hint, no_such_scheduler};
+use crate::data_roots::file_policy;
 use crate::exit::{Exit, Failure};
 use crate::machine::{default_memory, n_processors};
 use crate::report::{plural, size_text};
@@ -25,6 +25,7 @@ use crate::terminal::{print_note, print_to_stdout};
 /// `rask scheduler`
 pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings) -> anyhow::Result<Exit> {
     hold_leash();
+    keep_memory_private();
     let listen = arguments.listen.clone().or_else(|| settings.file.listen.clone());
     let listen = listen.unwrap_or_else(|| DEFAULT_ADDRESS.to_string());
     let address = listen_address(&listen)?;
@@ -32,6 +33,10 @@ pub(crate) fn run_scheduler(arguments: &SchedulerArguments, settings: &Settings)
     if let Some(grace) = arguments.grace.or(settings.file.grace) {
         config.machine.no_worker_grace = grace;
     }
+    config.believes_addresses = arguments.believe_addresses;
+    let quotas = &mut config.machine.quotas;
+    quotas.max_graphs = arguments.owner_graphs.unwrap_or(quotas.max_graphs);
+    quotas.max_tasks = arguments.owner_tasks.unwrap_or(quotas.max_tasks);
     block_on(async {
         let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
         let stopped = rask_worker::server::termination().map_err(failed)?;
@@ -104,7 +109,11 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, settings: &Settings) -> an
     let token = settings.token(arguments.connect.token_file.as_ref())?;
     let name = arguments.name.clone().or_else(|| settings.file.name.clone());
     let name = name.unwrap_or_else(rask_comm::process_name);
-    let config = worker_config(arguments, settings, &scheduler, addresses[0])?;
+    let mut config = worker_config(arguments, settings, &scheduler)?;
+    config.files = file_policy(arguments, settings, token.is_some())?;
+    if token.is_none() && addresses[0].ip().is_loopback() {
+        wait_for_authority(&settings.state_dir);
+    }
     let identity = block_on(async {
         let join = |address| obtain_identity(Role::Worker, &name, address, &settings.state_dir, token.as_deref());
         let weight = |error: &JoinError| if let JoinError::Connect(error) = error { error.weight() } else { 5 };
@@ -156,18 +165,13 @@ fn lost_with_the_last(lost: &LostResults) -> Failure {
     )
 }
 
-fn worker_config(
-    arguments: &WorkerArguments,
-    settings: &Settings,
-    scheduler: &str,
-    address: SocketAddr,
-) -> Result<WorkerConfig, Failure> {
+fn worker_config(arguments: &WorkerArguments, settings: &Settings, scheduler: &str) -> Result<WorkerConfig, Failure> {
     let threads = arguments.threads.or(settings.file.threads).unwrap_or_else(n_processors);
     let mut config = WorkerConfig::new(scheduler, threads);
     config.patience = arguments.patience.or(settings.file.patience).unwrap_or(config.patience);
     config.drain_limit = arguments.drain_limit.or(settings.file.drain_limit).unwrap_or(config.drain_limit);
     config.memory_limit = arguments.memory.or(settings.file.memory).unwrap_or_else(default_memory);
-    config.spill = spill_config(arguments, settings);
+    config.spill = spill_config(arguments, settings)?;
     config.listen = arguments.listen;
     config.has_handover = arguments.handover == Handover::On;
     config.resources = if arguments.resources.is_empty() {
@@ -175,33 +179,35 @@ fn worker_config(
     } else {
         arguments.resources.clone()
     };
-    let roots = if arguments.data_root.is_empty() { &settings.file.data_roots } else { &arguments.data_root };
-    config.data_roots = data_roots(roots, address)?;
     Ok(config)
 }
 
 /// Where results go that memory is too short for.
-fn spill_config(arguments: &WorkerArguments, settings: &Settings) -> Option<SpillConfig> {
-    let directory = settings.spill_dir(arguments.spill_dir.as_ref(), || settings.state_dir.path().join("spill"))?;
+fn spill_config(arguments: &WorkerArguments, settings: &Settings) -> Result<Option<SpillConfig>, Failure> {
     let limit = arguments.spill_limit.or(settings.file.spill_limit).unwrap_or(0);
-    Some(SpillConfig { limit, ..SpillConfig::new(directory) })
+    let directory = settings.spill_dir(arguments.spill_dir.as_ref(), || {
+        let beside_state = settings.state_dir.path().map(|state| state.join("spill"));
+        beside_state.map_err(|error| {
+            Failure::failed(error.to_string()).with_hint("or say --spill-dir DIR, or none to keep all results in memory")
+        })
+    })?;
+    Ok(directory.map(|directory| SpillConfig { limit, ..SpillConfig::new(directory) }))
 }
 
-/// The directories that tasks may touch. On its own host a user may read anything anyway; what comes from elsewhere is held
-/// to the current directory unless more is allowed.
-fn data_roots(configured: &[PathBuf], scheduler: SocketAddr) -> Result<Option<Vec<PathBuf>>, Failure> {
-    if configured.is_empty() {
-        if scheduler.ip().is_loopback() {
-            return Ok(None);
+/// How long a worker of the scheduler's user waits for a scheduler that makes the cluster's authority: both may start at once.
+const AUTHORITY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Wait until there is an authority in the state directory, as long as it may be about to be made.
+fn wait_for_authority(state_dir: &StateDir) {
+    let begun = Instant::now();
+    while let Err(AuthorityError::Missing(directory)) = Authority::open(state_dir) {
+        if begun.elapsed() < Duration::from_millis(100) {
+            print_note(&format!("no cluster in {} yet: waiting for a scheduler to start there", directory.display()));
+        } else if begun.elapsed() > AUTHORITY_PATIENCE {
+            return;
         }
-        let here = std::env::current_dir().map_err(|error| Failure::failed(format!("no current directory: {error}")))?;
-        return Ok(Some(vec![here]));
+        std::thread::sleep(Duration::from_millis(100));
     }
-    let resolve = |root: &PathBuf| {
-        let missing = |error| Failure::misuse(format!("cannot use the data root {}: {error}", root.display()));
-        root.canonicalize().map_err(missing)
-    };
-    configured.iter().map(resolve).collect::<Result<Vec<_>, _>>().map(Some)
 }
 
 /// The addresses of the scheduler by which this worker joins; they are looked up anew whenever it has to be found again.
@@ -231,6 +237,17 @@ fn worker_failure(error: &WorkerError) -> Failure {
             "fewer --threads let fewer tasks need memory at once; a larger --memory, if the machine has it, lets each need more",
         ),
         WorkerError::Bind(_) | WorkerError::System(_) => Failure::failed(error.to_string()),
+    }
+}
+
+/// The authority's key is in this process's memory as long as it runs: nobody else of this user shall read it there, and no
+/// core dump have it. Workers cannot do the same, since they read each other's results.
+fn keep_memory_private() {
+    let limit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let core = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
+    let dump = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    if let Some(error) = core.err().or(dump.err()) {
+        print_note(&format!("note: a core dump of the scheduler would have the authority's key in it: {error}"));
     }
 }
 

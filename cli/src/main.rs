@@ -15,6 +15,7 @@ mod compute;
 mod configuration;
 mod connect;
 mod daemon;
+mod data_roots;
 #[cfg_attr(not(feature = "collections"), expect(dead_code, reason = "part of it is for the commands about graph files"))]
 mod exit;
 #[cfg(feature = "collections")]

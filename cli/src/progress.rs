@@ -4,7 +4,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rask_comm::message::TaskCounts;
 
-use crate::terminal::{escape, is_interactive, print_note};
+use crate::terminal::{escape, escape_name, is_interactive, print_note};
 
 /// The bars of one graph.
 pub(crate) struct Bars {
@@ -23,7 +23,7 @@ impl Bars {
         let outputs = outputs.map(|(name, n_results)| {
             let bar = all.add(ProgressBar::new(n_results as u64));
             bar.set_style(style("      [{bar:30}] {msg}"));
-            bar.set_message(escape(name));
+            bar.set_message(escape_name(name));
             bar
         });
         let outputs = outputs.collect();

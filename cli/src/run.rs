@@ -1,8 +1,11 @@
 //! `rask run`: compute a graph file in this process, or on processes made for it.
 
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rask::{Client, ClusterOptions, LocalCluster, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::RunArguments;
 use crate::blocking::block_on;
@@ -41,15 +44,15 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
     let name = display_name(&arguments.file.file);
     let size = Size::of(arguments, settings);
     let request = Request { plan: &plan, name: &name, priority: 0, is_json: arguments.json, is_detached: false };
+    if arguments.processes {
+        return block_on(on_processes(&size, settings.file.spill_dir.clone(), &request));
+    }
     block_on(async {
-        if arguments.processes {
-            return on_processes(&size, settings.file.spill_dir.clone(), &request).await;
-        }
         let options = LocalOptions {
             n_workers: size.n_workers,
             n_slots: size.threads,
             memory_limit: size.memory,
-            spill_dir: settings.spill_dir(None, rask::default_spill_dir),
+            spill_dir: settings.spill_dir::<Failure>(None, || Ok(rask::default_spill_dir()))?,
             data_roots: None,
             registry,
         };
@@ -57,6 +60,9 @@ pub(crate) fn run(arguments: &RunArguments, settings: &Settings) -> anyhow::Resu
         compute::compute(&client, &request).await
     })
 }
+
+/// How often children are looked at while they compute.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 async fn on_processes(size: &Size, spill_dir: Option<PathBuf>, request: &Request<'_>) -> anyhow::Result<Exit> {
     let binary = std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))?;
@@ -66,14 +72,37 @@ async fn on_processes(size: &Size, spill_dir: Option<PathBuf>, request: &Request
         spill_dir,
         ..ClusterOptions::new(binary, size.n_workers)
     };
-    let started = LocalCluster::processes(options).await;
-    let cluster = started.map_err(|error| Failure::failed(format!("cannot start a cluster of processes: {error}")))?;
-    let client = cluster
-        .client(rask::registry())
-        .await
-        .map_err(|error| Failure::unreachable(format!("cannot reach the scheduler: {error}")))?;
-    let exit = compute::compute(&client, request).await;
-    drop(client);
-    drop(cluster);
-    exit
+    let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
+    // From here on none of these ends the process at once: the cluster's directory, with its key, goes first.
+    let (mut terminate, mut hang_up) =
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::hangup()).map_err(failed)?);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let is_computing = Cell::new(false);
+    let work = async {
+        let started = LocalCluster::processes(options).await;
+        let cluster = started.map_err(|error| Failure::failed(format!("cannot start a cluster of processes: {error}")))?;
+        let client = cluster.client(rask::registry()).await.map_err(|error| Failure::unreachable(error.to_string()))?;
+        is_computing.set(true);
+        let watch = async {
+            while let Ok(()) = cluster.check_that_it_can_go_on() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            cluster.check()
+        };
+        let exit = tokio::select! {
+            exit = compute::compute(&client, request) => exit,
+            Err(error) = watch => Err(Failure::failed(format!("the cluster of processes cannot go on: {error}")).into()),
+        };
+        drop(client);
+        drop(cluster);
+        exit
+    };
+    // Once it computes, it hears an interruption itself, and cancels the graph.
+    let interrupted = async { while interrupt.recv().await.is_some() && is_computing.get() {} };
+    tokio::select! {
+        exit = work => exit,
+        _ = terminate.recv() => Ok(Exit::Interrupted),
+        _ = hang_up.recv() => Ok(Exit::Interrupted),
+        () = interrupted => Ok(Exit::Interrupted),
+    }
 }

@@ -1,5 +1,6 @@
 //! What flags, variables and the configuration file say together, in that order, and the defaults behind them.
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use rask_comm::authority::StateDir;
 use crate::arguments::GlobalArguments;
 use crate::configuration::Configuration;
 use crate::exit::Failure;
+use crate::terminal::print_note;
 
 /// Where a scheduler listens, and is looked for, unless told otherwise.
 pub(crate) const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8786);
@@ -44,9 +46,16 @@ impl Settings {
     }
 
     /// Where to spill: as a flag, a variable or the file say, or by default; `None` when that is "none".
-    pub(crate) fn spill_dir(&self, flag: Option<&PathBuf>, default: impl FnOnce() -> PathBuf) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// Those of the default.
+    pub(crate) fn spill_dir<E>(
+        &self,
+        flag: Option<&PathBuf>,
+        default: impl FnOnce() -> Result<PathBuf, E>,
+    ) -> Result<Option<PathBuf>, E> {
         let said = flag.or(self.file.spill_dir.as_ref()).cloned();
-        said.map_or_else(|| Some(default()), |directory| (directory.as_os_str() != "none").then_some(directory))
+        said.map_or_else(|| default().map(Some), |directory| Ok((directory.as_os_str() != "none").then_some(directory)))
     }
 
     /// The join token, if one was given: in a file, or in `RASK_TOKEN`.
@@ -65,7 +74,14 @@ impl Settings {
 }
 
 fn read_token(path: &PathBuf) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::misuse(format!("cannot read the token file {}: {error}", path.display())))?;
+    let failed = |error| Failure::misuse(format!("cannot read the token file {}: {error}", path.display()));
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    // Files that systems hand out (mounted secrets) are often so, and nobody can change that: it is said, not refused.
+    if let Some(mode) = rask_comm::exposed_mode(&file).map_err(failed)? {
+        let path = path.display();
+        print_note(&format!("note: others than its owner may read the token file {path} (mode {mode:o}): chmod 600 {path}"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
     Ok(text.trim().to_owned())
 }

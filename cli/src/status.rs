@@ -16,7 +16,7 @@ use crate::connect::connect;
 use crate::exit::{Exit, Failure};
 use crate::report::{plural, size_text, time_text};
 use crate::settings::Settings;
-use crate::terminal::{escape, print_to_stdout};
+use crate::terminal::{escape, escape_name, print_to_stdout};
 
 /// `rask status`
 pub(crate) fn run(arguments: &StatusArguments, settings: &Settings) -> anyhow::Result<Exit> {
@@ -59,15 +59,23 @@ fn to_text(report: &StatusReport) -> String {
         text.push_str(&links_text(report));
     }
     for unmet in &report.unmet {
-        let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape(name)));
-        let wishes: Vec<String> = resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape(name)))).collect();
+        let resources = unmet.resources.iter().map(|(name, amount)| format!("{}={amount}", escape_name(name)));
+        let wishes: Vec<String> =
+            resources.chain(unmet.workers.iter().map(|name| format!("worker {}", escape_name(name)))).collect();
         text.push_str(&format!("\nno worker fits {} waiting tasks: {}\n", unmet.n_tasks, wishes.join(", ")));
     }
+    if report.n_more_unmet > 0 {
+        text.push_str(&format!("\n... and {} more wishes that no worker fits\n", report.n_more_unmet));
+    }
+    let others = match report.n_other_graphs {
+        0 => String::new(),
+        n => format!("\n{} of others", plural(n, "graph")),
+    };
     if report.graphs.is_empty() {
-        text.push_str("\nno graphs");
+        text.push_str(if others.is_empty() { "\nno graphs" } else { &others });
         return text;
     }
-    let mut graphs = table(&["graph", "name", "tasks", "finished", "failed", "time", "state"]);
+    let mut graphs = table(&["graph", "name", "owner", "tasks", "finished", "failed", "time", "state"]);
     let listed = graphs_to_list(&report.graphs);
     for graph in &listed {
         let state = match (graph.has_ended, graph.has_failed, graph.client) {
@@ -78,7 +86,8 @@ fn to_text(report: &StatusReport) -> String {
         };
         graphs.add_row([
             graph.graph.to_string(),
-            escape(&graph.name),
+            escape_name(&graph.name),
+            graph.owner.as_deref().map_or_else(|| "-".to_owned(), escape_name),
             graph.counts.n_tasks.to_string(),
             graph.counts.n_finished.to_string(),
             graph.counts.n_erred.to_string(),
@@ -90,6 +99,10 @@ fn to_text(report: &StatusReport) -> String {
     if listed.len() < report.graphs.len() {
         text.push_str(&format!("\nand {} more graphs; --json lists them all", report.graphs.len() - listed.len()));
     }
+    if report.n_more_graphs > 0 {
+        text.push_str(&format!("\n... and {} more", report.n_more_graphs));
+    }
+    text.push_str(&others);
     for graph in listed {
         let id = graph.graph;
         if !graph.failure.is_empty() {
@@ -156,7 +169,7 @@ fn workers_text(workers: &[WorkerReport]) -> String {
         "state",
     ]);
     for worker in listed {
-        let first = [escape(&worker.name), worker.address.to_string()];
+        let first = [escape_name(&worker.name), worker.address.to_string()];
         rows.add_row(first.into_iter().chain(columns(std::slice::from_ref(worker))).chain([state_of(worker)]));
     }
     if workers.len() > 1 {
@@ -204,7 +217,7 @@ fn links_text(report: &StatusReport) -> String {
         return String::new();
     }
     let names = names(report);
-    let name = |worker: WorkerId| names.get(&worker).map_or_else(|| worker.to_string(), |name| escape(name));
+    let name = |worker: WorkerId| names.get(&worker).map_or_else(|| worker.to_string(), |name| escape_name(name));
     let mut links = table(&["from", "to", "moves", "in flight"]);
     for HotLink { to, traffic } in &report.hot_links {
         let (rate, in_flight) = (rate_text(traffic.nbytes_per_second), size_text(traffic.nbytes_in_flight));
@@ -271,7 +284,7 @@ fn to_json(report: &StatusReport) -> Json {
         .iter()
         .map(|graph| {
             json!({
-                "id": graph.graph.to_string(), "name": graph.name, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
+                "id": graph.graph.to_string(), "name": graph.name, "owner": graph.owner, "has_ended": graph.has_ended, "has_failed": graph.has_failed,
                 "failure": graph.failure, "waits": graph.waits, "nbytes_kept": graph.nbytes_kept,
                 "is_attended": graph.client.is_some(), "seconds": graph.seconds, "n_tasks": graph.counts.n_tasks,
                 "n_waiting": graph.counts.n_waiting, "n_queued": graph.counts.n_queued,
@@ -300,7 +313,9 @@ fn to_json(report: &StatusReport) -> Json {
         })
         .collect();
     json!({
-        "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs, "unmet": unmet,
+        "uptime_seconds": report.uptime_seconds, "n_clients": report.n_clients, "workers": workers, "graphs": graphs,
+        "n_more_graphs": report.n_more_graphs, "n_other_graphs": report.n_other_graphs,
+        "unmet": unmet, "n_more_unmet": report.n_more_unmet,
         "hot_links": hot_links,
     })
 }
@@ -315,6 +330,7 @@ mod tests {
         let graph = GraphReport {
             graph: GraphId(3),
             name: "\x1b]0;mine\x07".to_owned(),
+            owner: Some("al\u{1b}ice".to_owned()),
             client: None,
             has_ended: false,
             has_failed: false,
@@ -326,7 +342,7 @@ mod tests {
         };
         let report = StatusReport { graphs: vec![graph], ..StatusReport::default() };
         let text = to_text(&report);
-        assert!(!text.contains('\x1b') && text.contains("\\u{1b}]0;mine"), "{text}");
+        assert!(!text.contains('\x1b') && text.contains("al\\u{1b}ice") && text.contains("\\u{1b}]0;mine"), "{text}");
         assert!(text.contains("running, detached") && text.contains("no workers"), "{text}");
         assert_eq!(to_json(&report)["graphs"][0]["id"], "g3");
     }
@@ -336,6 +352,7 @@ mod tests {
         let graph = |id: u32| GraphReport {
             graph: GraphId(id),
             name: String::new(),
+            owner: None,
             client: None,
             has_ended: true,
             has_failed: false,

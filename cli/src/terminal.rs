@@ -20,6 +20,11 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
+/// As [`escape`], of a name: line breaks and tabs too, because a name that has them would write lines of its own.
+pub(crate) fn escape_name(name: &str) -> String {
+    escape(name).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 fn is_harmless(c: char) -> bool {
     let changes_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c == '\n' || c == '\t' || !(c.is_control() || changes_direction)
@@ -85,5 +90,6 @@ mod tests {
         assert_eq!(escape("x\u{202e}y"), "x\\u{202e}y");
         assert_eq!(escape("dé\tf\n"), "dé\tf\n");
         assert_eq!(escape("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(escape_name("R\n\tw1 idle\u{1b}"), "R\\n\\tw1 idle\\u{1b}");
     }
 }

@@ -69,7 +69,7 @@ impl Client {
         Ok(self.job(state, outputs, is_detached))
     }
 
-    /// Follow a detached graph that some client submitted before.
+    /// Follow a detached graph that a client of the same owner submitted before.
     ///
     /// # Errors
     /// When there is none with this id, or the scheduler has gone.
@@ -101,7 +101,8 @@ impl Client {
         Job::new(state, self.clone(), outputs, is_detached)
     }
 
-    /// Stop a graph, whoever submitted it; whether there was one.
+    /// Stop a graph of the same owner, on whatever connection it was submitted, or with the rights of an admin anybody's; whether
+    /// there was one.
     ///
     /// # Errors
     /// When the scheduler has gone.

@@ -3,13 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rask_comm::StateDir;
+use rask_comm::{AuthorityError, StateDir, ThrowAwayState};
 use rask_graphs::Registry;
 
 use crate::client::Client;
@@ -70,6 +69,19 @@ pub enum ClusterError {
         /// How long they had.
         waited: Duration,
     },
+    /// A process of the cluster has ended by itself.
+    #[error("{who} ended by itself ({status}){}{said}", if said.is_empty() { "" } else { ": " })]
+    Ended {
+        /// The scheduler, or a worker's name.
+        who: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The last of what it said.
+        said: String,
+    },
+    /// There is no place for the cluster's authority.
+    #[error(transparent)]
+    State(#[from] AuthorityError),
     /// The scheduler cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -81,17 +93,68 @@ pub enum ClusterError {
 /// How long children may take to be there.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// So much of what a child said last is kept, in bytes.
+const SAID_LIMIT: usize = 4096;
+
 /// A running child. The open pipe tells it that this process lives; when it closes, however this process ends, the child
 /// ends too.
 struct Process {
-    child: Child,
+    who: String,
+    id: u32,
+    child: Mutex<Child>,
+    said: Arc<Mutex<Vec<u8>>>,
     _leash: Option<ChildStdin>,
+}
+
+impl Process {
+    fn start(who: &str, command: &mut Command) -> std::io::Result<(Self, Option<ChildStdout>)> {
+        let mut child = command.spawn()?;
+        let said = Arc::new(Mutex::new(Vec::new()));
+        if let Some(stderr) = child.stderr.take() {
+            let said = Arc::clone(&said);
+            std::thread::spawn(move || keep_last(stderr, &said));
+        }
+        let (leash, stdout) = (child.stdin.take(), child.stdout.take());
+        let id = child.id();
+        Ok((Self { who: who.to_owned(), id, child: Mutex::new(child), said, _leash: leash }, stdout))
+    }
+
+    fn try_wait(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
+    }
+
+    /// Fails if it has ended.
+    fn check(&self) -> Result<(), ClusterError> {
+        match self.try_wait() {
+            Some(status) => Err(ClusterError::Ended { who: self.who.clone(), status, said: self.said() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The last of what it said. Once it has ended, what it said at the end may take a moment to arrive.
+    fn said(&self) -> String {
+        std::thread::sleep(Duration::from_millis(50));
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Keep the end of what comes out of a pipe, which must not fill up.
+fn keep_last(mut pipe: impl Read, said: &Mutex<Vec<u8>>) {
+    let mut piece = [0; 1024];
+    while let Ok(n_read @ 1..) = pipe.read(&mut piece) {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&piece[..n_read]);
+        let n_old = said.len().saturating_sub(SAID_LIMIT);
+        said.drain(..n_old);
     }
 }
 
@@ -111,7 +174,8 @@ pub struct LocalCluster {
     _spill_dir: Option<SpillDir>,
     scheduler: Process,
     address: SocketAddr,
-    state_dir: tempfile::TempDir,
+    // Last: nobody uses it any more.
+    state: ThrowAwayState,
     options: ClusterOptions,
     n_started: u32,
 }
@@ -123,27 +187,16 @@ impl LocalCluster {
     /// When a process cannot be started or does not come up.
     pub async fn processes(options: ClusterOptions) -> Result<Self, ClusterError> {
         let spawn_error = |source| ClusterError::Spawn { program: options.binary.display().to_string(), source };
-        let private = std::fs::Permissions::from_mode(0o700);
-        let state_dir = tempfile::Builder::new().prefix("rask-cluster-").permissions(private).tempdir().map_err(spawn_error)?;
-        let mut command = command(&options, &state_dir);
+        let state = ThrowAwayState::make(&StateDir::default())?;
+        let mut command = command(&options, state.state());
         command.args(["scheduler", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-        if options.log.is_none() {
-            command.stderr(Stdio::piped());
-        }
-        let mut child = command.spawn().map_err(spawn_error)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let leash = child.stdin.take();
-        let scheduler = Process { child, _leash: leash };
+        let (scheduler, stdout) = Process::start("the scheduler", &mut command).map_err(spawn_error)?;
         let Some(address) = stdout.and_then(read_address) else {
-            let mut said = String::new();
-            let _ = stderr.map(|mut stderr| stderr.read_to_string(&mut said));
-            return Err(ClusterError::NoScheduler { said: said.trim().to_owned() });
+            return Err(ClusterError::NoScheduler { said: scheduler.said() });
         };
-        // What it prints later must not fill the pipe.
-        stderr.map(|mut stderr| std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink())));
         let _spill_dir = options.spill_dir.clone().map(SpillDir);
         let n_workers = options.n_workers;
-        let mut cluster = Self { workers: Vec::new(), _spill_dir, scheduler, address, state_dir, options, n_started: 0 };
+        let mut cluster = Self { workers: Vec::new(), _spill_dir, scheduler, address, state, options, n_started: 0 };
         for _ in 0..n_workers {
             cluster.start_worker()?;
         }
@@ -163,7 +216,7 @@ impl LocalCluster {
 
     fn spawn_worker(&mut self, name: &str) -> std::io::Result<u32> {
         let options = &self.options;
-        let mut command = command(options, &self.state_dir);
+        let mut command = command(options, self.state.state());
         command.args(["worker", "--scheduler", &self.address.to_string(), "--name", name]);
         command.args(["--threads", &options.n_slots.to_string()]).stdout(Stdio::null());
         command.args(["--handover", if options.has_handover { "on" } else { "off" }]);
@@ -173,10 +226,9 @@ impl LocalCluster {
         if let Some(directory) = &options.spill_dir {
             command.arg("--spill-dir").arg(directory);
         }
-        let mut child = command.spawn()?;
-        let leash = child.stdin.take();
-        let id = child.id();
-        self.workers.push(Process { child, _leash: leash });
+        let (worker, _) = Process::start(name, &mut command)?;
+        let id = worker.id;
+        self.workers.push(worker);
         Ok(id)
     }
 
@@ -185,7 +237,7 @@ impl LocalCluster {
     pub fn kill_worker(&mut self, process: u32) -> bool {
         let before = self.workers.len();
         // Dropping it kills it and waits until it has ended.
-        self.workers.retain(|worker| worker.child.id() != process);
+        self.workers.retain(|worker| worker.id != process);
         self.workers.len() < before
     }
 
@@ -193,8 +245,8 @@ impl LocalCluster {
     pub fn take_ended_workers(&mut self) -> Vec<(u32, bool)> {
         let mut ended = Vec::new();
         self.workers.retain_mut(|worker| {
-            let status = worker.child.try_wait().ok().flatten();
-            ended.extend(status.map(|status| (worker.child.id(), status.success())));
+            let status = worker.try_wait();
+            ended.extend(status.map(|status| (worker.id, status.success())));
             status.is_none()
         });
         ended
@@ -209,24 +261,49 @@ impl LocalCluster {
     /// Process ids: the scheduler's first, then the workers'.
     #[must_use]
     pub fn process_ids(&self) -> Vec<u32> {
-        std::iter::once(&self.scheduler).chain(&self.workers).map(|process| process.child.id()).collect()
+        std::iter::once(&self.scheduler).chain(&self.workers).map(|process| process.id).collect()
+    }
+
+    /// Fails when the scheduler or a worker has ended that nobody has ended, with the last of what it said.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ended`], for the first of them.
+    pub fn check(&self) -> Result<(), ClusterError> {
+        std::iter::once(&self.scheduler).chain(&self.workers).try_for_each(Process::check)
+    }
+
+    /// Fails when no graph can be finished any more: the scheduler has ended, or all workers have. What one worker had is
+    /// computed again by the others.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ended`], for one of them.
+    pub fn check_that_it_can_go_on(&self) -> Result<(), ClusterError> {
+        self.scheduler.check()?;
+        match self.workers.iter().any(|worker| worker.try_wait().is_none()) {
+            true => Ok(()),
+            false => self.check(),
+        }
     }
 
     /// A client of this cluster, once every worker has joined.
     ///
     /// # Errors
-    /// When the scheduler or a worker does not come up in time.
+    /// When the scheduler or a worker does not come up in time, or ends instead.
     pub async fn client(&self, registry: Arc<Registry>) -> Result<Client, ClusterError> {
         let options = ConnectOptions {
             scheduler: self.address.to_string(),
-            state_dir: StateDir::at(self.state_dir.path()),
+            state_dir: self.state.state().clone(),
             token: None,
             registry,
             weight: 1.0,
         };
-        let client = Client::connect(options).await?;
+        let connected = Client::connect(options).await;
+        // If the scheduler has ended, that is why.
+        self.check()?;
+        let client = connected?;
         let begun = Instant::now();
         loop {
+            self.check()?;
             let n_there = client.status().await?.workers.len();
             if n_there >= self.workers.len() {
                 return Ok(client);
@@ -240,13 +317,22 @@ impl LocalCluster {
     }
 }
 
-fn command(options: &ClusterOptions, state_dir: &tempfile::TempDir) -> Command {
+/// A process of the cluster: it hears nothing of what this process was told about another one.
+fn command(options: &ClusterOptions, state: &StateDir) -> Command {
     let mut command = Command::new(&options.binary);
-    command.env("RASK_STATE_DIR", state_dir.path()).env("RASK_LEASH", "stdin").env_remove("RASK_TOKEN_FILE");
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"RASK_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("RASK_LEASH", "stdin").env("RASK_CONFIG", "/dev/null");
+    if let Ok(path) = state.path() {
+        command.env("RASK_STATE_DIR", path);
+    }
     command.stdin(Stdio::piped());
     match &options.log {
         Some(level) => command.args(["--log", level]),
-        None => command.stderr(Stdio::null()),
+        None => command.stderr(Stdio::piped()),
     };
     command
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, Stream, StreamExt};
-use rask_comm::PartRequest;
 use rask_comm::message::{FromClient, Holder, TaskFailure, part_nbytes};
+use rask_comm::{Grant, Grants, PartRequest};
 use rask_graphs::{Part, TaskId, Value, WorkerId};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
@@ -47,8 +47,8 @@ pub(crate) struct Manner {
 
 /// Fetches results from holders: out of a store in process, over QUIC otherwise.
 pub(crate) trait PartSource: Send + Sync {
-    /// Fetch `items` from one holder. Should the answers end early, the rest will not come.
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, manner: Manner) -> Fetching;
+    /// Fetch `items`, which `grants` open, from one holder. Should the answers end early, the rest will not come.
+    fn fetch(&self, holder: &Holder, grants: Grants, items: Vec<PartRequest>, manner: Manner) -> Fetching;
 }
 
 /// Why a result could not be gathered.
@@ -341,7 +341,7 @@ impl Gathering {
             self.nbytes += place.nbytes;
             started.push(*idx);
         }
-        let mut items: FxHashMap<usize, PartRequest> = FxHashMap::default();
+        let mut items: FxHashMap<usize, (PartRequest, Grant)> = FxHashMap::default();
         // In order, as `started` is.
         let mut alone = Vec::new();
         for idx in started {
@@ -350,16 +350,18 @@ impl Gathering {
                 alone.push(idx);
             }
             let (task, attempt, part) = (self.ids[idx], place.location.attempt, self.options.part);
-            items.insert(idx, PartRequest { task, attempt, part });
+            items.insert(idx, (PartRequest { task, attempt, part }, place.location.grant));
             self.fetching.insert(idx, place.nbytes);
         }
         for (worker, (holder, idxs, _)) in requests {
-            let request: Vec<PartRequest> = idxs.iter().filter_map(|idx| items.get(idx).copied()).collect();
+            let wanted: Vec<(PartRequest, Grant)> = idxs.iter().filter_map(|idx| items.get(idx).copied()).collect();
+            let grants = Grants::given(wanted.iter().map(|(item, grant)| (item.task.graph, *grant)));
+            let request = wanted.into_iter().map(|(item, _)| item).collect();
             *self.n_requests.entry(worker).or_default() += 1;
             let has_others = idxs.iter().all(|idx| alone.binary_search(idx).is_err());
             let n_tries = idxs.iter().filter_map(|idx| self.n_tries.get(idx)).max().copied().unwrap_or_default();
             let manner = Manner { has_others, pause: pause_after(n_tries) };
-            let answers = self.client.source().fetch(&holder, request, manner);
+            let answers = self.client.source().fetch(&holder, grants, request, manner);
             self.news.push(answers_of(answers, idxs, holder).boxed());
         }
     }

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rask_comm::message::{ClientHello, FromClient, FromWorker, Holder, PROTOCOL_VERSION, Traffic, WorkerHello};
 use rask_comm::time::Time;
-use rask_comm::{Offer, PartRequest};
+use rask_comm::{Grants, Offer, PartRequest};
 use rask_graphs::{ClientId, Registry, Value, WorkerId};
 use rask_scheduler::machine::{Actions, Config, Event, Machine};
-use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, Uplink, WatchOrder, WorkerCore};
+use rask_worker::exec::{CoreConfig, Ending, FetchOrder, Fetcher, FilePolicy, Uplink, WatchOrder, WorkerCore};
 use rask_worker::machine::{FetchFailure, FetchItem};
 use rask_worker::store::spill::{SpillArea, SpillConfig};
 use tokio::sync::mpsc;
@@ -266,7 +266,7 @@ struct Stores {
 }
 
 impl PartSource for Stores {
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, _manner: Manner) -> Fetching {
+    fn fetch(&self, holder: &Holder, _grants: Grants, items: Vec<PartRequest>, _manner: Manner) -> Fetching {
         let (reply, answers) = mpsc::unbounded_channel();
         let hub = self.hub.upgrade();
         let core = hub.as_ref().and_then(|hub| hub.workers.get()?.get(holder.worker.index()));
@@ -355,7 +355,9 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
             cluster.spill.push(Arc::clone(&area));
             config.spill = Some(area);
         }
-        config.data_roots = options.data_roots.clone().map(Arc::from);
+        if let Some(roots) = &options.data_roots {
+            config.files = FilePolicy::beneath(roots, &[])?;
+        }
         let port = Arc::new(Port { hub: Arc::downgrade(&hub), worker: WorkerId(idx) });
         cores.push(WorkerCore::start(&config, Arc::clone(&options.registry), Arc::clone(&port) as _, port)?);
     }
@@ -367,9 +369,16 @@ pub(crate) fn start_local(options: LocalOptions) -> Result<Client, LocalError> {
     let session = Arc::new(Session::new(Arc::new(ClientPort { hub: Arc::downgrade(&hub) }), shelf));
     let _ = hub.session.set(Arc::downgrade(&session));
     let client_hello = ClientHello { version: PROTOCOL_VERSION, name: "local".to_owned(), weight: 1.0 };
-    let joins =
-        (0..options.n_workers.max(1)).map(|idx| Event::WorkerJoined { worker: WorkerId(idx), hello: hello(idx, &options) });
-    hub.post(joins.chain(std::iter::once(Event::ClientJoined { client: CLIENT, hello: client_hello })));
+    let joins = (0..options.n_workers.max(1)).map(|idx| Event::WorkerJoined {
+        worker: WorkerId(idx),
+        hello: hello(idx, &options),
+        key: rask_comm::KeyId::default(),
+    });
+    hub.post(joins.chain(std::iter::once(Event::ClientJoined {
+        client: CLIENT,
+        hello: client_hello,
+        peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+    })));
     let source = Arc::new(Stores { hub: Arc::downgrade(&hub) });
     Ok(Client::new(session, source, Box::new(cluster)))
 }

@@ -14,7 +14,7 @@ use rask_comm::endpoint::Endpoint;
 use rask_comm::identity::Role;
 use rask_comm::message::{ClientHello, FromClient, Holder, PROTOCOL_VERSION, ToClient};
 use rask_comm::reach::{STAGGER, gone, lookup, race};
-use rask_comm::{ExpectedPeer, FetchError, Outbox, PartRequest, Peers, Plane, StateDir};
+use rask_comm::{ExpectedPeer, FetchError, Grants, Outbox, PartRequest, Peers, Plane, StateDir, Token};
 use rask_graphs::{Registry, Value};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -31,7 +31,7 @@ pub struct ConnectOptions {
     pub scheduler: String,
     /// The state directory; being able to read the authority in it is the proof on the scheduler's own host.
     pub state_dir: StateDir,
-    /// A join token, on other hosts.
+    /// A join token, on other hosts. What this client may do, and whose its graphs are, goes by it.
     pub token: Option<String>,
     /// Operators; results are decoded with their kinds.
     pub registry: Arc<Registry>,
@@ -71,6 +71,7 @@ enum NetworkJob {
 struct FetchJob {
     address: SocketAddr,
     name: String,
+    grants: Grants,
     items: Vec<PartRequest>,
     manner: Manner,
     reply: mpsc::UnboundedSender<(usize, Result<Value, Miss>)>,
@@ -98,10 +99,10 @@ struct RemoteSource {
 }
 
 impl PartSource for RemoteSource {
-    fn fetch(&self, holder: &Holder, items: Vec<PartRequest>, manner: Manner) -> Fetching {
+    fn fetch(&self, holder: &Holder, grants: Grants, items: Vec<PartRequest>, manner: Manner) -> Fetching {
         // No more waits in it than was asked for, which whoever asks bounds.
         let (reply, answers) = mpsc::unbounded_channel();
-        let job = FetchJob { address: holder.address, name: holder.name.clone(), items, manner, reply };
+        let job = FetchJob { address: holder.address, name: holder.name.clone(), grants, items, manner, reply };
         // Where the network has ended, so do the answers.
         let _ = self.jobs.send(NetworkJob::Fetch(job));
         answers
@@ -198,8 +199,18 @@ fn weight(error: &ConnectError) -> u32 {
 }
 
 async fn open_at(address: SocketAddr, options: &ConnectOptions) -> Result<(Endpoint, rask_comm::Connection), ConnectError> {
-    let name = format!("client-{}", std::process::id());
-    let identity = rask_comm::obtain_identity(Role::Client, &name, address, &options.state_dir, options.token.as_deref())
+    let token = options.token.as_deref().map(str::parse::<Token>).transpose();
+    let token = token.map_err(|error| ConnectError::Identity(rask_comm::JoinError::Token(error)))?;
+    let role = match token.map(|token| token.role) {
+        None => Role::Client,
+        Some(role @ (Role::Client | Role::Viewer | Role::Admin)) => role,
+        Some(role @ (Role::Worker | Role::Scheduler)) => {
+            return Err(ConnectError::Identity(rask_comm::JoinError::WrongRole { token: role, wanted: Role::Client }));
+        }
+    };
+    // Whose it is goes by the token; a process of the cluster's own user is told from others of that user.
+    let name = rask_comm::process_name();
+    let identity = rask_comm::obtain_identity(role, &name, address, &options.state_dir, options.token.as_deref())
         .await
         .map_err(ConnectError::Identity)?;
     let endpoint = Endpoint::for_connecting_to(address, &identity).map_err(|error| ConnectError::System(error.to_string()))?;
@@ -221,7 +232,11 @@ async fn converse(
         Ok(halves) => halves,
         Err(error) => return error.to_string(),
     };
-    let hello = ClientHello { version: PROTOCOL_VERSION, name: rask_comm::host_name(), weight: options.weight };
+    let hello = ClientHello {
+        version: PROTOCOL_VERSION,
+        name: rask_comm::limits::tame_name(&rask_comm::host_name()),
+        weight: options.weight,
+    };
     if let Err(error) = sender.send_hello(&hello).await {
         return error.to_string();
     }
@@ -306,7 +321,7 @@ async fn fetch(peers: Peers, registry: Arc<Registry>, silent: Silent, job: Fetch
         }
         Some(Ok(Err(error))) => error.to_string(),
         Some(Ok(Ok(connection))) => {
-            let fetching = rask_comm::fetch(&connection, &job.items, &registry, |idx, result| {
+            let fetching = rask_comm::fetch(&connection, &job.grants, &job.items, &registry, |idx, result| {
                 reply(idx, result.map(|fetched| fetched.value).map_err(|error| miss(&error)));
             });
             tokio::select! {

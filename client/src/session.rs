@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rask_comm::message::{FromClient, Holder, Spread, StatusReport, SubmitOptions, TaskFailure, ToClient};
-use rask_comm::{OfferedItem, Ticket};
+use rask_comm::{Grant, OfferedItem, Ticket};
 use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, Value};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
@@ -111,6 +111,8 @@ pub(crate) struct Location {
     pub(crate) nbytes: u64,
     pub(crate) n_parts: u32,
     pub(crate) holders: Vec<Holder>,
+    /// With this the holders give it.
+    pub(crate) grant: Grant,
 }
 
 /// The answer to where a result is.
@@ -319,9 +321,9 @@ impl Session {
                         let _ = waiting.send(*report);
                     }
                 }
-                ToClient::Located { task, attempt, nbytes, n_parts, holders } => {
+                ToClient::Located { task, attempt, nbytes, n_parts, holders, grant } => {
                     for waiting in state.locates.remove(&task).unwrap_or_default() {
-                        let _ = waiting.send(Ok(Location { attempt, nbytes, n_parts, holders: holders.clone() }));
+                        let _ = waiting.send(Ok(Location { attempt, nbytes, n_parts, holders: holders.clone(), grant }));
                     }
                 }
                 ToClient::Upload { task, attempt, to } => {

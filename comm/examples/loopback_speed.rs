@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rask_comm::tuning::{PacketProfile, Tuning};
 use rask_comm::{
-    Authority, ControlReceiver, ControlSender, Endpoint, ExpectedPeer, Identity, Incoming, PartRequest, PartSource, Plane, Role,
-    fetch, serve_data,
+    Authority, ControlReceiver, ControlSender, Endpoint, ExpectedPeer, Grant, Identity, Incoming, PartRequest, PartSource, Plane,
+    Role, SecretKey, fetch, serve_data,
 };
 use rask_graphs::builtin::Opaque;
 use rask_graphs::{Attempt, GraphId, Part, Registry, TaskId, TaskIdx, Value};
@@ -25,6 +25,10 @@ const N_ROUND_TRIPS: u32 = 5000;
 struct OneChunk(Value);
 
 impl PartSource for OneChunk {
+    fn opens(&self, _graph: GraphId, _grant: &Grant) -> bool {
+        true
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         Some(self.0.clone())
     }
@@ -93,7 +97,10 @@ async fn measure(tuning: Tuning) -> Result<(f64, f64, Duration), Box<dyn Error>>
     let (began, cpu_began) = (Instant::now(), cpu_seconds()?);
     let mut n_arrived = 0;
     for _ in 0..N_CHUNKS {
-        fetch(&connection, &[item], &registry, |_idx, outcome| n_arrived += usize::from(outcome.is_ok())).await;
+        fetch(&connection, &SecretKey::default().grants_of(&[item]), &[item], &registry, |_idx, outcome| {
+            n_arrived += usize::from(outcome.is_ok())
+        })
+        .await;
     }
     if n_arrived != N_CHUNKS {
         return Err(format!("{n_arrived} of {N_CHUNKS} chunks arrived").into());

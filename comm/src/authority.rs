@@ -4,9 +4,8 @@
 //! that user is the proof: processes of one user on one host need no token. The first of several processes that start at
 //! once makes the authority; a directory rename decides who that is.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -18,51 +17,19 @@ use rcgen::{
 use ring::digest;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use zeroize::Zeroizing;
+
+pub use crate::state::StateDir;
 
 use crate::identity::{IdentityError, Origin, Role, TLS_NAME, check_name};
 
+const DIRECTORY: &str = "authority";
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key";
 const DAY: Duration = Duration::from_secs(86_400);
-const NODE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const NODE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// Clocks of hosts differ a little: certificates begin this much earlier.
 const CLOCK_SLACK: Duration = Duration::from_secs(300);
-
-/// Where a user's cluster keeps its authority and tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateDir(PathBuf);
-
-impl StateDir {
-    /// The directory `path`, which need not exist yet.
-    #[must_use]
-    pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The path of something in it.
-    pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Default for StateDir {
-    /// `RASK_STATE_DIR`, else `$XDG_STATE_HOME/rask`, else `~/.local/state/rask`, else a directory of this user beside other
-    /// temporary files.
-    fn default() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let path = variable("RASK_STATE_DIR")
-            .or_else(|| variable("XDG_STATE_HOME").map(|home| home.join("rask")))
-            .or_else(|| variable("HOME").map(|home| home.join(".local/state/rask")))
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("rask-{}", rustix::process::getuid().as_raw())));
-        Self(path)
-    }
-}
 
 /// An authority that cannot be opened or made.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +42,38 @@ pub enum AuthorityError {
         /// Why.
         source: io::Error,
     },
-    /// The key can be read by others than its user.
-    #[error("{} can be read by others than its owner (mode {mode:o}); anyone who has read it can join: remove the directory and start again", path.display())]
+    /// Something of it can be read or changed by others than its owner.
+    #[error(
+        "{} can be read or changed by others than its owner (mode {mode:o}), so it may be known to them or theirs: if it is \
+         not, `chmod go= {}`; else remove the state directory and start again",
+        path.display(),
+        path.display()
+    )]
     Exposed {
         /// The file or directory.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
+    /// Something of it belongs to somebody else.
+    #[error("{} belongs to user {owner}, and this process is user {user}'s: not trusted", path.display())]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+    },
+    /// A link, or another kind of file than is expected there.
+    #[error("{} is a link, or something else than it should be: not trusted", path.display())]
+    Unexpected {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// Nobody has said where.
+    #[error("this user has no home directory for the cluster's state: name one with RASK_STATE_DIR or --state-dir")]
+    Nowhere,
     /// The files are there and are not an authority.
     #[error("{}: {reason}", path.display())]
     Unreadable {
@@ -95,7 +86,7 @@ pub enum AuthorityError {
     #[error("cannot make the cluster's authority: {0}")]
     Making(String),
     /// There is none, and this process must not make one.
-    #[error("no cluster authority in {}", .0.display())]
+    #[error("no cluster authority in {}: `rask scheduler` makes one when it starts there", .0.display())]
     Missing(PathBuf),
 }
 
@@ -124,22 +115,21 @@ impl Authority {
             Err(AuthorityError::Missing(_)) => {}
             opened @ (Ok(_) | Err(_)) => return opened,
         }
-        make_private_dir(state.path())?;
+        let directory = state.open_or_make()?;
         let (certificate_pem, key_pem) = generate()?;
-        let directory = state.join("authority");
         static N_ATTEMPTS: AtomicU32 = AtomicU32::new(0);
         let attempt = N_ATTEMPTS.fetch_add(1, Ordering::Relaxed);
-        let fresh = state.join(&format!("authority.new-{}-{attempt}", std::process::id()));
-        make_private_dir(&fresh)?;
-        write_private(&fresh.join(CERTIFICATE_FILE), certificate_pem.as_bytes())?;
-        write_private(&fresh.join(KEY_FILE), key_pem.as_bytes())?;
+        let fresh_name = format!("{DIRECTORY}.new-{}-{attempt}", std::process::id());
+        let fresh = directory.make_sub(&fresh_name)?;
+        fresh.write_new(CERTIFICATE_FILE, certificate_pem.as_bytes())?;
+        fresh.write_new(KEY_FILE, key_pem.as_bytes())?;
         // A directory cannot replace one that has something in it: the first to come wins, the others take what it made.
-        let renamed = fs::rename(&fresh, &directory);
+        let renamed = directory.rename(&fresh_name, DIRECTORY);
         if renamed.is_err() {
-            let _ = fs::remove_dir_all(&fresh);
+            let _ = fs::remove_dir_all(directory.path().join(&fresh_name));
         }
         match (Self::open(state), renamed) {
-            (Err(AuthorityError::Missing(path)), Err(source)) => Err(AuthorityError::File { path, source }),
+            (Err(AuthorityError::Missing(_)), Err(error)) => Err(error),
             (opened, _) => opened,
         }
     }
@@ -149,19 +139,16 @@ impl Authority {
     /// # Errors
     /// When there is none, or it is damaged or open to others.
     pub fn open(state: &StateDir) -> Result<Self, AuthorityError> {
-        let directory = state.join("authority");
-        let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
-        let key_pem = match fs::read_to_string(&key_path) {
-            Ok(pem) => pem,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(AuthorityError::Missing(state.path().to_owned()));
-            }
-            Err(source) => return Err(AuthorityError::File { path: key_path, source }),
-        };
-        check_private(&key_path)?;
-        let certificate_pem = fs::read_to_string(&certificate_path)
-            .map_err(|source| AuthorityError::File { path: certificate_path.clone(), source })?;
-        Self::from_pem(&certificate_pem, &key_pem).map_err(|reason| AuthorityError::Unreadable { path: directory, reason })
+        let missing = || AuthorityError::Missing(state.path().unwrap_or(Path::new("")).to_owned());
+        let Some(directory) = state.open()?.sub(DIRECTORY)? else { return Err(missing()) };
+        let unreadable =
+            |reason: &str| AuthorityError::Unreadable { path: directory.path().to_owned(), reason: reason.to_owned() };
+        match (directory.read(CERTIFICATE_FILE)?, directory.read(KEY_FILE)?) {
+            (Some(certificate), Some(key)) => Self::from_pem(&certificate, &key).map_err(|reason| unreadable(&reason)),
+            (None, None) => Err(missing()),
+            (Some(_), None) => Err(unreadable("ca.key is missing")),
+            (None, Some(_)) => Err(unreadable("ca.pem is missing")),
+        }
     }
 
     /// An authority that lives as long as this value and is written nowhere: for tests and clusters inside one process.
@@ -193,7 +180,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec![TLS_NAME.to_owned()]).map_err(signing)?;
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationalUnitName, role.as_str());
-        subject.push(DnType::OrganizationName, origin.to_text());
+        subject.push(DnType::OrganizationName, origin.to_string());
         subject.push(DnType::CommonName, name);
         params.distinguished_name = subject;
         set_validity(&mut params, NODE_LIFETIME);
@@ -224,7 +211,7 @@ impl Authority {
     }
 }
 
-fn generate() -> Result<(String, String), AuthorityError> {
+fn generate() -> Result<(String, Zeroizing<String>), AuthorityError> {
     let making = |error: rcgen::Error| AuthorityError::Making(error.to_string());
     let key = KeyPair::generate().map_err(making)?;
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(making)?;
@@ -237,7 +224,7 @@ fn generate() -> Result<(String, String), AuthorityError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(making)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
 }
 
 fn set_validity(params: &mut CertificateParams, lifetime: Duration) {
@@ -247,37 +234,10 @@ fn set_validity(params: &mut CertificateParams, lifetime: Duration) {
     params.not_after = epoch + now.saturating_add(lifetime);
 }
 
-/// Make `path` and what is missing above it, for this user alone.
-pub(crate) fn make_private_dir(path: &Path) -> Result<(), AuthorityError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| AuthorityError::File { path: path.to_owned(), source })?;
-    check_private(path)
-}
-
-/// Refuse what others may read, or what belongs to somebody else.
-pub(crate) fn check_private(path: &Path) -> Result<(), AuthorityError> {
-    let metadata = fs::metadata(path).map_err(|source| AuthorityError::File { path: path.to_owned(), source })?;
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(AuthorityError::Exposed { path: path.to_owned(), mode }) }
-}
-
-/// Write a new file for this user alone, and have it on the disk before returning.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), AuthorityError> {
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| AuthorityError::File { path: path.to_owned(), source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn it_is_made_once_and_opened_afterwards() {
@@ -287,8 +247,8 @@ mod tests {
         let made = Authority::open_or_create(&state).unwrap();
         let opened = Authority::open_or_create(&state).unwrap();
         assert_eq!(made.fingerprint(), opened.fingerprint());
-        assert_eq!(fs::metadata(state.path()).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(state.join("authority/ca.key")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(state.path().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(state.path().unwrap().join("authority/ca.key")).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -303,18 +263,94 @@ mod tests {
             .collect();
         let fingerprints: Vec<String> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(fingerprints.windows(2).all(|pair| pair[0] == pair[1]), "{fingerprints:?}");
-        let left: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(state.path().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["authority"]);
     }
 
-    #[test]
-    fn a_key_that_others_can_read_is_refused() {
+    fn made() -> (tempfile::TempDir, StateDir) {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::at(dir.path());
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let state = StateDir::at(dir.path().join("state"));
         Authority::open_or_create(&state).unwrap();
-        fs::set_permissions(state.join("authority/ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Authority::open_or_create(&state), Err(AuthorityError::Exposed { mode: 0o644, .. })));
+        (dir, state)
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Modes are asked for whenever it is opened, not only when it is made.
+    #[test]
+    fn what_others_can_read_or_change_is_refused() {
+        let (_dir, state) = made();
+        for (name, sound) in [("", 0o700), ("authority", 0o700), ("authority/ca.key", 0o600), ("authority/ca.pem", 0o600)] {
+            let path = state.path().unwrap().join(name);
+            for mode in [sound | 0o040, sound | 0o004, sound | 0o022, 0o777] {
+                set_mode(&path, mode);
+                for opened in [Authority::open(&state), Authority::open_or_create(&state)] {
+                    let Err(AuthorityError::Exposed { mode: found, .. }) = opened else { panic!("{name:?} {mode:o}") };
+                    assert_eq!(found, mode, "{name:?}");
+                }
+            }
+            set_mode(&path, sound);
+            Authority::open(&state).unwrap();
+        }
+    }
+
+    /// Needs the right to give files away; without it there is nobody else's file to try with.
+    #[test]
+    fn what_belongs_to_somebody_else_is_refused() {
+        let (_dir, state) = made();
+        for name in ["", "authority", "authority/ca.key", "authority/ca.pem"] {
+            let path = state.path().unwrap().join(name);
+            if std::os::unix::fs::chown(&path, Some(65_534), None).is_err() {
+                return;
+            }
+            for opened in [Authority::open(&state), Authority::open_or_create(&state)] {
+                assert!(matches!(opened, Err(AuthorityError::Foreign { owner: 65_534, .. })), "{name:?}");
+            }
+            std::os::unix::fs::chown(&path, Some(rustix::process::geteuid().as_raw()), None).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_are_not_followed_inside() {
+        let (dir, state) = made();
+        let path = state.path().unwrap();
+        fs::rename(path.join("authority"), dir.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("moved"), path.join("authority")).unwrap();
+        assert!(matches!(Authority::open(&state), Err(AuthorityError::Unexpected { .. })));
+        fs::remove_file(path.join("authority")).unwrap();
+        fs::rename(dir.path().join("moved"), path.join("authority")).unwrap();
+        fs::rename(path.join("authority/ca.key"), dir.path().join("key")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("key"), path.join("authority/ca.key")).unwrap();
+        assert!(matches!(Authority::open_or_create(&state), Err(AuthorityError::Unexpected { .. })));
+    }
+
+    #[test]
+    fn a_prepared_directory_is_tightened_while_it_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path().join("state"));
+        let path = state.path().unwrap();
+        fs::create_dir(path).unwrap();
+        set_mode(path, 0o755);
+        Authority::open_or_create(&state).unwrap();
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        let other = StateDir::at(dir.path().join("other"));
+        fs::create_dir(other.path().unwrap()).unwrap();
+        fs::write(other.path().unwrap().join("something"), "").unwrap();
+        set_mode(other.path().unwrap(), 0o755);
+        let error = Authority::open_or_create(&other).err().unwrap().to_string();
+        assert!(error.contains("chmod go= "), "{error}");
+    }
+
+    #[test]
+    fn half_an_authority_is_none_and_is_not_replaced() {
+        for name in ["ca.key", "ca.pem"] {
+            let (_dir, state) = made();
+            fs::remove_file(state.path().unwrap().join("authority").join(name)).unwrap();
+            let error = Authority::open_or_create(&state).err().unwrap().to_string();
+            assert!(error.contains(&format!("{name} is missing")), "{error}");
+        }
     }
 
     #[test]
@@ -322,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::at(dir.path().join("state"));
         Authority::open_or_create(&state).unwrap();
-        fs::write(state.join("authority/ca.pem"), "nonsense").unwrap();
+        fs::write(state.path().unwrap().join("authority/ca.pem"), "nonsense").unwrap();
         assert!(matches!(Authority::open_or_create(&state), Err(AuthorityError::Unreadable { .. })));
     }
 }

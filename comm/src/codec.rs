@@ -19,7 +19,7 @@ pub const FRAME_HEADER_NBYTES: usize = 5;
 pub const FRAME_LIMIT: usize = 16 << 20;
 
 /// Longest frame on the client plane, in bytes: graphs of many millions of tasks travel in one.
-pub const GRAPH_FRAME_LIMIT: usize = 1 << 30;
+pub const GRAPH_FRAME_LIMIT: usize = 256 << 20;
 
 // The limit counts decoded bytes, and an integer that takes one byte on the wire counts up to eight. So eight times the
 // frame limit never refuses an honest message, while an announced length cannot claim more than that.
@@ -151,6 +151,75 @@ pub fn decode_frame<M: DeserializeOwned>(frame: &[u8]) -> Result<Vec<M>, CodecEr
     }
 }
 
+/// A frame whose messages are decoded as they are asked for: what they take is bounded by how many that are, not by how many a
+/// few bytes announce.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    at: usize,
+    n_left: u64,
+}
+
+impl Frame {
+    /// Take a whole frame, header included, apart.
+    ///
+    /// # Errors
+    /// When it does not hold a list.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        let body = bytes.get(FRAME_HEADER_NBYTES..).ok_or_else(|| CodecError::Malformed("a frame without a body".to_owned()))?;
+        let (n_left, used) = decode_first::<u64>(body, bytes.len())?;
+        let frame = Self { at: FRAME_HEADER_NBYTES + used, n_left, bytes };
+        // Every message takes a byte at least.
+        if frame.n_left > (frame.bytes.len() - frame.at) as u64 {
+            return Err(CodecError::Malformed(format!("{n_left} messages announced in a frame of {} bytes", frame.bytes.len())));
+        }
+        frame.check_end()?;
+        Ok(frame)
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether all its messages have been taken.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.n_left == 0
+    }
+
+    /// The next message; `None` after the last.
+    ///
+    /// # Errors
+    /// When what comes is no `M`, or something comes after the last.
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, CodecError> {
+        if self.n_left == 0 {
+            return Ok(None);
+        }
+        let (message, used) = decode_first::<M>(&self.bytes[self.at..], self.bytes.len())?;
+        self.at += used;
+        self.n_left -= 1;
+        self.check_end()?;
+        Ok(Some(message))
+    }
+
+    fn check_end(&self) -> Result<(), CodecError> {
+        let n_left_over = self.bytes.len() - self.at;
+        if self.n_left == 0 && n_left_over > 0 { Err(CodecError::TrailingBytes(n_left_over)) } else { Ok(()) }
+    }
+}
+
+/// The message at the beginning of `bytes`, which are part of a frame of `frame_nbytes`, and its length.
+fn decode_first<M: DeserializeOwned>(bytes: &[u8], frame_nbytes: usize) -> Result<(M, usize), CodecError> {
+    let decoded = if frame_nbytes <= FRAME_LIMIT {
+        bincode::serde::decode_from_slice::<M, _>(bytes, SMALL)
+    } else {
+        bincode::serde::decode_from_slice::<M, _>(bytes, LARGE)
+    };
+    decoded.map_err(|error| CodecError::Malformed(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +315,41 @@ mod tests {
         let mut other = frame.to_vec();
         other[4] = 9;
         assert_eq!(frame_nbytes(&other, FRAME_LIMIT), Err(CodecError::FrameVersion(9)));
+    }
+
+    #[test]
+    fn a_frame_is_taken_apart_message_by_message() {
+        let mut out = Vec::new();
+        encode_frame(&samples(), FRAME_LIMIT, &mut out).unwrap();
+        let mut frame = Frame::new(out.clone()).unwrap();
+        let mut messages = Vec::new();
+        while let Some(message) = frame.next_message::<FromWorker>().unwrap() {
+            messages.push(message);
+        }
+        assert_eq!(messages, samples());
+        assert!(frame.is_done());
+        for cut in FRAME_HEADER_NBYTES..out.len() {
+            let taken = Frame::new(out[..cut].to_vec()).and_then(|mut frame| {
+                while frame.next_message::<FromWorker>()?.is_some() {}
+                Ok(())
+            });
+            assert!(taken.is_err(), "cut at {cut}");
+        }
+        out.push(0);
+        let mut frame = Frame::new(out).unwrap();
+        let taken = std::iter::from_fn(|| frame.next_message::<FromWorker>().transpose()).collect::<Result<Vec<_>, _>>();
+        assert_eq!(taken, Err(CodecError::TrailingBytes(1)));
+        let mut empty = Vec::new();
+        encode_frame::<FromWorker>(&[], FRAME_LIMIT, &mut empty).unwrap();
+        assert!(Frame::new(empty).unwrap().is_done());
+    }
+
+    #[test]
+    fn millions_of_messages_announced_in_a_few_bytes_take_nothing() {
+        let mut bytes = vec![0, 0, 0, 0, FRAME_VERSION, 253];
+        bytes.extend_from_slice(&(1_u64 << 40).to_le_bytes());
+        bytes.extend_from_slice(&[0; 100]);
+        assert!(matches!(Frame::new(bytes), Err(CodecError::Malformed(_))));
     }
 
     #[test]

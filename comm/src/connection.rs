@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
 
+use crate::admission::{Place, Seat};
 use crate::control::{ControlReceiver, ControlSender, StreamError};
 use crate::identity::PeerIdentity;
 use crate::plane::Plane;
@@ -40,6 +42,8 @@ pub enum CloseKind {
     Here,
     /// The other side closed it, with a reason.
     Peer,
+    /// The other side closed it for now: trying again later may help.
+    Busy,
     /// The other side has been silent for too long: it died, or the network did.
     Silent,
     /// Anything else: it restarted, or broke the protocol.
@@ -58,7 +62,7 @@ pub struct CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            CloseKind::Peer => write!(f, "closed by the other side: {}", self.text),
+            CloseKind::Peer | CloseKind::Busy => write!(f, "closed by the other side: {}", self.text),
             CloseKind::Here | CloseKind::Silent | CloseKind::Broken => f.write_str(&self.text),
         }
     }
@@ -70,7 +74,9 @@ impl From<quinn::ConnectionError> for CloseReason {
         let (kind, text) = match &error {
             Error::ApplicationClosed(close) => {
                 let words = escaped(&close.reason);
-                (CloseKind::Peer, if words.is_empty() { "no reason given".to_owned() } else { words })
+                let is_busy = CloseCode::of_number(close.error_code.into_inner()) == Some(CloseCode::Busy);
+                let kind = if is_busy { CloseKind::Busy } else { CloseKind::Peer };
+                (kind, if words.is_empty() { "no reason given".to_owned() } else { words })
             }
             Error::LocallyClosed => (CloseKind::Here, "closed by this side".to_owned()),
             Error::TimedOut => (CloseKind::Silent, "no sign of life from the other side".to_owned()),
@@ -112,6 +118,8 @@ pub struct Connection {
     pub(crate) inner: quinn::Connection,
     pub(crate) plane: Plane,
     pub(crate) peer: PeerIdentity,
+    /// Its place among the connections that the endpoint has let in; nothing when this side connected.
+    pub(crate) _seat: Option<Arc<Seat>>,
 }
 
 impl Connection {
@@ -142,6 +150,11 @@ impl Connection {
     /// End the connection now; what has not been sent is dropped. The other side is told `reason` (its first 512 bytes).
     pub fn close(&self, reason: &str) {
         close(&self.inner, CloseCode::Done, reason);
+    }
+
+    /// End the connection because there is no place for the peer now.
+    pub fn close_busy(&self, reason: &str) {
+        close(&self.inner, CloseCode::Busy, reason);
     }
 
     /// End the connection because the peer broke the protocol.
@@ -199,6 +212,7 @@ impl fmt::Debug for Connection {
 /// A connection on the join plane: the node at the other end has no certificate yet. See [`crate::join`].
 pub struct JoinConnection {
     pub(crate) inner: quinn::Connection,
+    pub(crate) place: Place,
 }
 
 impl JoinConnection {

@@ -9,9 +9,13 @@ use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout_at;
 
+pub use crate::codec::Frame;
 use crate::codec::{self, CodecError};
 use crate::connection::CloseReason;
+use crate::gate::{Gate, Passage};
+use crate::limits::LONG_FRAME_NBYTES;
 use crate::tuning::Urgency;
 
 /// Reserved at a time beyond what has arrived.
@@ -19,6 +23,8 @@ const STEP_NBYTES: usize = 1 << 20;
 
 /// A buffer that once held a big frame and is nearly empty is given back above this size.
 const KEPT_NBYTES: usize = 4 << 20;
+
+const TOO_SLOW: &str = "a long frame that comes too slowly: others wait for its room";
 
 /// A stream that cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -182,12 +188,27 @@ pub struct ControlReceiver<In> {
     limit: usize,
     /// The first error, repeated at every later call: a stream that broke would otherwise look finished the next time.
     broken: Option<ReceiveError>,
+    /// Room for long frames, shared with other conversations, and what the frame that is coming has of it.
+    gate: Option<Gate>,
+    passage: Option<Passage>,
+    /// Whether that frame has been handed out: its room is given back when the next one is asked for.
+    is_handed_out: bool,
     message: PhantomData<fn() -> In>,
 }
 
 impl<In> ControlReceiver<In> {
     pub(crate) fn new(stream: RecvStream, limit: usize) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, limit, broken: None, message: PhantomData }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            limit,
+            broken: None,
+            gate: None,
+            passage: None,
+            is_handed_out: false,
+            message: PhantomData,
+        }
     }
 
     /// Receive one message of another type in a frame of its own: the hello that begins a conversation. Cancel-safe.
@@ -200,6 +221,53 @@ impl<In> ControlReceiver<In> {
             (Some(hello), true) => Ok(hello),
             (Some(_) | None, _) => Err(CodecError::Malformed("one hello expected".to_owned()).into()),
         }
+    }
+
+    /// Receive a hello as [`ControlReceiver::recv_hello`], of at most `limit` bytes: from somebody who is not known yet.
+    ///
+    /// # Errors
+    /// As [`ControlReceiver::recv_hello`], or when it is longer.
+    pub async fn recv_hello_within<M: DeserializeOwned>(&mut self, limit: usize) -> Result<M, ReceiveError> {
+        let usual = std::mem::replace(&mut self.limit, limit);
+        let hello = self.recv_hello().await;
+        self.limit = usual;
+        hello
+    }
+
+    /// Refuse frames that are longer than `limit` bytes from now on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Have long frames wait for room in `gate` before they are read, and come at a decent pace then.
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    /// The next frame, still to be decoded, or `None` once the peer has finished. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection ends, or the peer sends garbage; close the connection then.
+    pub async fn recv_frame(&mut self) -> Result<Option<Frame>, ReceiveError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let received = match self.frame().await {
+            Ok(Some(place)) => {
+                let is_all = place.start == 0 && place.end == self.buffer.len();
+                let bytes = if is_all && place.end > STEP_NBYTES {
+                    self.start = 0;
+                    std::mem::take(&mut self.buffer)
+                } else {
+                    self.buffer[place].to_vec()
+                };
+                Frame::new(bytes).map(Some).map_err(ReceiveError::from)
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.broken = received.as_ref().err().cloned();
+        received
     }
 
     async fn messages<M: DeserializeOwned>(&mut self) -> Result<Option<Vec<M>>, ReceiveError> {
@@ -217,16 +285,32 @@ impl<In> ControlReceiver<In> {
 
     /// The place of the next frame in the buffer; `None` once the stream has finished.
     async fn frame(&mut self) -> Result<Option<std::ops::Range<usize>>, ReceiveError> {
+        if std::mem::take(&mut self.is_handed_out) {
+            self.passage = None;
+        }
         loop {
             let arrived = self.buffer.len() - self.start;
             let announced = codec::frame_nbytes(&self.buffer[self.start..], self.limit)?;
             if let Some(nbytes) = announced.filter(|nbytes| arrived >= *nbytes) {
                 let start = self.start;
                 self.start += nbytes;
+                self.is_handed_out = true;
                 return Ok(Some(start..start + nbytes));
             }
+            if let (Some(gate), Some(nbytes), None) = (&self.gate, announced, &self.passage)
+                && nbytes > LONG_FRAME_NBYTES
+            {
+                self.passage = Some(gate.pass(nbytes).await);
+            }
             self.make_room(announced);
-            match self.stream.read_chunk(usize::MAX, true).await.map_err(StreamError::from)? {
+            let chunk = match &self.passage {
+                None => self.stream.read_chunk(usize::MAX, true).await,
+                Some(passage) => match timeout_at(passage.until, self.stream.read_chunk(usize::MAX, true)).await {
+                    Ok(chunk) => chunk,
+                    Err(_elapsed) => return Err(CodecError::Malformed(TOO_SLOW.to_owned()).into()),
+                },
+            };
+            match chunk.map_err(StreamError::from)? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk.bytes),
                 None if arrived == 0 => return Ok(None),
                 None => return Err(StreamError::EndedEarly.into()),

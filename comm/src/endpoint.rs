@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::VarInt;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
+use crate::admission::{Seats, Waiting};
 use crate::connect::{self, ConnectError, ExpectedPeer};
 use crate::connection::{CloseCode, Connection, JoinConnection, close};
 use crate::greeting;
 use crate::identity::{Identity, PeerIdentity};
+use crate::limits::{LOADED_HANDSHAKE_TIMEOUT, MAX_ADDRESS_HANDSHAKES, MAX_ADDRESS_JOINING, MAX_JOINING};
 use crate::plane::Plane;
+use crate::quiet::Quiet;
 use crate::tls;
 use crate::tuning::{SocketBuffers, Tuning, bind_socket};
 
@@ -133,7 +136,7 @@ impl Endpoint {
             let crypto = tls::server(identity, planes).map_err(BindError::Setup)?;
             server = Some([false, true].map(|is_loopback| {
                 let mut config = quinn::ServerConfig::with_crypto(Arc::clone(&crypto) as _);
-                config.transport_config(Arc::new(tuning.transport(is_loopback))).migration(false);
+                config.transport_config(Arc::new(tuning.stranger(is_loopback))).migration(false);
                 config.max_incoming(tuning.max_handshakes * 4);
                 Arc::new(config)
             }));
@@ -147,11 +150,17 @@ impl Endpoint {
             let acceptor = Acceptor {
                 quinn: quinn.clone(),
                 configs,
-                planes: planes.into(),
                 tuning: tuning.clone(),
                 counters: Arc::clone(&counters),
                 ready: sender,
-                handshakes: Arc::new(Semaphore::new(tuning.max_handshakes)),
+                handshakes: Waiting::new(tuning.max_handshakes, MAX_ADDRESS_HANDSHAKES.min(tuning.max_handshakes)),
+                door: Door {
+                    planes: planes.into(),
+                    tuning: tuning.clone(),
+                    seats: Seats::default(),
+                    joining: Waiting::new(MAX_JOINING, MAX_ADDRESS_JOINING),
+                },
+                quiet: Arc::default(),
             };
             tokio::spawn(acceptor.run());
         }
@@ -203,7 +212,7 @@ impl Endpoint {
         };
         let crypto = tls::client(identity, plane).map_err(|reason| ConnectError::Local { address, reason })?;
         let (inner, peer) = self.dial(address, plane, crypto, &expected).await?;
-        Ok(Connection { inner, plane, peer })
+        Ok(Connection { inner, plane, peer, _seat: None })
     }
 
     pub(crate) async fn dial(
@@ -259,11 +268,21 @@ struct Acceptor {
     quinn: quinn::Endpoint,
     /// For peers elsewhere, and for peers on loopback.
     configs: [Arc<quinn::ServerConfig>; 2],
-    planes: Arc<[Plane]>,
     tuning: Tuning,
     counters: Arc<Counters>,
     ready: mpsc::Sender<Incoming>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Waiting,
+    door: Door,
+    quiet: Arc<Quiet>,
+}
+
+/// Who is let in.
+#[derive(Clone)]
+struct Door {
+    planes: Arc<[Plane]>,
+    tuning: Tuning,
+    seats: Seats,
+    joining: Waiting,
 }
 
 impl Acceptor {
@@ -274,8 +293,7 @@ impl Acceptor {
     }
 
     fn take(&self, attempt: quinn::Incoming) {
-        let n_free = self.handshakes.available_permits();
-        let is_loaded = n_free < self.tuning.max_handshakes * 3 / 4;
+        let is_loaded = self.handshakes.len() > self.tuning.max_handshakes / 4;
         if self.quinn.open_connections() >= self.tuning.max_connections {
             self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
             attempt.refuse();
@@ -287,68 +305,81 @@ impl Acceptor {
             let _ = attempt.retry();
             return;
         }
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
-            attempt.refuse();
-            return;
-        };
         let address = attempt.remote_address();
+        let place = self.handshakes.take(address.ip());
         let config = Arc::clone(&self.configs[usize::from(address.ip().is_loopback())]);
-        let (planes, timeout) = (Arc::clone(&self.planes), self.tuning.connect_timeout);
+        let mut timeout = self.tuning.connect_timeout;
+        if is_loaded {
+            timeout = timeout.min(LOADED_HANDSHAKE_TIMEOUT);
+        }
+        let (door, quiet) = (self.door.clone(), Arc::clone(&self.quiet));
         let (counters, ready) = (Arc::clone(&self.counters), self.ready.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(timeout, admit(attempt, config, &planes)).await {
+            let admitted = tokio::select! {
+                admitted = tokio::time::timeout(timeout, door.admit(attempt, config)) => admitted.ok(),
+                () = place.evicted() => None,
+            };
+            match admitted {
                 // When nobody accepts any more the endpoint is going away, and dropping the connection closes it.
-                Ok(Ok(incoming)) => drop(ready.send(incoming).await),
-                Ok(Err(reason)) => {
+                Some(Ok(incoming)) => drop(ready.send(incoming).await),
+                Some(Err(reason)) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
                     // A node that ends in the middle of it is nobody's fault.
-                    let was_given_up = reason.starts_with("closed by the other side");
-                    match was_given_up {
-                        true => tracing::debug!(%address, reason, "a connection attempt was given up"),
-                        false => tracing::warn!(%address, reason, "refused a connection"),
+                    if reason.starts_with("closed by the other side") {
+                        tracing::debug!(%address, reason, "a connection attempt was given up");
+                    } else if let Some(n_left_out) = quiet.may_say("refused", address.ip()) {
+                        tracing::warn!(%address, reason, n_left_out, "refused a connection");
                     }
                 }
-                Err(_elapsed) => {
+                None => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%address, "a connection attempt came to nothing");
                 }
             }
-            drop(permit);
+            drop(place);
         });
     }
 }
 
-/// Handshake, role, version: in that order, and nothing is read from a peer whose role may not be here.
-async fn admit(attempt: quinn::Incoming, config: Arc<quinn::ServerConfig>, planes: &[Plane]) -> Result<Incoming, String> {
-    let connecting = attempt.accept_with(config).map_err(|error| error.to_string())?;
-    let connection = connecting.await.map_err(|error| crate::connection::CloseReason::from(error).to_string())?;
-    let refuse = |code: CloseCode, reason: String| {
-        close(&connection, code, &reason);
-        Err(reason)
-    };
-    let Some(plane) = connect::plane_of(&connection).filter(|plane| planes.contains(plane)) else {
-        return refuse(CloseCode::Role, "no such plane here".to_owned());
-    };
-    let peer = match connect::peer_of(&connection) {
-        Ok(peer) => peer,
-        Err(error) => return refuse(CloseCode::Role, error.to_string()),
-    };
-    match &peer {
-        None if plane != Plane::Join => {
-            return refuse(CloseCode::Role, format!("{plane} is for nodes of this cluster, and no certificate was shown"));
+impl Door {
+    /// Handshake, role, number of connections, version: in that order, and nothing is read from a peer whose role may not be here.
+    async fn admit(&self, attempt: quinn::Incoming, config: Arc<quinn::ServerConfig>) -> Result<Incoming, String> {
+        let connecting = attempt.accept_with(config).map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| crate::connection::CloseReason::from(error).to_string())?;
+        let refuse = |code: CloseCode, reason: String| {
+            close(&connection, code, &reason);
+            Err(reason)
+        };
+        let Some(plane) = connect::plane_of(&connection).filter(|plane| self.planes.contains(plane)) else {
+            return refuse(CloseCode::Role, "no such plane here".to_owned());
+        };
+        let address = connection.remote_address().ip();
+        let peer = match connect::peer_of(&connection) {
+            Ok(peer) => peer,
+            Err(error) => return refuse(CloseCode::Role, error.to_string()),
+        };
+        if plane == Plane::Join {
+            let place = self.joining.take(address);
+            tokio::select! {
+                greeted = greeting::answer(&connection) => greeted?,
+                () = place.evicted() => return refuse(CloseCode::Busy, "too many nodes are joining; try again".to_owned()),
+            }
+            return Ok(Incoming::Join(JoinConnection { inner: connection, place }));
         }
-        Some(peer) if plane != Plane::Join && !plane.may_connect(peer.role) => {
+        let Some(peer) = peer else {
+            let reason = format!("{plane} is for nodes of this cluster, and no certificate was shown");
+            return refuse(CloseCode::Role, reason);
+        };
+        if !plane.may_connect(peer.role) {
             return refuse(CloseCode::Role, format!("a {} may not connect on {plane}", peer.role));
         }
-        Some(_) | None => {}
+        let seat = match self.seats.take(plane, &peer, address) {
+            Ok(seat) => Some(Arc::new(seat)),
+            Err(reason) => return refuse(CloseCode::Busy, reason),
+        };
+        greeting::answer(&connection).await?;
+        self.tuning.admit(&connection, plane, peer.role);
+        let connection = Connection { inner: connection, plane, peer: peer.clone(), _seat: seat };
+        Ok(Incoming::Peer { connection, plane, peer })
     }
-    greeting::answer(&connection).await?;
-    Ok(match peer {
-        Some(peer) if plane != Plane::Join => {
-            let connection = Connection { inner: connection, plane, peer: peer.clone() };
-            Incoming::Peer { connection, plane, peer }
-        }
-        Some(_) | None => Incoming::Join(JoinConnection { inner: connection }),
-    })
 }

@@ -217,14 +217,16 @@ pub enum Origin {
     Token(TokenId),
 }
 
-impl Origin {
-    pub(crate) fn to_text(self) -> String {
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Local => "local".to_owned(),
-            Origin::Token(id) => format!("token {id}"),
+            Origin::Local => f.write_str("local"),
+            Origin::Token(id) => write!(f, "token {id}"),
         }
     }
+}
 
+impl Origin {
     fn of_text(text: &str) -> Option<Self> {
         match text.strip_prefix("token ") {
             Some(id) => id.parse().ok().map(Origin::Token),
@@ -240,6 +242,15 @@ pub enum Owner {
     Local,
     /// Whoever has a token of this name; the token's id when it was given none.
     Named(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Local => f.write_str("the cluster's own user"),
+            Owner::Named(name) => write!(f, "\"{}\"", name.escape_debug()),
+        }
+    }
 }
 
 /// Tells keys apart: the first half of the SHA-256 of a certificate's public key. Two certificates of one node have one only
@@ -261,6 +272,12 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
+    /// A process of the user whose cluster it is, as when there is no network and no certificate.
+    #[must_use]
+    pub fn local(role: Role, name: &str) -> Self {
+        Self { role, name: name.to_owned(), origin: Origin::Local, key: KeyId::default() }
+    }
+
     /// Whose the graphs are that it submits.
     #[must_use]
     pub fn owner(&self) -> Owner {

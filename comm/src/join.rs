@@ -1,13 +1,12 @@
 //! Joining: a node without a certificate shows that it knows a token and gets one for the token's role.
 //!
-//! The node recognises the scheduler by the authority's hash in the token before it says anything. It then sends a proof: an
-//! HMAC, keyed by the secret's hash, of keying material that only the two ends of this TLS session have, and of what it asks
-//! for. So the secret itself never travels, and a proof is worth nothing in another session or for another key.
+//! The node recognises the scheduler by the authority's hash in the token before it says anything. It then sends a proof: a
+//! signature, by the key that the secret makes, of keying material that only the two ends of this TLS session have, and of what
+//! it asks for. So the secret itself never travels, and a proof is worth nothing in another session or for another key.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ring::hmac;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -174,8 +173,7 @@ async fn exchange(
     let key = rcgen::KeyPair::generate().map_err(|error| IdentityError::Signing(error.to_string()))?;
     let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
     let asked = Asked { role, name: name.to_owned(), public_key };
-    let tag_key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_hash());
-    let proof = hmac::sign(&tag_key, &tag_input(connection, &asked)?).as_ref().to_vec();
+    let proof = token.prove(&tag_input(connection, &asked)?)?;
     let request = JoinRequest { token_id: token.id, asked, proof };
     let (send, receive) = connection.open_bi().await.map_err(StreamError::from)?;
     let limit = Plane::Join.frame_limit();
@@ -198,8 +196,12 @@ pub async fn serve_join(
     tokens: &TokenStore,
 ) -> Result<PeerIdentity, JoinError> {
     let address = connection.remote_address();
-    let served = tokio::time::timeout(PATIENCE, answer(&connection.inner, authority, tokens)).await;
-    let served = served.unwrap_or_else(|_| Err(JoinError::CutShort("the node said nothing".to_owned())));
+    let served = tokio::select! {
+        served = tokio::time::timeout(PATIENCE, answer(&connection.inner, authority, tokens)) => {
+            served.unwrap_or_else(|_| Err(JoinError::CutShort("the node said nothing".to_owned())))
+        }
+        () = connection.place.evicted() => Err(JoinError::CutShort("too many nodes are joining; try again".to_owned())),
+    };
     match served {
         Ok(Ok(peer)) => Ok(peer),
         Ok(Err(refusal)) => Err(JoinError::Refused { address, refusal }),
@@ -221,7 +223,7 @@ async fn answer(
     let mut receiver: ControlReceiver<JoinRequest> = ControlReceiver::new(receive, limit);
     let request: JoinRequest = receiver.recv_hello().await?;
     let input = tag_input(connection, &request.asked)?;
-    let outcome = admit(&request, &input, authority, tokens);
+    let outcome = admit(request, input, authority, tokens).await;
     let (reply, outcome) = match outcome {
         Ok((certificate, peer)) => {
             let authority = authority.certificate().to_vec();
@@ -235,28 +237,26 @@ async fn answer(
     Ok(outcome)
 }
 
-fn admit(
-    request: &JoinRequest,
-    input: &[u8],
+async fn admit(
+    request: JoinRequest,
+    input: Vec<u8>,
     authority: &Authority,
     tokens: &TokenStore,
 ) -> Result<(CertificateDer<'static>, PeerIdentity), TokenRefusal> {
-    let Asked { role, name, public_key } = &request.asked;
-    let is_right = |secret_hash: &[u8; 32]| {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret_hash);
-        hmac::verify(&key, input, &request.proof).is_ok()
-    };
-    let record = tokens.redeem(&request.token_id, *role, is_right)?;
+    let JoinRequest { token_id, asked: Asked { role, name, public_key }, proof } = request;
+    // Files may be far away and slow, and this thread is everybody's.
+    let tokens = tokens.clone();
+    let redeeming =
+        tokio::task::spawn_blocking(move || tokens.redeem(&token_id, role, |verifier| verifier.accepts(&input, &proof)));
+    let record = redeeming.await.unwrap_or_else(|error| Err(TokenRefusal::Scheduler(error.to_string())))?;
     let public_key =
-        rcgen::SubjectPublicKeyInfo::from_der(public_key).map_err(|error| TokenRefusal::Scheduler(error.to_string()))?;
+        rcgen::SubjectPublicKeyInfo::from_der(&public_key).map_err(|error| TokenRefusal::Scheduler(error.to_string()))?;
     // What a client does is its token's, so a client cannot choose whom to be.
     let name = match record.role {
-        Role::Worker => name.clone(),
-        Role::Scheduler | Role::Client | Role::Viewer | Role::Admin => {
-            record.name.unwrap_or_else(|| request.token_id.to_string())
-        }
+        Role::Worker => name,
+        Role::Scheduler | Role::Client | Role::Viewer | Role::Admin => record.name.unwrap_or_else(|| token_id.to_string()),
     };
-    let origin = Origin::Token(request.token_id);
+    let origin = Origin::Token(token_id);
     let certificate = authority.sign(&public_key, record.role, &name, origin).map_err(|error| match error {
         IdentityError::BadName(_) => TokenRefusal::BadName(error.to_string()),
         IdentityError::UnknownRole(_) | IdentityError::BadCertificate(_) | IdentityError::Signing(_) => {
@@ -267,9 +267,9 @@ fn admit(
     Ok((certificate, peer))
 }
 
-/// The identity of a node that wants to be `role` and `name` (see [`join_cluster`] for who may choose it) in the cluster of the scheduler at `address`: by `token` if there
-/// is one, else because this user on this host can read the authority's key in `state`. For a scheduler on loopback the
-/// authority is made if there is none yet, so that nodes may start in any order.
+/// The identity of a node that wants to be `role` and `name` (see [`join_cluster`] for who may choose it) in the cluster of the
+/// scheduler at `address`: by `token` if there is one, else because this user on this host can read the authority's key in
+/// `state`. Only a scheduler makes an authority: one that anybody else makes would be another cluster's.
 ///
 /// # Errors
 /// When there is neither, or what there is does not serve.
@@ -283,8 +283,7 @@ pub async fn obtain_identity(
     if let Some(token) = token {
         return join_cluster(address, &token.parse()?, role, name).await;
     }
-    let opened = if address.ip().is_loopback() { Authority::open_or_create(state) } else { Authority::open(state) };
-    match opened {
+    match Authority::open(state) {
         Ok(authority) => Ok(Identity::issue(&authority, role, name)?),
         Err(AuthorityError::Missing(directory)) => Err(JoinError::NoProof { directory, role }),
         Err(error) => Err(error.into()),

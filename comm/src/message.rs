@@ -9,6 +9,7 @@ use rask_graphs::{Attempt, Body, BodyId, ClientId, Epoch, Graph, GraphId, Part, 
 use serde::{Deserialize, Serialize};
 
 pub use crate::failure::{FailureKind, RunFailure, TaskFailure};
+pub use crate::grant::{Grant, WorkerKeys};
 pub use crate::report::{
     GraphReport, GraphStats, HotLink, N_BUSIEST, PeerTraffic, StatusReport, TaskCounts, Traffic, UnmetReport, WorkerReport,
 };
@@ -59,6 +60,8 @@ pub enum ToWorker {
         worker: WorkerId,
         /// The scheduler's epoch.
         epoch: Epoch,
+        /// What it needs to know who may have results, and who may watch here.
+        keys: WorkerKeys,
     },
     /// A body that later runs name; sent once a worker and body.
     Body {
@@ -68,6 +71,8 @@ pub enum ToWorker {
         body: Body,
         /// Family name of the first task that runs it, for logs.
         label: String,
+        /// Whether the graph is the cluster's own user's; others' graphs may touch fewer files.
+        is_of_user: bool,
     },
     /// Where the members of a gather group are; sent before the first run here that takes it, and again when they have moved.
     /// So a shuffle of M members by N consumers costs each worker one list of M, not one a consumer.
@@ -87,6 +92,8 @@ pub enum ToWorker {
         address: SocketAddr,
         /// Its certificate name, checked when connecting.
         name: String,
+        /// With this the receiver may watch there.
+        pass: Grant,
     },
     /// Run a task as soon as its inputs are here and a slot is free.
     Run(Run),
@@ -430,7 +437,7 @@ pub enum FromClient {
         /// Why, in words.
         reason: String,
     },
-    /// Stop a graph and release all its results. Its own graphs, or any graph of the same cluster for a person's `rask cancel`.
+    /// Stop a graph and release all its results: one of the client's owner, or any when the client may end what others began.
     /// Answered by [`ToClient::Cancelled`].
     Cancel {
         /// Chosen by the client to tell answers apart.
@@ -461,7 +468,7 @@ pub enum FromClient {
         /// Chosen by the client to tell answers apart.
         request: u32,
     },
-    /// Follow a detached graph, as if this client had submitted it. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`].
+    /// Follow a graph of the same owner that nobody follows, as if this client had submitted it. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`].
     Attach {
         /// Chosen by the client to tell answers apart.
         request: u32,
@@ -498,7 +505,7 @@ pub enum ToClient {
     Cancelled {
         /// Which.
         request: u32,
-        /// Whether there was such a graph.
+        /// Whether there was such a graph that this client may stop.
         was_known: bool,
     },
     /// How far a graph is; sent a few times a second while it changes.
@@ -557,6 +564,8 @@ pub enum ToClient {
         n_parts: u32,
         /// Who has it.
         holders: Vec<Holder>,
+        /// With this the holders give it.
+        grant: Grant,
     },
     /// The answer to [`FromClient::Status`].
     Status {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::codec::{FRAME_LIMIT, GRAPH_FRAME_LIMIT};
 use crate::identity::Role;
+use crate::limits::VIEWER_FRAME_NBYTES;
 
 /// What a connection is for. Agreed on in the TLS handshake (ALPN), so it is known before anything is read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,7 +49,16 @@ impl Plane {
         }
     }
 
-    /// Longest control frame, in bytes.
+    /// Longest control frame that a peer of this role may send, in bytes.
+    #[must_use]
+    pub fn frame_limit_of(self, role: Role) -> usize {
+        match (self, role) {
+            (Plane::Client, Role::Viewer) => VIEWER_FRAME_NBYTES,
+            (_, Role::Scheduler | Role::Worker | Role::Client | Role::Viewer | Role::Admin) => self.frame_limit(),
+        }
+    }
+
+    /// Longest control frame of anybody, in bytes.
     #[must_use]
     pub fn frame_limit(self) -> usize {
         match self {

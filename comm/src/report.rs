@@ -92,10 +92,17 @@ pub struct StatusReport {
     pub n_clients: u32,
     /// Connected workers.
     pub workers: Vec<WorkerReport>,
-    /// Graphs that run or whose results are held.
+    /// Graphs that run or whose results are held; for a client that may not see others' its owner's alone. The first
+    /// [`crate::limits::MAX_STATUS_GRAPHS`].
     pub graphs: Vec<GraphReport>,
-    /// What ready tasks wait for that no connected worker offers.
+    /// How many more there are of these.
+    pub n_more_graphs: u32,
+    /// Others' graphs, which are not told of.
+    pub n_other_graphs: u32,
+    /// What ready tasks wait for that no connected worker offers; the first [`crate::limits::MAX_STATUS_UNMET`].
     pub unmet: Vec<UnmetReport>,
+    /// How many more such wishes there are.
+    pub n_more_unmet: u32,
     /// Where most moves between workers, the busiest first; a few.
     pub hot_links: Vec<HotLink>,
 }
@@ -141,7 +148,9 @@ pub struct GraphReport {
     pub graph: GraphId,
     /// Its name.
     pub name: String,
-    /// The client that submitted it, `None` once that has gone.
+    /// Whose it is: a token's name, `None` for the user whose cluster it is.
+    pub owner: Option<String>,
+    /// The client that follows it, `None` once that has gone.
     pub client: Option<ClientId>,
     /// Whether every wanted output is done or has failed.
     pub has_ended: bool,

@@ -1,24 +1,28 @@
 //! Join tokens: what a person carries to another host so that a node there may join.
 //!
 //! `rask1.<role>.<authority>.<id>.<secret>`: the authority's hash lets the node recognise the cluster before it proves that
-//! it knows the secret; the scheduler keeps only a hash of the secret, beside the role, the end of the token's life and how
-//! often it may still be used. Tokens are files in the state directory, so that making one needs no running scheduler.
+//! it knows the secret. The secret makes a key pair (Ed25519); the scheduler keeps the public half, beside the role, the end of the
+//! token's life and how often it may still be used, so who reads what is kept cannot join by it. Tokens are files in the state
+//! directory, so that making one needs no running scheduler. A record stays while certificates made by its token may be good.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-use crate::authority::{Authority, AuthorityError, AuthorityHash, StateDir, hash_of, make_private_dir, write_private};
+use crate::authority::{Authority, AuthorityError, AuthorityHash, NODE_LIFETIME, StateDir, hash_of};
 use crate::identity::{IdentityError, Role, check_name};
+use crate::private::PrivateDir;
 
 /// First word of every token; another number would be another layout.
 const MARK: &str = "rask1";
+
+const DIRECTORY: &str = "tokens";
+const EXTENSION: &str = "token";
 
 /// Tells tokens apart. No secret: it stands in the certificates that were made by the token, and in logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -55,9 +59,34 @@ pub struct Token {
 pub struct BadToken;
 
 impl Token {
-    /// What both sides know and the wire never carries.
-    pub(crate) fn secret_hash(&self) -> [u8; 32] {
-        hash_of(&self.secret)
+    /// The key pair that the secret makes; its private half proves that one knows the secret.
+    fn key_pair(&self) -> Result<Ed25519KeyPair, AuthorityError> {
+        // Labelled, so that no other use of the secret can ever make the same key.
+        let seed = hash_of(&[b"rask join token\0", &self.secret[..]].concat());
+        Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| AuthorityError::Making(error.to_string()))
+    }
+
+    /// What the scheduler keeps: enough to check a proof, not to make one.
+    pub(crate) fn verifier(&self) -> Result<Verifier, AuthorityError> {
+        let mut verifier = [0; 32];
+        verifier.copy_from_slice(self.key_pair()?.public_key().as_ref());
+        Ok(Verifier(verifier))
+    }
+
+    /// The proof that one knows the secret, for `input` alone.
+    pub(crate) fn prove(&self, input: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.key_pair()?.sign(input).as_ref().to_vec())
+    }
+}
+
+/// The public half of the key pair that a token's secret makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Verifier([u8; 32]);
+
+impl Verifier {
+    /// Whether `proof` was made for `input` by somebody who knows the secret.
+    pub(crate) fn accepts(&self, input: &[u8], proof: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(input, proof).is_ok()
     }
 }
 
@@ -109,6 +138,9 @@ pub enum TokenRefusal {
     /// It has been used as often as it may be.
     #[error("the token has been used up; make a new one with `rask token create`")]
     UsedUp,
+    /// It was revoked.
+    #[error("the token was revoked")]
+    Revoked,
     /// It is for another role.
     #[error("the token is for {}, not for {}", token.with_article(), wanted.with_article())]
     WrongRole {
@@ -147,20 +179,27 @@ pub struct TokenRecord {
     pub expires: u64,
     /// How often it may still be used; `None` for any number of times until it ends.
     pub n_uses_left: Option<u32>,
-    secret_hash: [u8; 32],
+    /// When it was revoked, in seconds since 1970, if it was.
+    pub revoked: Option<u64>,
+    verifier: Verifier,
 }
 
 /// The tokens of a cluster, as files in its state directory.
 #[derive(Clone, Debug)]
 pub struct TokenStore {
-    directory: PathBuf,
+    state: StateDir,
 }
 
 impl TokenStore {
     /// The tokens of `state`; the directory is made when the first token is.
     #[must_use]
     pub fn of(state: &StateDir) -> Self {
-        Self { directory: state.join("tokens") }
+        Self { state: state.clone() }
+    }
+
+    /// Their directory; `None` when no token was ever made.
+    fn open(&self) -> Result<Option<PrivateDir>, AuthorityError> {
+        self.state.open()?.sub(DIRECTORY)
     }
 
     /// Make a token for `role` that ends after `lifetime` and can be used `n_uses` times (`None`: any number). What clients do
@@ -185,16 +224,13 @@ impl TokenStore {
         let id = TokenId(id);
         let token = Token { role, authority: authority.hash(), id, secret };
         let expires = seconds_now().saturating_add(lifetime.as_secs());
-        let record =
-            TokenRecord { role, name: name.map(str::to_owned), expires, n_uses_left: n_uses, secret_hash: token.secret_hash() };
-        make_private_dir(&self.directory)?;
-        self.forget_expired();
-        write_private(&self.path(&id), record.to_text().as_bytes())?;
+        let verifier = token.verifier()?;
+        let name = name.map(str::to_owned);
+        let record = TokenRecord { role, name, expires, n_uses_left: n_uses, revoked: None, verifier };
+        let directory = self.state.open_or_make()?.make_sub(DIRECTORY)?;
+        forget_old(&directory)?;
+        directory.write_new(&file_of(&id), record.to_text().as_bytes())?;
         Ok(token)
-    }
-
-    fn path(&self, id: &TokenId) -> PathBuf {
-        self.directory.join(format!("{id}.token"))
     }
 
     /// Take one use of the token `id` for a node that wants to be `wanted` and whose proof `is_right` for the secret's hash.
@@ -203,26 +239,22 @@ impl TokenStore {
         &self,
         id: &TokenId,
         wanted: Role,
-        is_right: impl FnOnce(&[u8; 32]) -> bool,
+        is_right: impl FnOnce(&Verifier) -> bool,
     ) -> Result<TokenRecord, TokenRefusal> {
-        let scheduler = |error: io::Error| TokenRefusal::Scheduler(error.to_string());
+        let failed = |error: AuthorityError| {
+            // Paths and modes are for whoever runs the scheduler.
+            tracing::error!(%error, "the join tokens cannot be used");
+            TokenRefusal::Scheduler("its join tokens cannot be used; its log says why".to_owned())
+        };
+        let Some(directory) = self.open().map_err(failed)? else { return Err(TokenRefusal::Unknown) };
         // Two nodes may come with the last use at once: a lock on the directory lets one of them have it.
-        let lock = match File::open(&self.directory) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(TokenRefusal::Unknown),
-            Err(error) => return Err(scheduler(error)),
-        };
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|error| scheduler(error.into()))?;
-        let path = self.path(id);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(TokenRefusal::Unknown),
-            Err(error) => return Err(scheduler(error)),
-        };
-        let mut record =
-            TokenRecord::of_text(&text).ok_or_else(|| TokenRefusal::Scheduler(format!("{} is damaged", path.display())))?;
-        if !is_right(&record.secret_hash) {
+        let _lock = directory.lock().map_err(failed)?;
+        let Some(mut record) = record_of(&directory, id).map_err(failed)? else { return Err(TokenRefusal::Unknown) };
+        if !is_right(&record.verifier) {
             return Err(TokenRefusal::Unknown);
+        }
+        if record.revoked.is_some() {
+            return Err(TokenRefusal::Revoked);
         }
         if let Some(ago_seconds) = seconds_now().checked_sub(record.expires) {
             return Err(TokenRefusal::Expired { ago_seconds });
@@ -232,33 +264,78 @@ impl TokenStore {
         }
         if let Some(n_left) = record.n_uses_left {
             record.n_uses_left = Some(n_left.checked_sub(1).ok_or(TokenRefusal::UsedUp)?);
-            replace(&path, &record.to_text()).map_err(scheduler)?;
+            directory.replace(&file_of(id), record.to_text().as_bytes()).map_err(failed)?;
         }
         Ok(record)
     }
 
-    /// Remove tokens that ended more than a week ago. Younger ones stay, so that a node can be told why it is refused.
-    fn forget_expired(&self) {
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
-        let long_ago = seconds_now().saturating_sub(7 * 86_400);
-        for entry in entries.flatten() {
-            let record = fs::read_to_string(entry.path()).ok().and_then(|text| TokenRecord::of_text(&text));
-            if record.is_some_and(|record| record.expires < long_ago) {
-                let _ = fs::remove_file(entry.path());
-            }
+    /// All tokens that nodes may have certificates by, by id.
+    ///
+    /// # Errors
+    /// When there is no cluster here, or its tokens cannot be read or trusted.
+    pub fn list(&self) -> Result<Vec<(TokenId, TokenRecord)>, AuthorityError> {
+        let Some(directory) = self.open()? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for id in ids_in(&directory)? {
+            found.extend(record_of(&directory, &id)?.map(|record| (id, record)));
         }
+        Ok(found)
+    }
+
+    /// Revoke a token: nobody joins by it any more, and the scheduler lets go of those who have. Whether there is such a token.
+    ///
+    /// # Errors
+    /// When there is no cluster here, or its tokens cannot be read, trusted or written.
+    pub fn revoke(&self, id: &TokenId) -> Result<bool, AuthorityError> {
+        let Some(directory) = self.open()? else { return Ok(false) };
+        let _lock = directory.lock()?;
+        let Some(mut record) = record_of(&directory, id)? else { return Ok(false) };
+        record.revoked.get_or_insert(seconds_now());
+        directory.replace(&file_of(id), record.to_text().as_bytes())?;
+        Ok(true)
+    }
+
+    /// The tokens that were revoked and by which nodes may still have certificates.
+    ///
+    /// # Errors
+    /// As [`TokenStore::list`].
+    pub fn revoked(&self) -> Result<BTreeSet<TokenId>, AuthorityError> {
+        Ok(self.list()?.into_iter().filter(|(_, record)| record.revoked.is_some()).map(|(id, _)| id).collect())
     }
 }
 
-/// Write beside the file and rename: a crash leaves the old or the new one.
-fn replace(path: &std::path::Path, text: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+fn file_of(id: &TokenId) -> String {
+    format!("{id}.{EXTENSION}")
+}
+
+fn ids_in(directory: &PrivateDir) -> Result<BTreeSet<TokenId>, AuthorityError> {
+    let ids = directory.names()?.into_iter().filter_map(|name| name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok());
+    Ok(ids.collect())
+}
+
+fn record_of(directory: &PrivateDir, id: &TokenId) -> Result<Option<TokenRecord>, AuthorityError> {
+    let name = file_of(id);
+    let Some(text) = directory.read(&name)? else { return Ok(None) };
+    let unreadable = || AuthorityError::Unreadable {
+        path: directory.path().join(&name),
+        reason: "not the record of a token, or one of another version".to_owned(),
+    };
+    TokenRecord::of_text(&text).map(Some).ok_or_else(unreadable)
+}
+
+/// Remove tokens by which nobody can have a certificate any more. The others stay, so that they can be revoked, and a node can be
+/// told why it is refused.
+fn forget_old(directory: &PrivateDir) -> Result<(), AuthorityError> {
+    let long_ago = seconds_now().saturating_sub(NODE_LIFETIME.as_secs() + 86_400);
+    for id in ids_in(directory)? {
+        // One that cannot be read is kept: somebody may want to know why.
+        if let Ok(Some(record)) = record_of(directory, &id)
+            && record.expires < long_ago
+        {
+            directory.remove(&file_of(&id))?;
+        }
+    }
+    Ok(())
 }
 
 fn seconds_now() -> u64 {
@@ -268,28 +345,29 @@ fn seconds_now() -> u64 {
 impl TokenRecord {
     fn to_text(&self) -> String {
         let uses = self.n_uses_left.map_or("any".to_owned(), |n_uses| n_uses.to_string());
-        let secret = HEXLOWER.encode(&self.secret_hash);
+        let verifier = HEXLOWER.encode(&self.verifier.0);
+        let revoked = self.revoked.map_or_else(String::new, |at| format!("revoked {at}\n"));
         let name = self.name.as_ref().map_or_else(String::new, |name| format!("name {name}\n"));
-        format!("role {}\nexpires {}\nuses {uses}\nsecret {secret}\n{name}", self.role, self.expires)
+        format!("role {}\nexpires {}\nuses {uses}\nverifier {verifier}\n{revoked}{name}", self.role, self.expires)
     }
 
     fn of_text(text: &str) -> Option<Self> {
-        let mut values = Vec::new();
-        for (line, name) in text.lines().zip(["role", "expires", "uses", "secret"]) {
-            values.push(line.strip_prefix(name)?.trim());
+        let mut lines = text.lines().peekable();
+        let mut value_of = |name: &str| Some(lines.next()?.strip_prefix(name)?.strip_prefix(' ')?.to_owned());
+        let (role, expires, uses, verifier) = (value_of("role")?, value_of("expires")?, value_of("uses")?, value_of("verifier")?);
+        let mut optional = |name: &str| lines.next_if(|line| line.starts_with(name)).map(|line| line[name.len()..].to_owned());
+        let (revoked, name) = (optional("revoked "), optional("name "));
+        if lines.next().is_some() {
+            return None;
         }
-        let [role, expires, uses, secret] = values[..] else { return None };
-        let name = match text.lines().nth(4) {
-            Some(line) => Some(line.strip_prefix("name ")?.to_owned()),
-            None => None,
-        };
         name.as_deref().map_or(Ok(()), check_name).ok()?;
         Some(Self {
             role: role.parse().ok()?,
             name,
             expires: expires.parse().ok()?,
             n_uses_left: if uses == "any" { None } else { Some(uses.parse().ok()?) },
-            secret_hash: HEXLOWER.decode(secret.as_bytes()).ok()?.try_into().ok()?,
+            revoked: revoked.map(|at| at.parse()).transpose().ok()?,
+            verifier: Verifier(HEXLOWER.decode(verifier.as_bytes()).ok()?.try_into().ok()?),
         })
     }
 }
@@ -329,8 +407,8 @@ mod tests {
     fn tokens_end_by_time_role_and_use() {
         let (_dir, authority, store) = store();
         let redeem = |token: &Token, role: Role| {
-            let hash = token.secret_hash();
-            store.redeem(&token.id, role, |kept| *kept == hash).map(|record| record.n_uses_left)
+            let proof = token.prove(b"x").unwrap();
+            store.redeem(&token.id, role, |kept| kept.accepts(b"x", &proof)).map(|record| record.n_uses_left)
         };
         let any = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
         assert_eq!(redeem(&any, Role::Worker), Ok(None));
@@ -381,5 +459,86 @@ mod tests {
             .collect();
         let n_redeemed = threads.into_iter().map(|thread| thread.join().unwrap()).filter(|ok| *ok).count();
         assert_eq!(n_redeemed, 3);
+    }
+
+    #[test]
+    fn what_is_kept_is_no_proof() {
+        let (_dir, authority, store) = store();
+        let token = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
+        let path = store.state.path().unwrap().join("tokens").join(file_of(&token.id));
+        let text = std::fs::read_to_string(path).unwrap();
+        let kept = HEXLOWER.decode(text.lines().nth(3).unwrap().strip_prefix("verifier ").unwrap().as_bytes()).unwrap();
+        assert_eq!(kept, token.verifier().unwrap().0);
+        assert!(!text.contains(&HEXLOWER.encode(&token.secret)), "{text}");
+        let proof = token.prove(b"session").unwrap();
+        let verifier = token.verifier().unwrap();
+        assert!(verifier.accepts(b"session", &proof) && !verifier.accepts(b"other session", &proof));
+        // What an attacker who has read the file could try: a key made of what is kept.
+        let mut thief = token.clone();
+        thief.secret.copy_from_slice(&kept[..20]);
+        let by_seed = Ed25519KeyPair::from_seed_unchecked(&kept).unwrap().sign(b"session");
+        for forged in [thief.prove(b"session").unwrap(), by_seed.as_ref().to_vec(), kept, Vec::new()] {
+            assert!(!verifier.accepts(b"session", &forged));
+        }
+    }
+
+    #[test]
+    fn a_revoked_token_is_refused_and_remembered() {
+        let (_dir, authority, store) = store();
+        let one = store.create(&authority, Role::Client, Some("alice"), HOUR, Some(3)).unwrap();
+        let two = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
+        assert_eq!(store.list().unwrap().len(), 2);
+        assert!(store.revoked().unwrap().is_empty());
+        assert!(store.revoke(&one.id).unwrap());
+        assert!(store.revoke(&one.id).unwrap(), "once more does no harm");
+        assert!(!store.revoke(&TokenId([9; 10])).unwrap());
+        assert_eq!(store.redeem(&one.id, Role::Client, |_| true).map(|_| ()), Err(TokenRefusal::Revoked));
+        assert_eq!(store.redeem(&one.id, Role::Client, |_| false).map(|_| ()), Err(TokenRefusal::Unknown));
+        assert!(store.redeem(&two.id, Role::Worker, |_| true).is_ok());
+        assert_eq!(store.revoked().unwrap(), BTreeSet::from([one.id]));
+        let records: std::collections::BTreeMap<_, _> = store.list().unwrap().into_iter().collect();
+        let record = &records[&one.id];
+        assert_eq!((record.name.as_deref(), record.n_uses_left, record.revoked.is_some()), (Some("alice"), Some(3), true));
+    }
+
+    /// A record is dropped only once no certificate made by its token can be good.
+    #[test]
+    fn records_outlive_certificates() {
+        let (_dir, authority, store) = store();
+        let (young, old) = (TokenId([1; 10]), TokenId([2; 10]));
+        let token = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
+        let (_, sound) = store.list().unwrap().remove(0);
+        let directory = store.open().unwrap().unwrap();
+        for (id, days) in [(young, 29), (old, 32)] {
+            let record = TokenRecord { expires: seconds_now() - days * 86_400, ..sound.clone() };
+            directory.write_new(&file_of(&id), record.to_text().as_bytes()).unwrap();
+        }
+        let last = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
+        let left: BTreeSet<_> = store.list().unwrap().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(left, BTreeSet::from([token.id, last.id, young]));
+    }
+
+    #[test]
+    fn tokens_that_others_can_make_or_read_are_not_trusted() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_dir, authority, store) = store();
+        let token = store.create(&authority, Role::Worker, None, HOUR, None).unwrap();
+        let tokens = store.state.path().unwrap().join("tokens");
+        let record = tokens.join(file_of(&token.id));
+        for (path, mode, sound) in
+            [(&tokens, 0o777, 0o700), (&tokens, 0o750, 0o700), (&record, 0o644, 0o600), (&record, 0o620, 0o600)]
+        {
+            let set_mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            set_mode(mode);
+            let refused = store.redeem(&token.id, Role::Worker, |_| true);
+            assert!(matches!(refused, Err(TokenRefusal::Scheduler(_))), "{} {mode:o}", path.display());
+            assert!(store.list().is_err() && store.revoke(&token.id).is_err());
+            set_mode(sound);
+            assert!(store.redeem(&token.id, Role::Worker, |_| true).is_ok());
+        }
+        // As when another user has prepared it; needs the right to give files away.
+        if std::os::unix::fs::chown(&record, Some(65_534), None).is_ok() {
+            assert!(matches!(store.redeem(&token.id, Role::Worker, |_| true), Err(TokenRefusal::Scheduler(_))));
+        }
     }
 }

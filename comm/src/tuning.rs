@@ -12,6 +12,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::identity::Role;
+use crate::limits::{
+    CLIENT_SEND_WINDOW_NBYTES, CONTROL_STREAMS, CONTROL_WINDOW_NBYTES, STRANGER_STREAMS, STRANGER_WINDOW_NBYTES,
+};
+use crate::plane::Plane;
+
 /// Largest UDP payload an endpoint takes in. Room for what is sent; it costs 13 MB of address space an endpoint.
 const LARGEST_PAYLOAD: u16 = 6550;
 
@@ -49,7 +55,8 @@ pub struct Tuning {
     pub connect_timeout: Duration,
     /// Connections an endpoint holds at once, those being made included.
     pub max_connections: usize,
-    /// Handshakes an endpoint works on at once; above a quarter of it, addresses must be proven first.
+    /// Handshakes an endpoint works on at once; above a quarter of it, addresses must be proven first, and what takes long is
+    /// ended.
     pub max_handshakes: usize,
     /// Streams a peer may have open at once.
     pub max_streams: u32,
@@ -134,6 +141,31 @@ impl Tuning {
                 .enable_segmentation_offload(self.loopback.is_segmented);
         }
         transport
+    }
+
+    /// Settings of a connection from somebody who has not been let in: as any, but for what may be on the way.
+    pub(crate) fn stranger(&self, is_loopback: bool) -> quinn::TransportConfig {
+        let mut transport = self.transport(is_loopback);
+        transport
+            .receive_window(STRANGER_WINDOW_NBYTES.min(self.connection_window).into())
+            .max_concurrent_bidi_streams(STRANGER_STREAMS.min(self.max_streams).into());
+        transport
+    }
+
+    /// The peer has been let in on `plane`: more may be on the way.
+    pub(crate) fn admit(&self, connection: &quinn::Connection, plane: Plane, role: Role) {
+        let (window, n_streams) = match plane {
+            Plane::Data => (self.connection_window, self.max_streams),
+            Plane::Worker | Plane::Client => {
+                (CONTROL_WINDOW_NBYTES.min(self.connection_window), CONTROL_STREAMS.min(self.max_streams))
+            }
+            Plane::Join => return,
+        };
+        if plane == Plane::Data && role != Role::Worker {
+            connection.set_send_window(self.send_window.min(CLIENT_SEND_WINDOW_NBYTES));
+        }
+        connection.set_receive_window(window.into());
+        connection.set_max_concurrent_bi_streams(n_streams.into());
     }
 
     pub(crate) fn endpoint(&self) -> Result<quinn::EndpointConfig, String> {

@@ -17,6 +17,8 @@ use crate::codec::{self, CodecError};
 use crate::connection::Connection;
 use crate::control::{ControlSender, StreamError};
 use crate::data::{Fetched, FoundHeader, PartRequest, REQUEST_LIMIT, ReadFrameError, Request, StreamReader, receive_item};
+use crate::grant::Grant;
+use crate::identity::PeerIdentity;
 use crate::outbox::{Outbox, OutboxError, PushError};
 
 /// Longest result that is sent unasked, in bytes of its header and buffers on the wire.
@@ -34,6 +36,8 @@ pub struct WatchHello {
     pub watcher: WorkerId,
     /// The registration that is watched.
     pub maker: WorkerId,
+    /// The scheduler's word that the watcher, with its certificate's key, may watch there.
+    pub pass: Grant,
 }
 
 /// What a watcher says.
@@ -216,6 +220,17 @@ impl Watcher {
     #[must_use]
     pub fn hello(&self) -> WatchHello {
         self.hello
+    }
+
+    /// Who it is, as its certificate says.
+    #[must_use]
+    pub fn peer(&self) -> &PeerIdentity {
+        self.connection.peer()
+    }
+
+    /// Refuse the conversation, and have no more of its peer.
+    pub fn refuse(self, reason: &str) {
+        self.connection.close_misbehaved(reason);
     }
 
     /// Listen until the conversation ends, and send what `pusher` is given. `on_message` is called on this future's thread, in

@@ -11,8 +11,11 @@ use rask_comm::message::{ClientHello, FromClient, FromWorker, PROTOCOL_VERSION, 
 use rask_comm::time::Time;
 use rask_graphs::graph::Input;
 use rask_graphs::keys::{KeyRef, KeysBuilder};
-use rask_graphs::{Body, ClientId, Graph, GraphId, Part, Source, Step, TaskId, TaskIdx, TaskOptions, Wire, Wires, WorkerId};
-use rask_scheduler::machine::{Actions, Config, Event, Machine};
+use rask_graphs::{
+    Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Part, Source, Step, TaskId, TaskIdx, TaskOptions, Wire, Wires,
+    WorkerId,
+};
+use rask_scheduler::machine::{Actions, Config, Event, Machine, Quotas};
 
 const CLIENT: ClientId = ClientId(0);
 const WORKER: WorkerId = WorkerId(0);
@@ -32,7 +35,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let machine = Machine::new(Config::default());
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let machine = Machine::new(config);
         let mut stage = Self { machine, n_runs: 0, n_held: 0, n_parts: 0, n_members: 0, told: Vec::new() };
         let hello = WorkerHello {
             version: PROTOCOL_VERSION,
@@ -44,9 +51,13 @@ impl Stage {
             host: String::new(),
             registry_fingerprint: 0,
         };
-        stage.event(Event::WorkerJoined { worker: WORKER, hello });
+        stage.event(Event::WorkerJoined { worker: WORKER, hello, key: rask_comm::KeyId::default() });
         let hello = ClientHello { version: PROTOCOL_VERSION, name: "stranger".to_owned(), weight: 1.0 };
-        stage.event(Event::ClientJoined { client: CLIENT, hello });
+        stage.event(Event::ClientJoined {
+            client: CLIENT,
+            hello,
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+        });
         stage
     }
 
@@ -213,7 +224,7 @@ fn graphs_that_contradict_themselves_are_refused_and_leave_nothing() {
         (
             "a step that uses itself",
             Graph { bodies: vec![step(Wires::These(vec![Wire::Step(0, Part::WHOLE)]))], ..plain(1) },
-            "malformed graph: a fused step uses a later one",
+            "malformed graph: a task: step 0 of its body uses itself or a later step",
         ),
         (
             "a step that uses an input too many",
@@ -228,12 +239,12 @@ fn graphs_that_contradict_themselves_are_refused_and_leave_nothing() {
         (
             "less than nothing of a resource",
             Graph { options: vec![(TaskIdx(0), resource(-1.0))], ..plain(1) },
-            "malformed graph: a resource amount is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"gpu\" is negative or not a number",
         ),
         (
             "no number of a resource",
             Graph { options: vec![(TaskIdx(0), resource(f64::NAN))], ..plain(1) },
-            "malformed graph: a resource amount is negative or not a number",
+            "malformed graph: task \"x-0\": the amount of resource \"gpu\" is negative or not a number",
         ),
     ];
     let mut stage = Stage::new();
@@ -319,4 +330,32 @@ fn run_and_free(graph: Graph, n: usize) {
     assert_eq!(stage.n_held, 0);
     stage.machine.validate();
     assert_eq!(stage.machine.n_tasks(), 0, "the graph is forgotten");
+}
+
+#[test]
+fn an_owner_has_so_many_graphs_and_tasks_and_gets_them_back() {
+    let mut stage = Stage::with(Config { quotas: Quotas { max_graphs: 3, max_tasks: 100 }, ..Config::default() });
+    let large = stage.submit(plain(101)).unwrap_err();
+    assert!(large.contains("101 more tasks") && large.contains("at most 100 are possible"), "{large}");
+    let ids: Vec<GraphId> = (0..3).map(|_| stage.submit(plain(10)).unwrap()).collect();
+    let many = stage.submit(plain(1)).unwrap_err();
+    assert!(many.contains("1 more graphs, beside 3") && many.contains("at most 3 are possible"), "{many}");
+    stage.machine.validate();
+    stage.say(FromClient::Cancel { request: 1, graph: ids[0] });
+    assert!(stage.submit(plain(1)).is_ok());
+    stage.machine.validate();
+}
+
+#[test]
+fn a_status_tells_of_so_many_wishes() {
+    let mut stage = Stage::new();
+    let mut graph = GraphBuilder::new();
+    for at in 0..100 {
+        let options = TaskOptions { resources: vec![(format!("r{at}"), 1.0)], ..TaskOptions::default() };
+        let task = graph.task(&format!("t{at}"), "core.noop", 1, "{}").options(options).add();
+        graph.output(task);
+    }
+    stage.submit(graph.finish(&FinishOptions::default()).unwrap().graph).unwrap();
+    let status = stage.machine.status();
+    assert_eq!((status.unmet.len(), status.n_more_unmet), (20, 80));
 }

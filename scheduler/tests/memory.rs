@@ -61,7 +61,11 @@ impl World {
         let mut world = Self { machine, now, given: BTreeMap::new(), n_graphs: 0, n_workers: 0, n_ended: 0, n_failed: 0 };
         for client in 0..n_clients {
             let hello = ClientHello { version: 1, name: "client".to_owned(), weight: 1.0 };
-            world.event(Event::ClientJoined { client: ClientId(client), hello });
+            world.event(Event::ClientJoined {
+                client: ClientId(client),
+                hello,
+                peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+            });
         }
         for n_slots in slots {
             world.join(*n_slots);
@@ -73,7 +77,7 @@ impl World {
         let worker = WorkerId(self.n_workers);
         self.n_workers += 1;
         let hello = common::hello(worker, &format!("w{}", worker.0), n_slots, &[]);
-        self.event(Event::WorkerJoined { worker, hello });
+        self.event(Event::WorkerJoined { worker, hello, key: rask_comm::KeyId::default() });
         worker
     }
 

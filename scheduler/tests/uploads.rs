@@ -69,11 +69,28 @@ fn clients_take_turns() {
     let mut cluster = Cluster::with_workers(Config::default(), &[1]);
     scatter(&mut cluster, "first", "a", &[60 * MIB; 20], one_copy());
     scatter(&mut cluster, "second", "b", &[60 * MIB; 2], one_copy());
-    while let Some(task) = cluster.given.keys().next().copied() {
+    while let Some(task) = cluster.given.keys().next_back().copied() {
         cluster.finish(task, 60 * MIB, 1);
     }
     let order: Vec<&str> = cluster.log.iter().filter_map(|line| line.split_once(": upload ")?.1.split('-').next()).collect();
-    assert_eq!(order[..6], ["a", "a", "b", "a", "b", "a"]);
+    // The second does not wait for the first, and the first has half of its window while the second uploads.
+    assert_eq!(order[..5], ["a", "a", "b", "b", "a"]);
+}
+
+#[test]
+fn a_client_that_announces_and_never_uploads_keeps_nobody_waiting() {
+    for nbytes in [500 * MIB, 1] {
+        let mut cluster = Cluster::with_workers(Config::default(), &[1, 1]);
+        scatter(&mut cluster, "greedy", "a", &vec![nbytes; 60_000], one_copy());
+        assert!(cluster.given.len() < 60_000, "{} are asked for at once", cluster.given.len());
+        let modest = scatter(&mut cluster, "modest", "b", &[1_000; 100], one_copy());
+        let asked = cluster.log.iter().filter(|line| line.starts_with("modest: upload b-")).count();
+        assert_eq!(asked, 100, "beside {nbytes} bytes that never come");
+        while let Some(task) = cluster.given.keys().copied().find(|task| task.graph == modest) {
+            cluster.finish(task, 1_000, 1);
+        }
+        assert_eq!(cluster.stats.get(&modest).map(|stats| stats.n_executions), Some(100));
+    }
 }
 
 #[test]

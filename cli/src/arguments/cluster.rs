@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use rask_comm::TokenId;
 
-use super::values::{parse_duration, parse_graph_id, parse_nbytes, parse_resource};
+use super::values::{parse_duration, parse_graph_id, parse_lifetime, parse_nbytes, parse_resource, parse_token_id};
 
 /// How to reach a scheduler.
 #[derive(Debug, Args)]
@@ -70,6 +71,16 @@ pub(crate) struct SchedulerArguments {
     /// How long each graph waits while there is no worker, or none that fits, before it fails [default: 30s]
     #[arg(long, env = "RASK_GRACE", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Option<Duration>,
+    /// Believe workers that came with tokens where their data planes are, as behind address translation; otherwise only on
+    /// the address that they come from
+    #[arg(long, env = "RASK_BELIEVE_ADDRESSES")]
+    pub(crate) believe_addresses: bool,
+    /// Graphs that one owner may have, running or with results that are held [default: 4096]
+    #[arg(long, env = "RASK_OWNER_GRAPHS", value_name = "N")]
+    pub(crate) owner_graphs: Option<u32>,
+    /// Tasks in these graphs together [default: 67108864]
+    #[arg(long, env = "RASK_OWNER_TASKS", value_name = "N")]
+    pub(crate) owner_tasks: Option<u64>,
 }
 
 /// `rask worker`
@@ -85,7 +96,7 @@ pub(crate) struct WorkerArguments {
     #[command(flatten)]
     pub(crate) connect: ConnectArguments,
     /// Tasks to run at once [default: the processors of this machine]
-    #[arg(long, env = "RASK_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, env = "RASK_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
     /// Memory for results, such as 2GiB [default: three quarters of the machine's memory]
     #[arg(long, env = "RASK_MEMORY", value_name = "SIZE", value_parser = parse_nbytes)]
@@ -114,8 +125,8 @@ pub(crate) struct WorkerArguments {
     /// Abstract resources that tasks can ask for; may be repeated
     #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_resource)]
     pub(crate) resources: Vec<(String, f64)>,
-    /// Directory whose files tasks may touch; may be repeated [default: all files while the scheduler is on this
-    /// machine, else the current directory]
+    /// Directory whose files graphs may touch; may be repeated [default: without a token, all that this user may for graphs
+    /// of the same user, and none for others'; with a token, none]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Vec<PathBuf>,
 }
@@ -141,6 +152,26 @@ pub(crate) struct TokenArguments {
 pub(crate) enum TokenCommand {
     /// Print a new token, on the scheduler's host; whoever has it may join in its role until it expires
     Create(CreateTokenArguments),
+    /// Print all tokens, on the scheduler's host: ids, roles, names, uses and ends, but no secrets
+    List(ListTokenArguments),
+    /// Take a token back, on the scheduler's host: nobody joins by it any more, and the scheduler lets go of those who have
+    Revoke(RevokeTokenArguments),
+}
+
+/// `rask token list`
+#[derive(Debug, Args)]
+pub(crate) struct ListTokenArguments {
+    /// Print one JSON object on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rask token revoke`
+#[derive(Debug, Args)]
+pub(crate) struct RevokeTokenArguments {
+    /// The token's id, as `rask token list` prints it
+    #[arg(value_name = "ID", value_parser = parse_token_id)]
+    pub(crate) id: TokenId,
 }
 
 /// `rask token create`
@@ -154,8 +185,8 @@ pub(crate) struct CreateTokenArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// How long it can be used, such as 15m, 24h or 30days
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
-    pub(crate) expires: Duration,
+    #[arg(long, visible_alias = "expires", value_name = "TIME", default_value = "24h", value_parser = parse_lifetime)]
+    pub(crate) ttl: Duration,
     /// How often it can be used; as often as wanted when left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) uses: Option<u32>,
@@ -166,10 +197,10 @@ pub(crate) struct CreateTokenArguments {
 pub(crate) enum TokenRole {
     /// Run tasks and hold results
     Worker,
-    /// Submit graphs and fetch results
+    /// Submit graphs, and see, fetch and cancel its own
     Client,
-    /// Look, but not touch
+    /// See the status of everything, and change nothing
     Viewer,
-    /// Everything a client may, for all graphs
+    /// What a client may, and see and cancel everybody's graphs
     Admin,
 }

@@ -20,6 +20,28 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim()).map_err(|_| format!("\"{text}\" is no time; times look like 30s, 5m or 24h"))
 }
 
+/// How long something is good, from `15m` or `24h`.
+///
+/// # Errors
+/// When the text is no time, or less than a second.
+pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_duration(text)?;
+    if lifetime < Duration::from_secs(1) {
+        return Err("it would be over before anybody could use it: a second is the least".to_owned());
+    }
+    Ok(lifetime)
+}
+
+/// A token's id, as `rask token list` prints it.
+///
+/// # Errors
+/// When it is no id; a whole token is none either.
+pub(crate) fn parse_token_id(text: &str) -> Result<rask_comm::TokenId, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| "it is no token's id; ids are the 20 letters and digits that `rask token list` prints".to_owned())
+}
+
 /// The two sides of `NAME=VALUE`.
 ///
 /// # Errors

@@ -44,11 +44,23 @@ pub(crate) fn measure(n_tasks: u32, n_workers: u32) -> MachineFigures {
     let mut out = Actions::default();
     let now = Time::default();
     for worker in 0..n_workers {
-        machine.handle(now, Event::WorkerJoined { worker: WorkerId(worker), hello: hello(worker) }, &mut out);
+        machine.handle(
+            now,
+            Event::WorkerJoined { worker: WorkerId(worker), hello: hello(worker), key: rask_comm::KeyId::default() },
+            &mut out,
+        );
     }
     let client = ClientId(0);
     let client_hello = ClientHello { version: 1, name: "bench".to_owned(), weight: 1.0 };
-    machine.handle(now, Event::ClientJoined { client, hello: client_hello }, &mut out);
+    machine.handle(
+        now,
+        Event::ClientJoined {
+            client,
+            hello: client_hello,
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+        },
+        &mut out,
+    );
     out = Actions::default();
     let options = SubmitOptions { name: "bench".to_owned(), ..SubmitOptions::default() };
     let start = Instant::now();

@@ -70,8 +70,8 @@ fn ctrl_c_cancels_the_graph_on_the_cluster() {
 fn ctrl_c_ends_a_run_in_this_process() {
     let place = Place::new();
     place.write("long.toml", &sleeper(600.0));
-    let running = Running::start(place.command(["--log", "debug", "run", "long.toml"]));
-    std::thread::sleep(Duration::from_millis(1500));
+    let running = Running::start(place.command(["run", "long.toml"]));
+    std::thread::sleep(Duration::from_secs(5));
     running.signal("INT");
     let ended = running.end();
     assert_eq!(ended.code, Some(130), "{ended:?}");
@@ -92,7 +92,7 @@ fn no_scheduler_is_an_exit_code_of_its_own() {
         let ended = place.run(arguments);
         assert_eq!(ended.code, Some(3), "{ended:?}");
         assert!(ended.stderr.contains(&format!("error: cannot reach a scheduler at {address}")), "{ended:?}");
-        assert!(ended.stderr.contains("hint: start one with: rask scheduler"), "{ended:?}");
+        assert!(ended.stderr.contains("start the scheduler first"), "{ended:?}");
     }
 }
 

@@ -10,5 +10,6 @@ mod commands;
 mod examples;
 mod membership;
 mod memory;
+mod secrets;
 mod support;
 mod wrong_files;

@@ -236,7 +236,10 @@ fn a_file_that_breaks_in_the_middle_leaves_nothing_behind() {
     }
     rows.push_str("not a number,1\n");
     place.write("bad.csv", &rows);
-    place.write("graph.toml", "rask = 1\n[frame.bad]\npath = 'bad.csv'\n[output.o]\nof = 'bad'\nwrite = 'out/bad.parquet'\n");
+    place.write(
+        "graph.toml",
+        "rask = 1\n[frame.bad]\npath = 'bad.csv'\ntypes = { a = 'i64' }\n[output.o]\nof = 'bad'\nwrite = 'out/bad.parquet'\n",
+    );
     let ended = place.run(["run", "graph.toml"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("bad.csv") && ended.stderr.contains("5002"), "the file and the line are named: {ended:?}");

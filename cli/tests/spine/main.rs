@@ -1,14 +1,12 @@
-//! Daemons of the `rask` binary, as they are without arrays, frames and graph files: real processes on loopback, and a client of
-//! this process where graphs have to be submitted.
+//! Clusters of real processes on loopback without arrays, frames and graph files: what all clusters have in common.
 //!
-//! One binary for all of it, since linking costs more than running. Everything happens in temporary directories with a state
-//! directory of its own.
+//! `cargo test -p rask-cli --no-default-features --test spine` builds in three minutes.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall fail, helpers included")]
 
-mod detached;
-mod draining;
-mod large;
-mod logs;
-mod names;
+mod files;
+mod rights;
+mod state;
+#[allow(dead_code, reason = "shared with the tests of graph files, which need more of it")]
+#[path = "../it/support.rs"]
 mod support;

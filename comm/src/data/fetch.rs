@@ -15,6 +15,7 @@ use super::{
 use crate::codec::{self, CodecError, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::grant::Grants;
 
 /// Longest buffer that is accepted, in bytes; a stream carries fewer than 2^62.
 const BUFFER_LIMIT: u64 = 1 << 40;
@@ -24,13 +25,14 @@ pub(crate) const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Any link of a cluster brings this much in a moment. It is counted for all of a connection, since requests are answered one
 /// after another, and it is more than signs of life and acknowledgements come to.
-const LEAST_PROGRESS_NBYTES: u64 = 16 << 10;
+pub(crate) const LEAST_PROGRESS_NBYTES: u64 = 16 << 10;
 
-/// Fetch `items` from the worker at the other end, in this order. `on_item` is called exactly once for each, with its index in
+/// Fetch `items`, of graphs that `grants` open, from the worker at the other end, in this order. `on_item` is called exactly once for each, with its index in
 /// `items`, as soon as it is whole and decoded, or when it is known that it will not come. Dropping the future stops the
 /// transfer; items that were not reported then never will be.
 pub async fn fetch(
     connection: &Connection,
+    grants: &Grants,
     items: &[PartRequest],
     registry: &Registry,
     mut on_item: impl FnMut(usize, Result<Fetched, FetchError>),
@@ -38,7 +40,9 @@ pub async fn fetch(
     for (batch_idx, batch) in items.chunks(REQUEST_LIMIT).enumerate() {
         let first = batch_idx * REQUEST_LIMIT;
         let mut n_reported = 0;
-        let fetched = fetch_batch(connection, batch, registry, |idx, outcome| {
+        // A request has no more grants than items.
+        let needed = (grants.len() > batch.len()).then(|| grants.needed_by(batch));
+        let fetched = fetch_batch(connection, needed.as_ref().unwrap_or(grants), batch, registry, |idx, outcome| {
             n_reported += 1;
             on_item(first + idx, outcome);
         });
@@ -59,12 +63,13 @@ pub async fn fetch(
 
 async fn fetch_batch(
     connection: &Connection,
+    grants: &Grants,
     items: &[PartRequest],
     registry: &Registry,
     on_item: impl FnMut(usize, Result<Fetched, FetchError>),
 ) -> Result<(), FetchError> {
     let mut request = Vec::new();
-    let wanted = [Request::Parts(Cow::Borrowed(items))];
+    let wanted = [Request::Parts { grants: Cow::Borrowed(grants), items: Cow::Borrowed(items) }];
     codec::encode_frame(&wanted, FRAME_LIMIT, &mut request).map_err(|error| FetchError::NotSendable(error.to_string()))?;
     let n_signs = AtomicU32::new(0);
     let conversation = async {

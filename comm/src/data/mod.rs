@@ -13,19 +13,22 @@ mod streams;
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 /// What [`PartSource::read_back`] returns.
 pub use futures::future::BoxFuture;
-use rask_graphs::{Attempt, Encoded, Part, TaskId, Value};
+use rask_graphs::{Attempt, EncodeError, Encoded, GraphId, Part, TaskId, Value};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::fetch::fetch;
-pub(crate) use self::fetch::{NO_PROGRESS_LIMIT, lost, no_progress, receive_item, useless};
+pub(crate) use self::fetch::{LEAST_PROGRESS_NBYTES, NO_PROGRESS_LIMIT, lost, no_progress, receive_item, useless};
 pub use self::serve::serve_data;
 pub(crate) use self::serve::{Finding, ServeError, Sought};
 pub(crate) use self::streams::{ReadFrameError, ReplyStream, StreamReader};
+use crate::grant::{Grant, Grants};
 use crate::handover::Handover;
 use crate::upload::{self, Admitted, Offer};
 use crate::watch::{PUSH_LIMIT, WatchHello, Watcher};
@@ -51,8 +54,13 @@ pub struct PartRequest {
 /// What a stream is for; the only message of its first frame.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request<'a> {
-    /// Send these.
-    Parts(Cow<'a, [PartRequest]>),
+    /// Send these, of graphs that these grants open.
+    Parts {
+        /// For each of their graphs.
+        grants: Cow<'a, Grants>,
+        /// What is wanted.
+        items: Cow<'a, [PartRequest]>,
+    },
     /// Begin to watch.
     Watch(WatchHello),
     /// Agree on handing results over without the network, if both are on this host; see [`crate::handover`].
@@ -78,6 +86,10 @@ impl PartRequest {
 
 /// What a worker serves from.
 pub trait PartSource: Send + Sync + 'static {
+    /// Whether `grant` is the scheduler's word that whoever shows it may have results of `graph`. What is asked for without it is
+    /// answered as what is not there, and not looked for.
+    fn opens(&self, graph: GraphId, grant: &Grant) -> bool;
+
     /// The result or part, if it is here. Called on the network's thread: it must be quick and must not block.
     fn get(&self, item: &PartRequest) -> Option<Value>;
 
@@ -92,10 +104,11 @@ pub trait PartSource: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
-    /// Room for sending the result or part, when that is so big that not everybody may be sent theirs at once: to be waited for
-    /// before the result is looked for, and kept until it is sent.
-    fn room_to_send<'a>(&'a self, item: &'a PartRequest) -> Option<BoxFuture<'a, Room>> {
-        let _ = item;
+    /// Room for sending the result or part to `guest`, when that is so big that not everybody may be sent theirs at once: to be
+    /// waited for before the result is looked for, and kept until it is sent. Nobody goes on without: who does not read what
+    /// is sent loses the connection, and so gives back the room.
+    fn room_to_send<'a>(&'a self, guest: &'a str, item: &'a PartRequest) -> Option<BoxFuture<'a, Room>> {
+        let _ = (guest, item);
         None
     }
 
@@ -112,7 +125,35 @@ pub trait PartSource: Send + Sync + 'static {
 }
 
 /// Room that something takes while it is being sent; given back when dropped.
-pub type Room = Box<dyn Any + Send + Sync>;
+pub struct Room {
+    _keep: Box<dyn Any + Send + Sync>,
+    sent: Arc<Sent>,
+}
+
+/// A result that is being sent: looked for once and encoded once, however many are being sent it.
+#[derive(Default)]
+pub struct Sent {
+    value: OnceCell<Value>,
+    encoded: OnceLock<Result<Encoded, EncodeError>>,
+}
+
+impl Room {
+    /// Room that `keep` gives back when it is dropped, shared by all who are being sent what is in `sent`.
+    pub fn new(keep: impl Any + Send + Sync, sent: Arc<Sent>) -> Self {
+        Self { _keep: Box::new(keep), sent }
+    }
+
+    /// What is sent, found now if nobody has found it before.
+    async fn value(&self, find: impl Future<Output = Option<Value>>) -> Option<Value> {
+        let found = self.sent.value.get_or_try_init(|| async { find.await.ok_or(()) }).await;
+        found.ok().cloned()
+    }
+
+    /// How `value`, which is what is sent, is encoded.
+    pub(crate) fn encoded(&self, value: &Value) -> &Result<Encoded, EncodeError> {
+        self.sent.encoded.get_or_init(|| value.encode())
+    }
+}
 
 /// A result or part that is to be sent.
 pub(crate) struct Found {

@@ -5,34 +5,47 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rask_graphs::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::{
     BoxFuture, Found, FoundHeader, ItemHeader, NO_PROGRESS_LIMIT, PartRequest, PartSource, REQUEST_LIMIT, ReadFrameError,
-    ReplyStream, Request, StreamReader,
+    ReplyStream, Request, Room, StreamReader,
 };
 use crate::codec::{self, CodecError, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::control::StreamError;
+use crate::grant::Opened;
 use crate::handover::Answer;
-use crate::identity::Role;
-use crate::upload;
+use crate::identity::{PeerIdentity, Role};
+use crate::limits::{LIST_UNIT_NBYTES, MAX_REQUESTED_NBYTES, REQUEST_NBYTES};
 use crate::watch::Watcher;
 use crate::words::size_text;
+use crate::{quiet, upload};
 
 /// Whoever waits for a result that is being read from a disk is told so this often, and this many times at most.
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_SIGNS_OF_LIFE: u32 = 600;
 
 /// Serve requests on an accepted connection of the data plane until it ends. A request that makes no sense closes the
-/// connection; requests are answered side by side, as many as the connection has streams.
+/// connection; requests are answered side by side, as many as the connection has streams, and as their lists have room.
 pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
+    let lists = Arc::new(Semaphore::new(MAX_REQUESTED_NBYTES / LIST_UNIT_NBYTES));
     while let Ok((send, receive)) = connection.inner.accept_bi().await {
-        let (connection, source) = (connection.clone(), Arc::clone(&source));
+        let (connection, source, lists) = (connection.clone(), Arc::clone(&source), Arc::clone(&lists));
         tokio::spawn(async move {
             let mut reader = StreamReader::new(receive);
-            let request = tokio::time::timeout(NO_PROGRESS_LIMIT, read_request(&mut reader)).await;
-            let served = match request.unwrap_or(Ok(None)) {
-                Ok(Some(Request::Parts(items))) => serve_parts(ReplyStream::new(send), &items, &*source).await,
+            let (request, room) = match read_request(&mut reader, &lists).await {
+                Ok(Some((request, room))) => (Ok(Some(request)), Some(room)),
+                Ok(None) => (Ok(None), None),
+                Err(error) => (Err(error), None),
+            };
+            let served = match request {
+                Ok(Some(Request::Parts { grants, items })) => {
+                    let opened = grants.opened(|graph, grant| source.opens(graph, grant));
+                    let reply = ReplyStream::to_reader(send, &connection.inner);
+                    serve_parts(reply, &items, &opened, connection.peer(), &*source).await
+                }
                 Ok(Some(Request::Watch(hello))) if connection.peer().role == Role::Worker => {
                     source.watched_by(Watcher::new(hello, connection.clone(), send, reader));
                     Ok(())
@@ -45,10 +58,14 @@ pub async fn serve_data(connection: Connection, source: Arc<dyn PartSource>) {
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
+            drop(room);
             match served {
                 Ok(()) => {}
                 Err(ServeError::Garbage(error)) => {
-                    tracing::warn!(peer = %connection.peer(), %error, "closing a peer that asked for results in no known way");
+                    if let Some(n_left_out) = quiet::may_say("garbage", connection.remote_address().ip()) {
+                        let peer = connection.peer();
+                        tracing::warn!(%peer, %error, n_left_out, "closing a peer that asked for results in no known way");
+                    }
                     connection.close_misbehaved(&error.to_string());
                 }
                 Err(ServeError::Stream(error)) => tracing::debug!(peer = %connection.peer(), %error, "a fetch was cut short"),
@@ -68,18 +85,34 @@ impl From<StreamError> for ServeError {
     }
 }
 
-/// What the stream is for; `None` when it ends without having said so, as when it is long in saying so.
-async fn read_request(reader: &mut StreamReader) -> Result<Option<Request<'static>>, ServeError> {
-    let frame = match reader.frame().await {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return Ok(None),
-        Err(ReadFrameError::Codec(error)) => return Err(ServeError::Garbage(error)),
-        Err(ReadFrameError::Stream(error)) => return Err(ServeError::Stream(error)),
+/// What the stream is for, and the room that saying so takes; `None` when it ends without having said so, as when it is long in
+/// saying so.
+async fn read_request(
+    reader: &mut StreamReader,
+    lists: &Arc<Semaphore>,
+) -> Result<Option<(Request<'static>, OwnedSemaphorePermit)>, ServeError> {
+    let failed = |error| match error {
+        ReadFrameError::Codec(error) => ServeError::Garbage(error),
+        ReadFrameError::Stream(error) => ServeError::Stream(error),
     };
+    let mut frame = Vec::new();
+    let header = timeout(NO_PROGRESS_LIMIT, reader.frame_header(&mut frame, REQUEST_NBYTES)).await;
+    let Some(nbytes) = header.unwrap_or(Ok(None)).map_err(failed)? else { return Ok(None) };
+    let n_units = u32::try_from(nbytes.div_ceil(LIST_UNIT_NBYTES)).unwrap_or(u32::MAX);
+    let Ok(room) = Arc::clone(lists).acquire_many_owned(n_units).await else { return Ok(None) };
+    match timeout(NO_PROGRESS_LIMIT, reader.frame_body(&mut frame, nbytes)).await {
+        Ok(read) => read.map_err(failed)?,
+        Err(_elapsed) => return Ok(None),
+    }
     let mut requests = codec::decode_frame::<Request>(&frame).map_err(ServeError::Garbage)?;
-    let is_sound = |request: &Request<'_>| !matches!(request, Request::Parts(items) if items.len() > REQUEST_LIMIT);
+    let is_sound = |request: &Request<'_>| match request {
+        // No more proofs to look at than there are items.
+        Request::Parts { grants, items } => items.len() <= REQUEST_LIMIT && grants.len() <= items.len(),
+        Request::Watch(_) | Request::Handover { .. } | Request::Upload(_) => true,
+    };
     let request = requests.pop().filter(|request| requests.is_empty() && is_sound(request));
-    request.map(Some).ok_or_else(|| ServeError::Garbage(CodecError::Malformed("one request of some items expected".to_owned())))
+    let garbage = || ServeError::Garbage(CodecError::Malformed("one request of some items expected".to_owned()));
+    Ok(Some((request.ok_or_else(garbage)?, room)))
 }
 
 /// Answer whether, and how, results can be handed over.
@@ -95,9 +128,20 @@ async fn agree(
     Ok(reply.finish().await?)
 }
 
-async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn PartSource) -> Result<(), ServeError> {
+async fn serve_parts(
+    mut reply: ReplyStream,
+    items: &[PartRequest],
+    opened: &Opened,
+    peer: &PeerIdentity,
+    source: &dyn PartSource,
+) -> Result<(), ServeError> {
+    let guest = peer.to_string();
     for item in items {
-        let mut finding = Finding::new(source, item);
+        if !opened.has(item) {
+            reply.add_frame(&ItemHeader::NotThere).await?;
+            continue;
+        }
+        let mut finding = Finding::new(source, &guest, item);
         let Found { value, room } = loop {
             match finding.wait().await {
                 Sought::Found(found) => break found,
@@ -107,7 +151,7 @@ async fn serve_parts(mut reply: ReplyStream, items: &[PartRequest], source: &dyn
                 }
             }
         };
-        let (header, buffers) = answer(item, value);
+        let (header, buffers) = answer(item, value, room.as_ref());
         let (frame, buffers) = match codec::frame_of(&header) {
             Ok(frame) => (frame, buffers),
             // What it is made of takes more words than a frame has room for.
@@ -141,23 +185,27 @@ pub(crate) enum Sought {
 }
 
 impl<'a> Finding<'a> {
-    pub(crate) fn new(source: &'a dyn PartSource, item: &'a PartRequest) -> Self {
-        let room = source.room_to_send(item);
+    pub(crate) fn new(source: &'a dyn PartSource, guest: &'a str, item: &'a PartRequest) -> Self {
+        let room = source.room_to_send(guest, item);
         if room.is_none()
             && let Some(value) = source.get(item)
         {
             return Finding::AtHand(Some(value));
         }
         let found = Box::pin(async move {
-            let room = match room {
-                Some(room) => Some(room.await),
-                None => None,
+            let find = async {
+                match source.get(item) {
+                    Some(value) => Some(value),
+                    None => source.read_back(item).await,
+                }
             };
-            let value = match source.get(item) {
-                Some(value) => Some(value),
-                None => source.read_back(item).await,
-            };
-            Found { value, room }
+            match room {
+                None => Found { value: find.await, room: None },
+                Some(room) => {
+                    let room = room.await;
+                    Found { value: room.value(find).await, room: Some(room) }
+                }
+            }
         });
         Finding::Later { found, n_signs: 0 }
     }
@@ -200,16 +248,24 @@ fn too_many_pieces(n_buffers: usize, error: &CodecError) -> String {
     }
 }
 
-fn answer(item: &PartRequest, value: Option<Value>) -> (ItemHeader, Vec<Bytes>) {
+fn answer(item: &PartRequest, value: Option<Value>, room: Option<&Room>) -> (ItemHeader, Vec<Bytes>) {
     let Some(value) = value else { return (ItemHeader::NotThere, Vec::new()) };
-    match value.encode() {
+    let own;
+    let encoded = match room {
+        Some(room) => room.encoded(&value),
+        None => {
+            own = value.encode();
+            &own
+        }
+    };
+    match encoded {
         // Not worth the work of describing them.
         Ok(encoded) if encoded.buffers.len() > FRAME_LIMIT / MIN_DESCRIPTION_NBYTES => {
             let nbytes = (encoded.buffers.len() * MIN_DESCRIPTION_NBYTES) as u64;
             let too_long = CodecError::TooLong { nbytes, limit: FRAME_LIMIT as u64 };
             (ItemHeader::NotSendable(too_many_pieces(encoded.buffers.len(), &too_long)), Vec::new())
         }
-        Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, &encoded)), encoded.buffers),
+        Ok(encoded) => (ItemHeader::Found(FoundHeader::new(item, encoded)), encoded.buffers.clone()),
         Err(error) => (ItemHeader::NotSendable(shortened(&error.to_string())), Vec::new()),
     }
 }

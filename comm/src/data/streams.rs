@@ -1,13 +1,16 @@
 //! Both ends of a stream of the data plane: frames and buffers, gathered on the way out and aligned on the way in.
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{LATE_CHECKSUM_NBYTES, ServeError};
+use super::{LATE_CHECKSUM_NBYTES, LEAST_PROGRESS_NBYTES, NO_PROGRESS_LIMIT, ServeError};
 use crate::aligned::AlignedBuffer;
 use crate::codec::{self, CodecError, FRAME_HEADER_NBYTES, FRAME_LIMIT};
+use crate::connection::{CloseCode, close};
 use crate::control::StreamError;
 use crate::tuning::Urgency;
 
@@ -30,13 +33,23 @@ pub(crate) struct ReplyStream {
     /// Short pieces that come after those.
     gathered: BytesMut,
     nbytes: usize,
+    /// When it answers a request: whose reading is watched.
+    reader: Option<quinn::Connection>,
     n_added: usize,
 }
 
 impl ReplyStream {
     pub(crate) fn new(stream: SendStream) -> Self {
         Urgency::Short.set(&stream);
-        Self { stream: Some(stream), pieces: Vec::new(), gathered: BytesMut::new(), nbytes: 0, n_added: 0 }
+        Self { stream: Some(stream), pieces: Vec::new(), gathered: BytesMut::new(), nbytes: 0, reader: None, n_added: 0 }
+    }
+
+    /// As [`ReplyStream::new`], for an answer whose reader has to read it: one that takes in next to nothing for
+    /// [`NO_PROGRESS_LIMIT`] loses its connection, and with it what is kept for it.
+    pub(crate) fn to_reader(stream: SendStream, reader: &quinn::Connection) -> Self {
+        let mut reply = Self::new(stream);
+        reply.reader = Some(reader.clone());
+        reply
     }
 
     pub(crate) async fn add(&mut self, piece: Bytes) -> Result<(), StreamError> {
@@ -73,7 +86,11 @@ impl ReplyStream {
         self.close_gathered();
         let stream = self.stream.as_mut().ok_or(StreamError::Closed)?;
         self.nbytes = 0;
-        stream.write_all_chunks(&mut self.pieces).await?;
+        let writing = stream.write_all_chunks(&mut self.pieces);
+        match &self.reader {
+            None => writing.await?,
+            Some(reader) => while_read(reader, writing).await?,
+        }
         self.pieces.clear();
         Ok(())
     }
@@ -106,6 +123,27 @@ impl ReplyStream {
             let _ = stream.finish();
         }
         Ok(())
+    }
+}
+
+/// Wait for something to be written, as long as its reader reads anything at all.
+async fn while_read(
+    reader: &quinn::Connection,
+    writing: impl Future<Output = Result<(), quinn::WriteError>>,
+) -> Result<(), StreamError> {
+    let mut writing = pin!(writing);
+    loop {
+        let before = reader.stats().udp_tx.bytes;
+        match tokio::time::timeout(NO_PROGRESS_LIMIT, writing.as_mut()).await {
+            Ok(written) => return Ok(written?),
+            // Other streams may have had the link. What is read moves the window on; signs of life are shorter.
+            Err(_elapsed) if reader.stats().udp_tx.bytes - before >= LEAST_PROGRESS_NBYTES => {}
+            Err(_elapsed) => {
+                let reason = format!("it has read next to nothing of what it asked for in {NO_PROGRESS_LIMIT:?}");
+                close(reader, CloseCode::Overflow, &reason);
+                return Err(StreamError::Closed);
+            }
+        }
     }
 }
 
@@ -154,17 +192,29 @@ impl StreamReader {
     /// The next whole frame; `None` at the end of the stream.
     pub(crate) async fn frame(&mut self) -> Result<Option<Vec<u8>>, ReadFrameError> {
         let mut frame = Vec::new();
-        let mut wanted = FRAME_HEADER_NBYTES;
-        while frame.len() < wanted {
-            let Some(bytes) = self.some((wanted - frame.len()) as u64).await? else {
+        let Some(nbytes) = self.frame_header(&mut frame, FRAME_LIMIT).await? else { return Ok(None) };
+        self.frame_body(&mut frame, nbytes).await?;
+        Ok(Some(frame))
+    }
+
+    /// The header of the next frame, of at most `limit` bytes, and how long the frame is; `None` at the end of the stream.
+    pub(crate) async fn frame_header(&mut self, frame: &mut Vec<u8>, limit: usize) -> Result<Option<usize>, ReadFrameError> {
+        while frame.len() < FRAME_HEADER_NBYTES {
+            let Some(bytes) = self.some((FRAME_HEADER_NBYTES - frame.len()) as u64).await? else {
                 return if frame.is_empty() { Ok(None) } else { Err(StreamError::EndedEarly.into()) };
             };
             frame.extend_from_slice(&bytes);
-            if wanted == FRAME_HEADER_NBYTES && frame.len() == wanted {
-                wanted = codec::frame_nbytes(&frame, FRAME_LIMIT).map_err(ReadFrameError::Codec)?.unwrap_or(wanted);
-            }
         }
-        Ok(Some(frame))
+        codec::frame_nbytes(frame, limit).map_err(ReadFrameError::Codec)
+    }
+
+    /// What follows the header of a frame of `nbytes` bytes.
+    pub(crate) async fn frame_body(&mut self, frame: &mut Vec<u8>, nbytes: usize) -> Result<(), ReadFrameError> {
+        while frame.len() < nbytes {
+            let Some(bytes) = self.some((nbytes - frame.len()) as u64).await? else { return Err(StreamError::EndedEarly.into()) };
+            frame.extend_from_slice(&bytes);
+        }
+        Ok(())
     }
 
     /// The next `nbytes` bytes, aligned, and their checksum.

@@ -18,6 +18,7 @@ use super::{Handed, MAX_COPIERS, MEMORY_FROM_NBYTES, Place, Wish};
 use crate::codec;
 use crate::connection::Connection;
 use crate::data::{FetchError, Fetched, NO_PROGRESS_LIMIT, PartRequest, REQUEST_LIMIT};
+use crate::grant::Grants;
 
 /// Results that have been taken in and wait for those before them.
 const MAX_TAKEN: usize = 64;
@@ -45,6 +46,7 @@ enum Errand {
 
 /// One request. However it ends, whoever asked hears of each item, or that it did not come this way.
 struct Job {
+    grants: Grants,
     items: Arc<[PartRequest]>,
     registry: Arc<Registry>,
     on_item: OnItem,
@@ -121,19 +123,20 @@ impl Link {
         self.is_broken.load(Ordering::Acquire)
     }
 
-    /// Fetch `items`, in this order; at most [`REQUEST_LIMIT`]. Callable from any thread, does not wait. `on_item` is called
+    /// Fetch `items`, of graphs that `grants` open, in this order; at most [`REQUEST_LIMIT`]. Callable from any thread, does not wait. `on_item` is called
     /// for each item that comes, or of which the peer says why it does not, as [`crate::fetch`] does. When that is over,
     /// `on_rest` is told of those that cannot be had this way. Both are called on the handover's thread, or `on_rest` in this
     /// call.
     pub fn fetch(
         &self,
+        grants: Grants,
         items: Vec<PartRequest>,
         registry: Arc<Registry>,
         on_item: impl FnMut(usize, Result<Fetched, FetchError>) + Send + 'static,
         on_rest: impl FnOnce(Vec<usize>) + Send + 'static,
     ) {
         let (on_item, on_rest) = (Box::new(on_item), Box::new(on_rest));
-        let job = Job { items: items.into(), registry, on_item, on_rest: Some(on_rest), n_settled: 0, rest: Vec::new() };
+        let job = Job { grants, items: items.into(), registry, on_item, on_rest: Some(on_rest), n_settled: 0, rest: Vec::new() };
         if job.items.len() <= REQUEST_LIMIT {
             // A link that has ended gives the job back, and dropping it tells the rest.
             let _ = self.errands.send(Errand::Fetch(job));
@@ -151,7 +154,7 @@ async fn ask(
     writer.add(frame(&Wish::Reads(reads))?).await?;
     while let Some(errand) = queue.recv().await {
         let frame = match &errand {
-            Errand::Fetch(job) => frame(&Wish::Parts(Cow::Borrowed(&job.items)))?,
+            Errand::Fetch(job) => frame(&Wish::Parts { grants: Cow::Borrowed(&job.grants), items: Cow::Borrowed(&job.items) })?,
             Errand::Taken => frame(&Wish::Taken)?,
         };
         if let Errand::Fetch(job) = errand {

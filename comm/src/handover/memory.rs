@@ -80,9 +80,16 @@ impl Mapping {
         if !seals.contains(SEALS) {
             return Err(refuse("memory that the sender can still change".to_owned()));
         }
-        let found = u64::try_from(fstat(file)?.st_size).unwrap_or(0);
+        let stat = fstat(file)?;
+        let found = u64::try_from(stat.st_size).unwrap_or(0);
         if found != nbytes || nbytes == 0 {
             return Err(refuse(format!("memory of {found} bytes where {nbytes} were announced")));
+        }
+        // Mapping it would fill its holes, with memory that nobody has reckoned with. Blocks are of 512 bytes, whatever the system's
+        // pages are.
+        let n_filled = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        if n_filled < nbytes {
+            return Err(refuse(format!("memory of {nbytes} bytes of which only {n_filled} are there")));
         }
         let nbytes = usize::try_from(nbytes).map_err(|_| refuse("more memory than there are addresses".to_owned()))?;
         // Private, because kernels before 6.7 refuse shared mappings of files that are sealed against writing; nobody writes, so
@@ -253,6 +260,11 @@ mod tests {
         assert!(kept.map(open(SEALS), 99, &range).is_err(), "a buffer past the end");
         assert!(kept.map(open(SEALS), 100, &[Range { offset: u64::MAX, nbytes: 100 }]).is_err(), "past all addresses");
         assert!(kept.map(open(SEALS), 100, &[Range { offset: 8, nbytes: 10 }]).is_err(), "not aligned");
+        let sparse = memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&sparse, 1 << 40).unwrap();
+        rustix::io::pwrite(&sparse, &sent[0], 0).unwrap();
+        fcntl_add_seals(&sparse, SEALS).unwrap();
+        assert!(kept.map(sparse, 1 << 40, &range).is_err(), "holes that mapping would fill");
         let (pipe, _other) = std::io::pipe().unwrap();
         assert!(kept.map(pipe.into(), 100, &range).is_err(), "no memory at all");
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();

@@ -42,6 +42,7 @@ use tokio::time::timeout;
 use crate::codec::{self, FRAME_LIMIT};
 use crate::connection::Connection;
 use crate::data::{PartRequest, PartSource, Request, StreamReader};
+use crate::grant::Grants;
 use crate::host::host_identity;
 
 pub use link::Link;
@@ -89,8 +90,8 @@ pub(crate) enum Answer {
 enum Wish<'a> {
     /// The first: whether it reads results where they are.
     Reads(bool),
-    /// Give these.
-    Parts(Cow<'a, [PartRequest]>),
+    /// Give these, of graphs that these grants open.
+    Parts { grants: Cow<'a, Grants>, items: Cow<'a, [PartRequest]> },
     /// The oldest of the results that were to be read has been, or will not be.
     Taken,
 }
@@ -134,6 +135,9 @@ struct Inner {
     runtime: Handle,
     kept: Arc<KeptFiles>,
     specimen: Option<SpecimenPlace>,
+    /// Whether it may read its own memory as a peer's, as tests with both ends in one process need it. A peer that could have it
+    /// do so would be given anything that is in it.
+    reads_itself: bool,
     pending: Arc<Mutex<HashMap<Secret, Pending>>>,
     /// Dropped, it ends the thread.
     _alive: oneshot::Sender<()>,
@@ -152,10 +156,10 @@ impl Handover {
     /// # Errors
     /// When the system refuses the thread or the socket.
     pub fn start() -> io::Result<Self> {
-        Self::start_with(Some(SpecimenPlace::new()?))
+        Self::start_with(Some(SpecimenPlace::new()?), false)
     }
 
-    fn start_with(specimen: Option<SpecimenPlace>) -> io::Result<Self> {
+    fn start_with(specimen: Option<SpecimenPlace>, reads_itself: bool) -> io::Result<Self> {
         let name = format!("rask-{}-{}", std::process::id(), data_encoding::HEXLOWER.encode(&random::<16>()?)).into_bytes();
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
@@ -175,7 +179,7 @@ impl Handover {
                 }
             });
         })?;
-        let inner = Inner { host: host_identity(), name, runtime: handle, kept, specimen, pending, _alive: alive };
+        let inner = Inner { host: host_identity(), name, runtime: handle, kept, specimen, reads_itself, pending, _alive: alive };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -208,10 +212,14 @@ impl Handover {
             Err(_elapsed) => return Linked::Failed,
         };
         let (connection, kept) = (connection.clone(), Arc::clone(&self.inner.kept));
+        let reads_itself = self.inner.reads_itself;
         let linked = self.inner.runtime.spawn(async move {
             let connected = timeout(STEP_LIMIT, enter(&offer.name, &offer.secret)).await;
             match connected.map_err(io::Error::from).and_then(|stream| stream) {
-                Ok(stream) => Linked::Link(Link::start(stream, connection, kept, offer.specimen.and_then(Readable::find))),
+                Ok((stream, process)) => {
+                    let readable = offer.specimen.and_then(|specimen| Readable::find(specimen, process, reads_itself));
+                    Linked::Link(Link::start(stream, connection, kept, readable))
+                }
                 Err(error) => {
                     tracing::warn!(peer = %connection.peer(), %error, "cannot take results over; they come by the network");
                     Linked::Failed
@@ -268,12 +276,20 @@ async fn ask(connection: &Connection, host: &str) -> Result<Option<Offer>, Strin
 }
 
 /// Connect to the socket `name`, and say the secret.
-async fn enter(name: &[u8], secret: &Secret) -> io::Result<UnixStream> {
+///
+/// Who offers it is authenticated, and believed nothing else: the name has to be that of a socket of this kind, and the socket that
+/// of the process that its name says. So nothing is said to other programs' sockets, and only the process at the other end of the
+/// stream is ever read from. (Processes that do not see each other's numbers fail here, and use the network.)
+async fn enter(name: &[u8], secret: &Secret) -> io::Result<(UnixStream, i32)> {
+    let named = process_named_in(name).ok_or_else(|| socket::garbage("not the name of a worker's socket"))?;
     // Not a wait: a Unix socket takes a connection in at once, or refuses it.
     let stream = StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
     check_user(&stream)?;
+    if stream.peer_cred()?.pid() != Some(named) {
+        return Err(socket::garbage("the socket belongs to another process than its name says"));
+    }
     let mut done = 0;
     while done < secret.len() {
         stream.writable().await?;
@@ -283,7 +299,14 @@ async fn enter(name: &[u8], secret: &Secret) -> io::Result<UnixStream> {
             Err(error) => return Err(error),
         }
     }
-    Ok(stream)
+    Ok((stream, named))
+}
+
+/// The process that made the socket with this name, if it is a socket for handing results over: `rask-<process>-<random>`.
+fn process_named_in(name: &[u8]) -> Option<i32> {
+    let (process, random) = std::str::from_utf8(name).ok()?.strip_prefix("rask-")?.split_once('-')?;
+    let is_random = random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    process.parse().ok().filter(|process| is_random && *process > 0)
 }
 
 /// Whether the process at the other end is this user's.
@@ -332,7 +355,9 @@ async fn serve_stranger(stream: UnixStream, pending: Arc<Mutex<HashMap<Secret, P
     let peer = match timeout(STEP_LIMIT, found).await.map_err(io::Error::from).and_then(|found| found) {
         Ok(peer) => peer,
         Err(error) => {
-            tracing::warn!(%error, "somebody without a secret came to take results over");
+            if let Some(n_left_out) = crate::quiet::may_say("handover", std::net::Ipv4Addr::LOCALHOST.into()) {
+                tracing::warn!(%error, n_left_out, "somebody without a secret came to take results over");
+            }
             return;
         }
     };
@@ -351,5 +376,7 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

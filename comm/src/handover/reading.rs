@@ -1,7 +1,8 @@
 //! Copying results out of a peer's memory: one copy, made by whoever wants it, while the peer holds still.
 //!
 //! Systems let a process read another one of the same user that is no better than it, unless they have been told to be strict. A
-//! peer says where it keeps a few random bytes, its *specimen*: who can read them there may read, and reads the right process.
+//! peer says where it keeps a few random bytes, its *specimen*: who can read them there may read. A peer could name any process, so
+//! only the one that the system says is at the other end of the stream is read.
 //! The specimen is looked at again after every result: a number of a process is not given out again while that lives, so all
 //! that was read in between was the peer's.
 //!
@@ -30,6 +31,19 @@ pub(crate) struct Specimen {
     content: Secret,
 }
 
+#[cfg(test)]
+impl Specimen {
+    /// What `process` has at `address`, if it may be read.
+    pub(super) fn read_for_test(process: i32, address: u64) -> Option<Self> {
+        let mut content = [MaybeUninit::new(0); size_of::<Secret>()];
+        let unread = Readable(Self { process, address, content: Secret::default() });
+        unread.fill(&mut content, address).ok()?;
+        // SAFETY: every byte was initialised above.
+        let content = content.map(|byte| unsafe { byte.assume_init() });
+        Some(Self { process, address, content })
+    }
+}
+
 /// The place of this process's specimen. It stays where it is while this lives.
 pub(super) struct SpecimenPlace(Box<Secret>);
 
@@ -54,10 +68,12 @@ pub(super) fn places(buffers: &[Bytes]) -> Vec<Range> {
 pub(super) struct Readable(Specimen);
 
 impl Readable {
-    /// The process with this specimen, if there is one here and it may be read.
-    pub(super) fn find(specimen: Specimen) -> Option<Self> {
+    /// The process with this specimen, if it is `process`, which the system says is at the other end of a stream, and may be read.
+    /// Not this process, unless it `reads_itself`.
+    pub(super) fn find(specimen: Specimen, process: i32, reads_itself: bool) -> Option<Self> {
+        let is_this_one = process == rustix::process::getpid().as_raw_nonzero().get();
         let readable = Self(specimen);
-        readable.is_alive().then_some(readable)
+        (specimen.process == process && (reads_itself || !is_this_one) && readable.is_alive()).then_some(readable)
     }
 
     /// Whether the process is the one that was found.
@@ -119,10 +135,14 @@ impl Readable {
 mod tests {
     use super::*;
 
+    fn own(specimen: Specimen) -> Option<Readable> {
+        Readable::find(specimen, specimen.process, true)
+    }
+
     #[test]
     fn what_is_there_is_copied_and_aligned() {
         let place = SpecimenPlace::new().unwrap();
-        let readable = Readable::find(place.specimen()).expect("a process may read itself");
+        let readable = own(place.specimen()).expect("a process may read itself");
         let buffers: Vec<Bytes> =
             [1, 0, 4_097, 9 << 20].iter().zip(1_u8..).map(|(nbytes, byte)| Bytes::from(vec![byte; *nbytes])).collect();
         let copies = readable.read(&places(&buffers)).unwrap();
@@ -137,15 +157,24 @@ mod tests {
     fn strangers_and_holes_are_errors() {
         let place = SpecimenPlace::new().unwrap();
         let specimen = place.specimen();
-        let readable = Readable::find(specimen).unwrap();
+        let readable = own(specimen).unwrap();
         let there = Bytes::from(vec![1; 100]);
         let address = there.as_ptr().addr() as u64;
         let hole = |offset, nbytes| readable.read(&[Range { offset, nbytes }]).is_err();
         assert!(hole(0, 8) && hole(u64::MAX - 3, 100) && hole(address, 1 << 60), "not there");
-        assert!(Readable::find(Specimen { content: [7; 32], ..specimen }).is_none(), "somebody else");
-        assert!(Readable::find(Specimen { process: i32::MAX, ..specimen }).is_none(), "nobody");
+        assert!(own(Specimen { content: [7; 32], ..specimen }).is_none(), "somebody else");
+        assert!(own(Specimen { process: i32::MAX, ..specimen }).is_none(), "nobody");
         // What a number of a process that was given out again looks like.
         let moved = Readable(Specimen { address, ..specimen });
         assert!(moved.read(&places(&[there])).is_err(), "another process in the meantime");
+    }
+
+    #[test]
+    fn only_the_process_at_the_other_end_is_read() {
+        let place = SpecimenPlace::new().unwrap();
+        let specimen = place.specimen();
+        assert!(Readable::find(specimen, specimen.process, true).is_some());
+        assert!(Readable::find(specimen, specimen.process + 1, true).is_none(), "a third process");
+        assert!(Readable::find(specimen, specimen.process, false).is_none(), "itself");
     }
 }

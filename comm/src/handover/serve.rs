@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,7 +22,8 @@ use super::reading::places;
 use super::socket::{self, Reader, Writer};
 use super::{Handed, MAX_LENT, MEMORY_FROM_NBYTES, Place, READ_FROM_NBYTES, Wish};
 use crate::codec;
-use crate::data::{Finding, Found, PartRequest, PartSource, Room, Sought};
+use crate::data::{Finding, Found, PartRequest, PartSource, REQUEST_LIMIT, Room, Sought};
+use crate::grant::Opened;
 
 /// Requests of one peer that wait; a worker has two.
 const MAX_REQUESTS: usize = 64;
@@ -62,6 +64,9 @@ struct InMemory {
     buffers: Vec<Range>,
 }
 
+/// Links served so far.
+static N_LINKS: AtomicU64 = AtomicU64::new(0);
+
 /// What the peer reads where it is, the oldest first.
 struct Lent {
     results: Mutex<VecDeque<Loan>>,
@@ -94,17 +99,23 @@ struct Giving<'a> {
 pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &KeptFiles) -> io::Result<()> {
     let (mut reader, mut writer) = socket::split(stream);
     let lent = Lent { results: Mutex::default(), turns: Arc::new(Semaphore::new(MAX_LENT)) };
+    // Every link is a guest of its own.
+    let guest = format!("link {}", N_LINKS.fetch_add(1, Ordering::Relaxed));
     let Some(Wish::Reads(reads)) = read_wish(&mut reader).await? else {
         return Err(socket::garbage("whether it reads has to be said first"));
     };
     let giving = Giving { kept, turns: Arc::new(Semaphore::new(MAX_BIG_ANSWERS)), lent: reads.then_some(&lent) };
-    let (requests_in, mut requests) = mpsc::channel::<Vec<PartRequest>>(MAX_REQUESTS);
+    let (requests_in, mut requests) = mpsc::channel::<(Opened, Vec<PartRequest>)>(MAX_REQUESTS);
     let (answers_in, mut answers) = mpsc::channel(MAX_ANSWERS);
     // Not held up by answers: some of them wait for the word that others have been taken.
     let listen = async {
         while let Some(wish) = read_wish(&mut reader).await? {
             match wish {
-                Wish::Parts(items) => requests_in.try_send(items.into_owned()).map_err(socket::garbage)?,
+                Wish::Parts { grants, items } if items.len() <= REQUEST_LIMIT && grants.len() <= items.len() => {
+                    let opened = grants.opened(|graph, grant| source.opens(graph, grant));
+                    requests_in.try_send((opened, items.into_owned())).map_err(socket::garbage)?;
+                }
+                Wish::Parts { .. } => return Err(socket::garbage("a request of too many items, or grants")),
                 Wish::Taken => drop(lent.lock().pop_front().ok_or_else(|| socket::garbage("it takes what it was not given"))?),
                 Wish::Reads(_) => return Err(socket::garbage("whether it reads was said before")),
             }
@@ -112,9 +123,16 @@ pub(super) async fn serve(stream: UnixStream, source: &dyn PartSource, kept: &Ke
         Ok(())
     };
     let prepare = async move {
-        while let Some(items) = requests.recv().await {
+        while let Some((opened, items)) = requests.recv().await {
             for item in items {
-                let mut finding = Finding::new(source, &item);
+                if !opened.has(&item) {
+                    let answer = Answer::Short { frame: frame(&Handed::NotThere)?, buffers: Vec::new() };
+                    if answers_in.send(answer).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let mut finding = Finding::new(source, &guest, &item);
                 let found = loop {
                     match finding.wait().await {
                         Sought::Found(found) => break found,

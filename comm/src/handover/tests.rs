@@ -17,10 +17,14 @@ use crate::{Peers, fetch, serve_data};
 
 const SMALL: usize = 5_000;
 const LARGE: usize = 300_000;
-const LONG: Duration = Duration::from_secs(10);
+pub(super) const LONG: Duration = Duration::from_secs(10);
 
-fn item(idx: u32) -> PartRequest {
+pub(super) fn item(idx: u32) -> PartRequest {
     PartRequest { task: TaskId::new(GraphId(1), TaskIdx(idx)), attempt: Attempt(1), part: Part::WHOLE }
+}
+
+pub(super) fn grants(items: &[PartRequest]) -> Grants {
+    crate::tests::grant_key().grants_of(items)
 }
 
 fn content(idx: u32) -> Bytes {
@@ -35,6 +39,10 @@ struct Source {
 }
 
 impl PartSource for Source {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        crate::tests::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, item: &PartRequest) -> Option<Value> {
         self.results.get(item).cloned()
     }
@@ -44,12 +52,12 @@ impl PartSource for Source {
     }
 }
 
-fn source(n_results: u32, handover: Option<Handover>) -> Arc<dyn PartSource> {
+pub(super) fn source(n_results: u32, handover: Option<Handover>) -> Arc<dyn PartSource> {
     let results = (0..n_results).map(|idx| (item(idx), Value::new(Opaque(content(idx))))).collect();
     Arc::new(Source { results, handover })
 }
 
-type Outcome = Result<Fetched, FetchError>;
+pub(super) type Outcome = Result<Fetched, FetchError>;
 
 fn bytes_of(outcome: &Outcome) -> Bytes {
     outcome.as_ref().unwrap().value.downcast::<Opaque>().unwrap().0.clone()
@@ -60,7 +68,7 @@ async fn fetch_over(link: &Link, items: &[PartRequest]) -> (Vec<(usize, Outcome)
     let (outcomes_in, outcomes) = std_mpsc::channel();
     let (rest_in, rest) = oneshot::channel();
     let on_item = move |idx, outcome| outcomes_in.send((idx, outcome)).unwrap();
-    link.fetch(items.to_vec(), Arc::new(Registry::new()), on_item, |rest| rest_in.send(rest).unwrap());
+    link.fetch(grants(items), items.to_vec(), Arc::new(Registry::new()), on_item, |rest| rest_in.send(rest).unwrap());
     let rest = timeout(LONG, rest).await.expect("every request ends").unwrap();
     (outcomes.try_iter().collect(), rest)
 }
@@ -70,7 +78,7 @@ async fn fetch_all(pair: &Pair, link: &Link, items: &[PartRequest]) -> (HashMap<
     let (outcomes, rest) = fetch_over(link, items).await;
     let mut all: HashMap<usize, Bytes> = outcomes.iter().map(|(idx, outcome)| (*idx, bytes_of(outcome))).collect();
     let left: Vec<PartRequest> = rest.iter().map(|idx| items[*idx]).collect();
-    fetch(&pair.client, &left, &Registry::new(), |at, outcome| {
+    fetch(&pair.client, &grants(&left), &left, &Registry::new(), |at, outcome| {
         assert!(all.insert(rest[at], bytes_of(&outcome)).is_none(), "item {at} came twice");
     })
     .await;
@@ -91,21 +99,26 @@ fn n_open_files() -> usize {
 
 #[tokio::test]
 async fn results_are_handed_over_whole_and_in_order() {
-    for giver in [Handover::start().unwrap(), sealing()] {
+    for giver in [lenient(), sealing()] {
         hand_over_in_order(giver).await;
     }
 }
 
+/// As both ends are in one process here, which is otherwise not read from.
+pub(super) fn lenient() -> Handover {
+    Handover::start_with(Some(SpecimenPlace::new().unwrap()), true).unwrap()
+}
+
 /// A giver that nobody reads from.
 fn sealing() -> Handover {
-    Handover::start_with(None).unwrap()
+    Handover::start_with(None, true).unwrap()
 }
 
 async fn hand_over_in_order(giver: Handover) {
     let is_sealing = giver.inner.specimen.is_none();
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(6, Some(giver))));
-    let handover = Handover::start().unwrap();
+    let handover = lenient();
     let link = handover.connect(&pair.client).await.usable().expect("both are on this host");
     let sent_before = pair.server.inner.stats().udp_tx.bytes;
     let items: Vec<PartRequest> = (0..7).map(item).collect();
@@ -126,8 +139,8 @@ async fn hand_over_in_order(giver: Handover) {
 #[tokio::test]
 async fn a_result_that_is_long_in_being_read_is_waited_for() {
     let pair = data_pair().await;
-    tokio::spawn(serve_data(pair.server.clone(), Arc::new(SlowDisk(source(2, Some(Handover::start().unwrap()))))));
-    let handover = Handover::start().unwrap();
+    tokio::spawn(serve_data(pair.server.clone(), Arc::new(SlowDisk(source(2, Some(lenient()))))));
+    let handover = lenient();
     let link = handover.connect(&pair.client).await.usable().expect("both are on this host");
     let (outcomes, rest) = fetch_over(&link, &[item(1)]).await;
     assert_eq!(rest, [] as [usize; 0]);
@@ -147,7 +160,7 @@ async fn what_was_handed_over_is_passed_on_without_a_copy() {
     assert_eq!(middle.inner.kept.len(), 1);
     let results = HashMap::from([(item(1), value)]);
     tokio::spawn(serve_data(second.server.clone(), Arc::new(Source { results, handover: Some(middle.clone()) })));
-    let last = Handover::start().unwrap();
+    let last = lenient();
     let link = last.connect(&second.client).await.usable().unwrap();
     let (outcomes, _) = fetch_over(&link, &[item(1)]).await;
     assert_eq!(bytes_of(&outcomes[0].1), content(1));
@@ -163,11 +176,11 @@ async fn what_was_handed_over_is_passed_on_without_a_copy() {
 async fn strangers_and_the_unwilling_get_no_link() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(1, None)));
-    let handover = Handover::start().unwrap();
+    let handover = lenient();
     assert!(matches!(handover.connect(&pair.client).await, Linked::Unwanted), "the peer does not want to");
 
     let pair = data_pair().await;
-    let server = Handover::start().unwrap();
+    let server = lenient();
     let results = source(1, Some(server.clone()));
     tokio::spawn(serve_data(pair.server.clone(), Arc::clone(&results)));
     assert!(matches!(server.answer("elsewhere", &pair.server, &results), Answer::No));
@@ -192,7 +205,7 @@ async fn is_refused(name: &[u8], words: &[u8]) -> bool {
     let (mut reader, mut writer) = socket::split(UnixStream::from_std(stream).unwrap());
     writer.add(Bytes::copy_from_slice(words)).await.unwrap();
     let mut request = Vec::new();
-    let wishes = [Wish::Reads(false), Wish::Parts(Cow::Owned(vec![item(0)]))];
+    let wishes = [Wish::Reads(false), Wish::Parts { grants: Cow::Owned(grants(&[item(0)])), items: Cow::Owned(vec![item(0)]) }];
     wishes.iter().for_each(|wish| codec::encode_frame(std::slice::from_ref(wish), FRAME_LIMIT, &mut request).unwrap());
     if words.len() == 32 {
         writer.add(Bytes::from(request)).await.unwrap();
@@ -204,8 +217,8 @@ async fn is_refused(name: &[u8], words: &[u8]) -> bool {
 #[tokio::test]
 async fn a_link_ends_with_its_connection() {
     let pair = data_pair().await;
-    tokio::spawn(serve_data(pair.server.clone(), source(2, Some(Handover::start().unwrap()))));
-    let handover = Handover::start().unwrap();
+    tokio::spawn(serve_data(pair.server.clone(), source(2, Some(lenient()))));
+    let handover = lenient();
     let link = handover.connect(&pair.client).await.usable().unwrap();
     assert_eq!(fetch_over(&link, &[item(0)]).await.1.len(), 0);
     pair.server.close("over");
@@ -219,7 +232,7 @@ async fn a_link_ends_with_its_connection() {
 async fn callers_share_a_link_and_a_broken_one_is_not_used() {
     let pair = data_pair().await;
     let address = pair.server_endpoint.local_addr().unwrap();
-    let results = source(2, Some(Handover::start().unwrap()));
+    let results = source(2, Some(lenient()));
     let endpoint = pair.server_endpoint.clone();
     tokio::spawn(async move {
         while let Some(crate::Incoming::Peer { connection, .. }) = endpoint.accept().await {
@@ -228,7 +241,7 @@ async fn callers_share_a_link_and_a_broken_one_is_not_used() {
     });
     let without = Peers::new(pair.client_endpoint.clone());
     assert!(without.link(address, "server").await.is_none());
-    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(Handover::start().unwrap()));
+    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(lenient()));
     assert!(peers.ready_link(address, "server").is_none());
     let (first, second) = tokio::join!(peers.link(address, "server"), peers.link(address, "server"));
     assert!(first.is_some() && second.is_some());
@@ -242,6 +255,10 @@ async fn callers_share_a_link_and_a_broken_one_is_not_used() {
 struct Stuck(Handover);
 
 impl PartSource for Stuck {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        crate::tests::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, wanted: &PartRequest) -> Option<Value> {
         (*wanted != item(9)).then(|| Value::new(Opaque(content(wanted.task.idx.0))))
     }
@@ -261,17 +278,17 @@ async fn a_broken_link_is_mended_on_the_same_connection() {
     let address = pair.server_endpoint.local_addr().unwrap();
     let endpoint = pair.server_endpoint.clone();
     tokio::spawn(async move {
-        let source: Arc<dyn PartSource> = Arc::new(Stuck(Handover::start().unwrap()));
+        let source: Arc<dyn PartSource> = Arc::new(Stuck(lenient()));
         while let Some(crate::Incoming::Peer { connection, .. }) = endpoint.accept().await {
             tokio::spawn(serve_data(connection, Arc::clone(&source)));
         }
     });
-    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(Handover::start().unwrap()));
+    let peers = Peers::new(pair.client_endpoint.clone()).with_handover(Some(lenient()));
     let link = peers.link(address, "server").await.unwrap();
     let connection = peers.get(address, "server").await.unwrap();
     // More requests at once than anybody makes who means well.
     for _ in 0..100 {
-        link.fetch(vec![item(9)], Arc::new(Registry::new()), |_, _| {}, |_| {});
+        link.fetch(grants(&[item(9)]), vec![item(9)], Arc::new(Registry::new()), |_, _| {}, |_| {});
     }
     until(|| link.is_broken()).await;
     assert!(peers.link(address, "server").await.is_none(), "not at once");
@@ -383,7 +400,7 @@ async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault, peer: Optio
         while wishes.len() < 2 {
             wishes.extend(codec::decode_frame::<Wish<'static>>(&reader.frame().await.unwrap().unwrap()).unwrap());
         }
-        let Some(Wish::Parts(wanted)) = wishes.pop() else { panic!("no request: {wishes:?}") };
+        let Some(Wish::Parts { items: wanted, .. }) = wishes.pop() else { panic!("no request: {wishes:?}") };
         if misbehave(fault, &wanted[0], &mut writer).await.is_ok() {
             // Until the other side has had enough.
             let _ = reader.frame().await;
@@ -399,7 +416,7 @@ async fn faulty_link(pair: &Pair, handover: &Handover, fault: Fault, peer: Optio
 async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
     let pair = data_pair().await;
     tokio::spawn(serve_data(pair.server.clone(), source(4, None)));
-    let handover = Handover::start().unwrap();
+    let handover = lenient();
     let items: Vec<PartRequest> = [1, 0, 3, 2].map(item).to_vec();
     let faults = [
         Fault::Unsealed,
@@ -415,7 +432,7 @@ async fn whatever_a_peer_hands_over_the_right_bytes_arrive() {
         Fault::Hole,
     ];
     let place = SpecimenPlace::new().unwrap();
-    let readable = Readable::find(place.specimen());
+    let readable = Readable::find(place.specimen(), std::process::id() as i32, true);
     assert!(readable.is_some());
     for (fault, peer) in faults.into_iter().flat_map(|fault| [(fault, None), (fault, readable)]) {
         let link = faulty_link(&pair, &handover, fault, peer).await;
@@ -460,7 +477,7 @@ fn few_descriptors_are_enough() {
     runtime.block_on(async {
         let pair = data_pair().await;
         tokio::spawn(serve_data(pair.server.clone(), source(200, Some(sealing()))));
-        let handover = Handover::start().unwrap();
+        let handover = lenient();
         let link = handover.connect(&pair.client).await.usable().unwrap();
         let items: Vec<PartRequest> = (0..200).map(item).collect();
         let (all, _) = fetch_all(&pair, &link, &items).await;

@@ -232,7 +232,7 @@ fn everything_works_on_several_threads_too() {
     runtime.block_on(async {
         let pair = worker_pair().await;
         let ((_worker, mut to_worker), (mut scheduler, _)) = conversation(&pair).await;
-        let welcome = ToWorker::Welcome { worker: WorkerId(1), epoch: Epoch(1) };
+        let welcome = ToWorker::Welcome { worker: WorkerId(1), epoch: Epoch(1), keys: crate::WorkerKeys::default() };
         scheduler.send(std::slice::from_ref(&welcome)).await.unwrap();
         assert_eq!(to_worker.recv().await.unwrap(), Some(vec![welcome]));
     });

@@ -1,5 +1,6 @@
 //! Results on their way: whole, absent, damaged, cut short, large.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,10 @@ fn pattern(nbytes: usize, seed: u8) -> Bytes {
 struct Store(HashMap<PartRequest, Value>);
 
 impl PartSource for Store {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, item: &PartRequest) -> Option<Value> {
         self.0.get(item).cloned()
     }
@@ -35,7 +40,7 @@ fn store(results: impl IntoIterator<Item = (u32, Bytes)>) -> Arc<Store> {
 
 async fn fetch_all(pair: &Pair, items: &[PartRequest]) -> Vec<Result<Fetched, FetchError>> {
     let mut outcomes: Vec<Option<Result<Fetched, FetchError>>> = items.iter().map(|_| None).collect();
-    fetch(&pair.client, items, &Registry::new(), |idx, outcome| {
+    fetch(&pair.client, &super::grant_key().grants_of(items), items, &Registry::new(), |idx, outcome| {
         assert!(outcomes[idx].replace(outcome).is_none(), "item {idx} is reported twice");
     })
     .await;
@@ -109,7 +114,15 @@ async fn honest_answer() -> Vec<u8> {
     tokio::spawn(serve_data(pair.server.clone(), store([(1, pattern(1000, 1)), (2, pattern(1000, 2))])));
     let (mut send, mut receive) = pair.client.inner.open_bi().await.unwrap();
     let mut request = Vec::new();
-    codec::encode_frame(&[Request::Parts([item(1), item(2)].as_slice().into())], FRAME_LIMIT, &mut request).unwrap();
+    codec::encode_frame(
+        &[Request::Parts {
+            grants: Cow::Owned(super::grant_key().grants_of(&[item(1), item(2)])),
+            items: Cow::Owned(vec![item(1), item(2)]),
+        }],
+        FRAME_LIMIT,
+        &mut request,
+    )
+    .unwrap();
     send.write_all(&request).await.unwrap();
     send.finish().unwrap();
     receive.read_to_end(1 << 20).await.unwrap()
@@ -242,6 +255,32 @@ async fn an_attempt_that_was_given_up_is_not_met_again() {
     let begun = std::time::Instant::now();
     assert!(peers.get(address, "server").await.is_err());
     assert!(begun.elapsed() > Duration::from_millis(500), "the end of the old attempt was met");
+}
+
+#[tokio::test]
+async fn a_number_is_no_right_to_a_result() {
+    let pair = data_pair().await;
+    tokio::spawn(serve_data(pair.server.clone(), store([(1, pattern(1_000, 1)), (2, pattern(1_000, 2))])));
+    let other = PartRequest { task: TaskId::new(GraphId(2), TaskIdx(0)), ..item(0) };
+    let key = super::grant_key();
+    let cases = [
+        crate::Grants::default(),
+        crate::SecretKey::random().unwrap().grants_of(&[item(1)]),
+        // The right one, of another graph.
+        key.grants_of(&[other]),
+        crate::Grants::given([(item(1).task.graph, key.grant(other.task.graph))]),
+    ];
+    for grants in cases {
+        let mut outcomes = Vec::new();
+        fetch(&pair.client, &grants, &[item(1), item(7)], &Registry::new(), |_, outcome| outcomes.push(outcome.unwrap_err()))
+            .await;
+        assert_eq!(outcomes, [FetchError::NotThere, FetchError::NotThere], "what is there is as what is not");
+    }
+    // One graph's grant opens that graph's results and no others beside them.
+    let mut outcomes = Vec::new();
+    let items = [other, item(1)];
+    fetch(&pair.client, &key.grants_of(&[item(1)]), &items, &Registry::new(), |_, outcome| outcomes.push(outcome.is_ok())).await;
+    assert_eq!(outcomes, [false, true]);
 }
 
 /// A value of many short buffers is sent as fast as one of few, and never holds up the signs of life of its connection.

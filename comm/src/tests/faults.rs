@@ -1,6 +1,7 @@
 //! Results over networks and from peers that do their worst: what arrives is right, and what does not arrive is told of.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,10 @@ fn content(idx: u32) -> Bytes {
 struct Store(HashMap<PartRequest, Value>);
 
 impl PartSource for Store {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, item: &PartRequest) -> Option<Value> {
         self.0.get(item).cloned()
     }
@@ -46,7 +51,8 @@ type Outcome = Result<Fetched, FetchError>;
 async fn fetch_from(connection: &crate::Connection, items: &[PartRequest]) -> Vec<Outcome> {
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     let registry = Registry::new();
-    let fetching = fetch(connection, items, &registry, |idx, outcome| {
+    let grants = super::grant_key().grants_of(items);
+    let fetching = fetch(connection, &grants, items, &registry, |idx, outcome| {
         assert!(outcomes[idx].replace(outcome).is_none(), "item {idx} is reported twice");
     });
     timeout(PATIENCE, fetching).await.expect("every fetch ends");
@@ -63,7 +69,12 @@ async fn honest_answer() -> Vec<u8> {
     tokio::spawn(serve_data(pair.server.clone(), store(1)));
     let (mut send, mut receive) = pair.client.inner.open_bi().await.unwrap();
     let mut request = Vec::new();
-    codec::encode_frame(&[Request::Parts([item(0)].as_slice().into())], FRAME_LIMIT, &mut request).unwrap();
+    codec::encode_frame(
+        &[Request::Parts { grants: Cow::Owned(super::grant_key().grants_of(&[item(0)])), items: Cow::Owned(vec![item(0)]) }],
+        FRAME_LIMIT,
+        &mut request,
+    )
+    .unwrap();
     send.write_all(&request).await.unwrap();
     send.finish().unwrap();
     let answer = receive.read_to_end(2 * LONG_NBYTES).await.unwrap();

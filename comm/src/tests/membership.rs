@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{identity, impatient, loopback};
 use crate::{
-    Authority, CloseKind, ConnectError, Endpoint, ExpectedPeer, Incoming, JoinError, Plane, Role, StateDir, Token, TokenRefusal,
-    TokenStore, join_cluster, obtain_identity, serve_join,
+    Authority, CloseKind, ConnectError, Endpoint, ExpectedPeer, Identity, Incoming, JoinError, Plane, Role, StateDir, Token,
+    TokenRefusal, TokenStore, join_cluster, obtain_identity, serve_join,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -287,11 +287,12 @@ async fn the_state_directory_is_proof_enough_on_its_host() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::at(dir.path().join("state"));
     let address = "127.0.0.1:8786".parse().unwrap();
-    let (worker, scheduler) = tokio::join!(
-        obtain_identity(Role::Worker, "w", address, &state, None),
-        obtain_identity(Role::Scheduler, "s", address, &state, None)
-    );
-    let (scheduler, worker) = (scheduler.unwrap(), worker.unwrap());
+    // Whoever is there before the scheduler makes no authority: it would be another one's.
+    let early = obtain_identity(Role::Worker, "w", address, &state, None).await;
+    assert!(matches!(early, Err(JoinError::NoProof { .. })), "{early:?}");
+    assert!(!state.path().unwrap().exists());
+    let scheduler = Identity::issue(&Authority::open_or_create(&state).unwrap(), Role::Scheduler, "s").unwrap();
+    let worker = obtain_identity(Role::Worker, "w", address, &state, None).await.unwrap();
     assert_eq!((worker.peer().origin, worker.name()), (crate::Origin::Local, "w"));
     let server = Endpoint::bind(loopback(), &scheduler, &[Plane::Worker]).unwrap();
     let client = Endpoint::bind(loopback(), &worker, &[]).unwrap();
@@ -301,7 +302,7 @@ async fn the_state_directory_is_proof_enough_on_its_host() {
     let nowhere = StateDir::at(dir.path().join("nothing"));
     let refused = obtain_identity(Role::Worker, "w", far, &nowhere, None).await;
     assert!(matches!(refused, Err(JoinError::NoProof { .. })), "{refused:?}");
-    assert!(!nowhere.path().exists(), "an authority nobody else has helps nobody");
+    assert!(!nowhere.path().unwrap().exists(), "an authority nobody else has helps nobody");
     let nonsense = obtain_identity(Role::Worker, "w", far, &nowhere, Some("hello")).await;
     assert!(matches!(nonsense, Err(JoinError::Token(_))), "{nonsense:?}");
 }

@@ -3,6 +3,7 @@
 mod control;
 mod data;
 mod faults;
+mod limits;
 mod membership;
 mod paths;
 mod upload;
@@ -12,11 +13,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rask_graphs::Value;
+use rask_graphs::{GraphId, Value, WorkerId};
 
 use crate::data::{BoxFuture, NO_PROGRESS_LIMIT};
 use crate::handover::Handover;
-use crate::{Authority, Connection, Endpoint, ExpectedPeer, Identity, Incoming, PartRequest, PartSource, Plane, Role, Tuning};
+use crate::{
+    Authority, Connection, Endpoint, ExpectedPeer, Grant, Identity, Incoming, PartRequest, PartSource, Plane, Role, SecretKey,
+    Tuning,
+};
+
+/// The key of the grants in tests, as the scheduler would tell it.
+pub(crate) fn grant_key() -> SecretKey {
+    SecretKey::default().for_worker(WorkerId(0)).grants
+}
 
 pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -70,6 +79,10 @@ async fn worker_pair() -> Pair {
 pub(crate) struct SlowDisk(pub(crate) Arc<dyn PartSource>);
 
 impl PartSource for SlowDisk {
+    fn opens(&self, graph: GraphId, grant: &Grant) -> bool {
+        grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         None
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rask_graphs::builtin::Opaque;
 use rask_graphs::{Attempt, GraphId, Part, Registry, TaskId, TaskIdx, Value};
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::identity;
 use crate::{Authority, Connection, Endpoint, ExpectedPeer, Incoming, PartRequest, PartSource, Plane, Role, fetch, serve_data};
@@ -25,6 +25,10 @@ const NBYTES: usize = 64 << 20;
 struct Pattern(Bytes);
 
 impl PartSource for Pattern {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         Some(Value::new(Opaque(self.0.clone())))
     }
@@ -75,19 +79,20 @@ fn ip(arguments: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("ip {arguments}: {said}")) }
 }
 
-/// Serve from the namespace, and give out the connection that was accepted.
-async fn serve(address: SocketAddr, authority: Arc<Authority>, content: Bytes, accepted: oneshot::Sender<Connection>) {
+/// Serve from the namespace, and give out the connections that were accepted: the other side may have given up a first one.
+async fn serve(address: SocketAddr, authority: Arc<Authority>, content: Bytes, accepted: mpsc::UnboundedSender<Connection>) {
     let endpoint = Endpoint::bind(address, &identity(&authority, Role::Worker, "far"), &[Plane::Data]).unwrap();
-    let Some(Incoming::Peer { connection, .. }) = endpoint.accept().await else { panic!("nobody came") };
-    let _ = accepted.send(connection.clone());
-    serve_data(connection, Arc::new(Pattern(content))).await;
+    while let Some(Incoming::Peer { connection, .. }) = endpoint.accept().await {
+        let _ = accepted.send(connection.clone());
+        tokio::spawn(serve_data(connection, Arc::new(Pattern(content.clone()))));
+    }
 }
 
 async fn fetch_and_compare(connection: &Connection, content: &Bytes) -> f64 {
     let item = PartRequest { task: TaskId::new(GraphId(0), TaskIdx(0)), attempt: Attempt(1), part: Part::WHOLE };
     let begun = Instant::now();
     let mut came = None;
-    fetch(connection, &[item], &Registry::new(), |_, outcome| came = Some(outcome)).await;
+    fetch(connection, &super::grant_key().grants_of(&[item]), &[item], &Registry::new(), |_, outcome| came = Some(outcome)).await;
     let fetched = came.expect("every item is reported").unwrap();
     assert!(fetched.value.downcast::<Opaque>().unwrap().0 == content, "what came is not what was sent");
     NBYTES as f64 / 1e9 / begun.elapsed().as_secs_f64()
@@ -107,7 +112,7 @@ fn what_a_path_carries_is_found_out() {
         let address: SocketAddr = format!("10.213.{}.2:7000", mtu / 100).parse().unwrap();
         let authority = Arc::new(Authority::throw_away().unwrap());
         let content = Bytes::from((0..NBYTES).map(|idx| (idx / 11) as u8).collect::<Vec<u8>>());
-        let (accepted_in, accepted) = oneshot::channel();
+        let (accepted_in, mut accepted) = mpsc::unbounded_channel();
         let far = (namespace.name.clone(), Arc::clone(&authority), content.clone());
         std::thread::spawn(move || {
             enter(&far.0);
@@ -118,7 +123,7 @@ fn what_a_path_carries_is_found_out() {
         runtime.block_on(async {
             let near: SocketAddr = format!("10.213.{}.1:0", mtu / 100).parse().unwrap();
             let endpoint = Endpoint::bind(near, &identity(&authority, Role::Worker, "near"), &[]).unwrap();
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + Duration::from_secs(30);
             let connection = loop {
                 match endpoint.connect(address, Plane::Data, ExpectedPeer::named(Role::Worker, "far")).await {
                     Ok(connection) => break connection,
@@ -126,7 +131,11 @@ fn what_a_path_carries_is_found_out() {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             };
-            let sending = accepted.await.unwrap();
+            let mut sending = accepted.recv().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            while let Ok(later) = accepted.try_recv() {
+                sending = later;
+            }
             let found = || sending.inner.stats().path.current_mtu;
             let first = fetch_and_compare(&connection, &content).await;
             while found() < at_least {

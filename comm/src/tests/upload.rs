@@ -61,6 +61,10 @@ impl Drop for Room {
 }
 
 impl PartSource for Door {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         None
     }

@@ -18,7 +18,8 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(20);
-const HELLO: WatchHello = WatchHello { epoch: Epoch(3), watcher: WorkerId(1), maker: WorkerId(2) };
+const PASS: crate::Grant = crate::Grant::for_test();
+const HELLO: WatchHello = WatchHello { epoch: Epoch(3), watcher: WorkerId(1), maker: WorkerId(2), pass: PASS };
 
 fn item(idx: u32) -> PartRequest {
     PartRequest { task: TaskId::new(GraphId(1), TaskIdx(idx)), attempt: Attempt(1), part: Part::WHOLE }
@@ -37,6 +38,10 @@ fn bytes_of(news: &News) -> Bytes {
 struct Door(mpsc::UnboundedSender<Watcher>);
 
 impl PartSource for Door {
+    fn opens(&self, graph: GraphId, grant: &crate::Grant) -> bool {
+        super::grant_key().opens(graph, grant)
+    }
+
     fn get(&self, _item: &PartRequest) -> Option<Value> {
         None
     }

@@ -212,7 +212,7 @@ fn trim_to_point(text: &str) -> String {
 }
 
 /// The elements as nested JSON lists; a bare value for no axes. NaN and the infinities are strings. An array without elements
-/// is one list without any once there would be more than [`MOST_EMPTY_LISTS`].
+/// is one list without any once there would be more than 10,000.
 #[must_use]
 pub fn to_json(chunk: &Chunk) -> serde_json::Value {
     let rows = chunk.shape().iter().take_while(|&&size| size > 0);

@@ -4,12 +4,18 @@
 //! a stranger's graph is proven acyclic by one comparison an edge, and a task's number is its priority. Edges are CSR
 //! (compressed sparse rows), bodies are shared; nothing nests, so nothing can overflow a stack when decoded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{TaskId, TaskIdx};
 use crate::keys::Keys;
+use crate::limits::{
+    MAX_BODY_STEPS, MAX_EXTERNALS, MAX_FAMILY_NBYTES, MAX_GRAPH_WISHES, MAX_KERNEL_INPUTS, MAX_WIRES_COUNTED, MAX_WISHES,
+    name_fault,
+};
 
 /// Which piece of a result an input wants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -227,7 +233,14 @@ impl Graph {
             .sum()
     }
 
-    /// Check every table against every other, in time linear in their size. After this no accessor can panic.
+    /// How many different wishes for resources and workers its tasks have.
+    #[must_use]
+    pub fn n_wishes(&self) -> usize {
+        n_different_wishes(self.options.iter().map(|(_, options)| options))
+    }
+
+    /// Check every table against every other, in time linear in their size. After this no accessor can panic, and no task
+    /// stands for more values than [`MAX_KERNEL_INPUTS`].
     ///
     /// # Errors
     /// Names the first contradiction.
@@ -240,14 +253,8 @@ impl Graph {
         if self.bodies.iter().any(|body| body.steps.is_empty()) {
             return bad("a body without steps");
         }
-        for body in &self.bodies {
-            for (idx, step) in body.steps.iter().enumerate() {
-                let Wires::These(wires) = &step.wires else { continue };
-                if wires.iter().any(|wire| matches!(wire, Wire::Step(step, _) if *step as usize >= idx)) {
-                    return bad("a fused step uses a later one");
-                }
-            }
-        }
+        let of_body = |body| BodyNeeds::of(body).map_err(|MalformedGraph(fault)| MalformedGraph(format!("a task: {fault}")));
+        let bodies = self.bodies.iter().map(of_body).collect::<Result<Vec<_>, _>>()?;
         if self.body_of.iter().any(|&body| body as usize >= self.bodies.len()) {
             return bad("a task names a body that is not there");
         }
@@ -267,6 +274,10 @@ impl Graph {
                 *last_member = (*last_member).max(member.0 + 1);
             }
         }
+        if !self.keys.is_valid_for(n_tasks) {
+            return bad("names do not fit the tasks");
+        }
+        let mut wires = WireBudget::default();
         for idx in 0..n_tasks {
             let task = TaskIdx(u32::try_from(idx).unwrap_or(u32::MAX));
             for input in self.inputs_of(task) {
@@ -279,32 +290,185 @@ impl Graph {
                     return bad("an input does not precede its task");
                 }
             }
-            let n_inputs = self.inputs_of(task).len();
-            for step in &self.body(task).steps {
-                let Wires::These(wires) = &step.wires else { continue };
-                if wires.iter().any(|wire| matches!(wire, Wire::Input(input) if *input as usize >= n_inputs)) {
-                    return bad("a fused step uses an input that is not there");
-                }
+            let body = self.body_of[idx] as usize;
+            if bodies[body].n_inputs as usize > self.inputs_of(task).len() {
+                return bad("a fused step uses an input that is not there");
+            }
+            let spread = |input: &Input| match input.source() {
+                Source::Task(_) | Source::External(_) => 1,
+                Source::Group(group) => self.members_of(group).len(),
+            };
+            if let Some(n_values) = wires.excess(&self.bodies[body], &bodies[body], self.inputs_of(task), spread) {
+                let key = self.keys.name(task.0);
+                return Err(MalformedGraph(format!("task \"{}\" {}", key.escape_debug(), too_many_values(n_values))));
             }
         }
-        if !self.keys.is_valid_for(n_tasks) {
-            return bad("names do not fit the tasks");
+        if self.externals.len() > MAX_EXTERNALS {
+            let n_externals = self.externals.len();
+            let message = format!("it uses {n_externals} results of earlier graphs, at most {MAX_EXTERNALS} are possible");
+            return Err(MalformedGraph(message));
         }
-        let ascending = self.options.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        if !ascending || self.options.last().is_some_and(|(task, _)| task.index() >= n_tasks) {
-            return bad("options do not fit the tasks");
+        if self.keys.longest_family() > MAX_FAMILY_NBYTES {
+            return bad("a task's name is too long");
         }
-        let amounts_fit =
-            |options: &TaskOptions| options.resources.iter().all(|(_, amount)| amount.is_finite() && *amount >= 0.0);
-        if !self.options.iter().all(|(_, options)| amounts_fit(options)) {
-            return bad("a resource amount is negative or not a number");
-        }
+        self.check_options()?;
         let ascending = self.outputs.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || self.outputs.last().is_some_and(|task| task.index() >= n_tasks) {
             return bad("outputs do not fit the tasks");
         }
         Ok(())
     }
+
+    fn check_options(&self) -> Result<(), MalformedGraph> {
+        let ascending = self.options.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !ascending || self.options.last().is_some_and(|(task, _)| task.index() >= self.n_tasks()) {
+            return Err(MalformedGraph("options do not fit the tasks".to_owned()));
+        }
+        if let Some((task, fault)) = self.options.iter().find_map(|(task, options)| Some((task, options.fault()?))) {
+            return Err(MalformedGraph(format!("task \"{}\": {fault}", self.keys.name(task.0).escape_debug())));
+        }
+        match too_many_wishes(self.options.iter().map(|(_, options)| options)) {
+            Some(fault) => Err(MalformedGraph(fault)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TaskOptions {
+    /// What is wrong with what a task asks for, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        for (what, count) in [("resources", self.resources.len()), ("workers", self.workers.len())] {
+            if count > MAX_WISHES {
+                return Some(format!("it names {count} {what}, at most {MAX_WISHES} are possible"));
+            }
+        }
+        for (name, amount) in &self.resources {
+            if let Some(fault) = name_fault(name) {
+                return Some(format!("the name of a resource {fault}"));
+            }
+            if !amount.is_finite() || *amount < 0.0 {
+                return Some(format!("the amount of resource \"{name}\" is negative or not a number"));
+            }
+        }
+        let fault = self.workers.iter().find_map(|name| name_fault(name))?;
+        Some(format!("the name of a worker {fault}"))
+    }
+}
+
+/// What is wrong with the wishes of all tasks together, if anything is: more are different than [`MAX_GRAPH_WISHES`].
+pub(crate) fn too_many_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> Option<String> {
+    (n_different_wishes(options) > MAX_GRAPH_WISHES).then(|| {
+        format!(
+            "its tasks have too many different wishes for resources and workers: more than {MAX_GRAPH_WISHES}, which is the most"
+        )
+    })
+}
+
+/// How many different wishes there are; as soon as they are too many, that is enough.
+fn n_different_wishes<'a>(options: impl Iterator<Item = &'a TaskOptions>) -> usize {
+    type Wish<'a> = (Vec<(&'a str, u64)>, &'a [String], bool);
+    let mut different: HashSet<Wish<'_>, FxBuildHasher> = HashSet::default();
+    for options in options.filter(|options| !options.resources.is_empty() || !options.workers.is_empty()) {
+        let resources = options.resources.iter().map(|(name, amount)| (name.as_str(), amount.to_bits()));
+        different.insert((resources.collect(), &options.workers[..], options.allow_other_workers));
+        if different.len() > MAX_GRAPH_WISHES {
+            break;
+        }
+    }
+    different.len()
+}
+
+/// What a body takes, looked at once and not once a task.
+pub(crate) struct BodyNeeds {
+    /// One more than the highest input that it names.
+    pub(crate) n_inputs: u32,
+    /// Most inputs that one of its steps names.
+    max_wires: usize,
+}
+
+impl BodyNeeds {
+    pub(crate) fn of(body: &Body) -> Result<Self, MalformedGraph> {
+        let bad = |what: &str| Err(MalformedGraph(what.to_owned()));
+        if body.steps.is_empty() {
+            return bad("its body has no steps");
+        }
+        if body.steps.len() > MAX_BODY_STEPS {
+            let n_steps = body.steps.len();
+            return Err(MalformedGraph(format!("its body has {n_steps} steps, at most {MAX_BODY_STEPS} are possible")));
+        }
+        let mut needs = Self { n_inputs: 0, max_wires: 0 };
+        for (idx, step) in body.steps.iter().enumerate() {
+            let Wires::These(wires) = &step.wires else { continue };
+            needs.max_wires = needs.max_wires.max(wires.len());
+            for wire in wires {
+                match wire {
+                    Wire::Step(earlier, _) if *earlier as usize >= idx => {
+                        return Err(MalformedGraph(format!("step {idx} of its body uses itself or a later step")));
+                    }
+                    Wire::Step(..) => {}
+                    Wire::Input(input) => needs.n_inputs = needs.n_inputs.max(input.saturating_add(1)),
+                }
+            }
+        }
+        Ok(needs)
+    }
+}
+
+/// Counts the values that tasks and their steps take, without looking at all steps of all tasks.
+#[derive(Default)]
+pub(crate) struct WireBudget {
+    n_counted: usize,
+}
+
+impl WireBudget {
+    /// How many values the task or one of its steps takes, when that is more than [`MAX_KERNEL_INPUTS`]. `spread` tells how many an
+    /// input stands for.
+    pub(crate) fn excess(
+        &mut self,
+        body: &Body,
+        needs: &BodyNeeds,
+        inputs: &[Input],
+        spread: impl Fn(&Input) -> usize,
+    ) -> Option<usize> {
+        let (mut n_values, mut largest) = (0usize, 1);
+        for input in inputs {
+            let n_members = spread(input);
+            n_values = n_values.saturating_add(n_members);
+            largest = largest.max(n_members);
+        }
+        if n_values > MAX_KERNEL_INPUTS {
+            return Some(n_values);
+        }
+        if needs.max_wires.saturating_mul(largest) <= MAX_KERNEL_INPUTS {
+            return None;
+        }
+        // Its steps may name one input many times.
+        for step in &body.steps {
+            let Wires::These(wires) = &step.wires else { continue };
+            self.n_counted = self.n_counted.saturating_add(wires.len());
+            if self.n_counted > MAX_WIRES_COUNTED {
+                return Some(needs.max_wires.saturating_mul(largest));
+            }
+            let values = wires.iter().map(|wire| match wire {
+                Wire::Step(..) => 1,
+                Wire::Input(input) => inputs.get(*input as usize).map_or(0, &spread),
+            });
+            let n_values = values.fold(0usize, usize::saturating_add);
+            if n_values > MAX_KERNEL_INPUTS {
+                return Some(n_values);
+            }
+        }
+        None
+    }
+}
+
+/// What is wrong with a task, or a step, that takes `n_values` values.
+pub(crate) fn too_many_values(n_values: usize) -> String {
+    format!(
+        "takes {n_values} values, the members of groups counted one by one; at most {MAX_KERNEL_INPUTS} are possible: gather \
+         them in several steps"
+    )
 }
 
 fn is_csr(offsets: &[u32], n_rows: usize, n_values: usize) -> bool {

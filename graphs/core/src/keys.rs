@@ -85,6 +85,11 @@ impl Keys {
             + self.families.iter().map(|name| name.capacity() + size_of::<String>()).sum::<usize>()
     }
 
+    /// Bytes of the longest name of a family.
+    pub(crate) fn longest_family(&self) -> usize {
+        self.families.iter().map(String::len).max().unwrap_or(0)
+    }
+
     /// Whether the table, perhaps from a stranger, is well formed for `n_tasks` tasks.
     #[must_use]
     pub fn is_valid_for(&self, n_tasks: usize) -> bool {
@@ -118,6 +123,11 @@ impl KeysBuilder {
     #[must_use]
     pub fn name_of(&self, key: KeyRef) -> String {
         self.keys.name_of(key)
+    }
+
+    /// Bytes of the longest name of a family.
+    pub(crate) fn longest_family(&self) -> usize {
+        self.keys.longest_family()
     }
 
     /// Number of families.

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: threads, sockets, clocks, Arrow, DataFusion.
 
+pub mod access;
 pub mod builder;
 pub mod builtin;
 mod cull;
@@ -21,6 +22,7 @@ pub mod graph;
 pub mod ids;
 pub mod keys;
 mod layout;
+pub mod limits;
 mod links;
 pub mod operator;
 mod order;
@@ -34,6 +36,7 @@ pub mod value;
 mod walk;
 pub mod written;
 
+pub use access::FileAccess;
 pub use builder::{GraphBuilder, TaskBuilder};
 pub use dot::to_dot;
 pub use evaluate::{EvaluateError, PreparedBody, evaluate, prepare};

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::access::FileAccess;
 use crate::builtin;
 use crate::value::{DecodeError, DecodeFn, Value};
 use crate::written;
@@ -53,17 +53,17 @@ pub struct TaskContext {
     pub attempt: u32,
     /// Set when nobody wants the result any more; long kernels look at it between steps.
     pub cancelled: Arc<AtomicBool>,
-    /// Directories that file operators may touch; `None` means all that the process's user may touch.
-    pub data_roots: Option<Arc<[PathBuf]>>,
+    /// The files that file operators may touch, and the way to them.
+    pub files: FileAccess,
     /// Memory that the worker may take in all, in bytes; `None` when nothing limits it.
     pub memory_limit: Option<u64>,
 }
 
 impl TaskContext {
-    /// A context for running a kernel by hand: no roots configured, never cancelled.
+    /// A context for running a kernel by hand: all files, never cancelled.
     #[must_use]
     pub fn detached(key: &str) -> Self {
-        Self { key: key.into(), attempt: 1, cancelled: Arc::default(), data_roots: None, memory_limit: None }
+        Self { key: key.into(), attempt: 1, cancelled: Arc::default(), files: FileAccess::everything(), memory_limit: None }
     }
 
     /// Fails once the task has been cancelled.
@@ -86,28 +86,6 @@ impl TaskContext {
             ))),
             Some(_) | None => Ok(()),
         }
-    }
-
-    /// `path` if this run may touch it: beneath one of the data roots once links are resolved, or anything when there are
-    /// none. The file itself need not exist; its directory must when roots are configured.
-    ///
-    /// # Errors
-    /// When the path lies outside every root, or its directory cannot be resolved.
-    pub fn permit(&self, path: &Path) -> Result<PathBuf, KernelError> {
-        let Some(roots) = &self.data_roots else { return Ok(path.to_owned()) };
-        let resolved = match path.canonicalize() {
-            Ok(resolved) => resolved,
-            Err(_) => {
-                let (parent, name) = (path.parent(), path.file_name());
-                let (Some(parent), Some(name)) = (parent, name) else {
-                    return Err(KernelError(format!("{}: not a file path", path.display())));
-                };
-                let parent = parent.canonicalize().map_err(|error| KernelError(format!("{}: {error}", parent.display())))?;
-                parent.join(name)
-            }
-        };
-        let inside = roots.iter().any(|root| root.canonicalize().is_ok_and(|root| resolved.starts_with(root)));
-        if inside { Ok(resolved) } else { Err(KernelError(format!("{}: outside this worker's data roots", path.display()))) }
     }
 }
 

@@ -10,9 +10,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rustc_hash::FxBuildHasher;
 
 use crate::builder::GraphBuilder;
-use crate::graph::{Body, Input, Source, Wire, Wires};
+use crate::graph::{BodyNeeds, Input, MalformedGraph, Source, Wire, WireBudget, Wires, too_many_wishes};
 use crate::ids::TaskIdx;
 use crate::keys::KeyRef;
+use crate::limits::MAX_FAMILY_NBYTES;
 use crate::links::as_node;
 use crate::operator::{PrepareError, Registry};
 
@@ -121,6 +122,33 @@ pub enum BuildError {
         /// The resource.
         resource: String,
     },
+    /// A task, or a step of its body, that takes more values than any may.
+    #[error("task \"{key}\" {}", crate::graph::too_many_values(*.count))]
+    TooManyInputs {
+        /// The task's name.
+        key: String,
+        /// How many it takes, members of groups counted one by one.
+        count: usize,
+    },
+    /// A task that asks for what nobody may ask for.
+    #[error("task \"{key}\": {fault}")]
+    BadOptions {
+        /// The task's name.
+        key: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// Tasks that ask for more different things than a scheduler keeps queues for.
+    #[error("{0}")]
+    TooManyWishes(String),
+    /// A name of a family that is longer than any may be.
+    #[error("a task's name is {nbytes} bytes long, at most {limit} are possible")]
+    LongName {
+        /// Its length.
+        nbytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Two tasks with one name.
     #[error("two tasks are called \"{key}\"")]
     DuplicateKey {
@@ -208,66 +236,58 @@ fn check_sources(graph: &GraphBuilder) -> Result<(), BuildError> {
 }
 
 fn check_bodies(graph: &GraphBuilder) -> Result<(), BuildError> {
-    let faults: Vec<Option<String>> = graph.bodies.iter().map(body_fault).collect();
-    let n_wired: Vec<u32> = graph.bodies.iter().map(n_inputs_wired).collect();
+    let needs: Vec<Result<BodyNeeds, MalformedGraph>> = graph.bodies.iter().map(BodyNeeds::of).collect();
+    let spread = |input: &Input| match input.source() {
+        Source::Task(_) | Source::External(_) => 1,
+        Source::Group(group) => graph.groups.get(group as usize).map_or(0, Vec::len),
+    };
+    let mut wires = WireBudget::default();
     for (idx, &body) in graph.body_of.iter().enumerate() {
         let key = || graph.key_name(TaskIdx(as_node(idx)));
-        let Some(fault) = faults.get(body as usize) else { return Err(BuildError::UnknownBody { key: key(), body }) };
-        if let Some(reason) = fault {
-            return Err(BuildError::BadBody { key: key(), reason: reason.clone() });
-        }
-        let (wired, given) = (n_wired[body as usize], graph.inputs[idx].len());
-        if wired as usize > given {
-            let reason = format!("its body is wired to {wired} inputs, it has {given}");
+        let Some(of_body) = needs.get(body as usize) else { return Err(BuildError::UnknownBody { key: key(), body }) };
+        let of_body = match of_body {
+            Ok(of_body) => of_body,
+            Err(MalformedGraph(reason)) => return Err(BuildError::BadBody { key: key(), reason: reason.clone() }),
+        };
+        let (wired, inputs) = (of_body.n_inputs, &graph.inputs[idx]);
+        if wired as usize > inputs.len() {
+            let reason = format!("its body is wired to {wired} inputs, it has {}", inputs.len());
             return Err(BuildError::BadBody { key: key(), reason });
+        }
+        if let Some(count) = wires.excess(&graph.bodies[body as usize], of_body, inputs, spread) {
+            return Err(BuildError::TooManyInputs { key: key(), count });
         }
     }
     Ok(())
 }
 
-fn body_fault(body: &Body) -> Option<String> {
-    if body.steps.is_empty() {
-        return Some("its body has no steps".to_owned());
-    }
-    for (idx, step) in body.steps.iter().enumerate() {
-        let Wires::These(wires) = &step.wires else { continue };
-        if wires.iter().any(|wire| matches!(wire, Wire::Step(earlier, _) if *earlier as usize >= idx)) {
-            return Some(format!("step {idx} of its body uses itself or a later step"));
-        }
-    }
-    None
-}
-
-/// One more than the highest input that a body names.
-fn n_inputs_wired(body: &Body) -> u32 {
-    let mut highest = 0;
-    for step in &body.steps {
-        let Wires::These(wires) = &step.wires else { continue };
-        for wire in wires {
-            if let Wire::Input(input) = wire {
-                highest = highest.max(input.saturating_add(1));
-            }
-        }
-    }
-    highest
-}
-
 fn check_options(graph: &GraphBuilder) -> Result<(), BuildError> {
     let mut bad: Vec<(TaskIdx, &String)> = Vec::new();
+    let mut faulty: Option<TaskIdx> = None;
     for (&task, options) in &graph.options {
         bad.extend(
             options.resources.iter().filter(|(_, amount)| !amount.is_finite() || *amount < 0.0).map(|(name, _)| (task, name)),
         );
+        if options.fault().is_some() && faulty.is_none_or(|first| task < first) {
+            faulty = Some(task);
+        }
     }
     // The table is hashed: without the minimum the task named would differ from run to run.
-    match bad.into_iter().min() {
-        Some((task, resource)) => Err(BuildError::BadResource { key: graph.key_name(task), resource: resource.clone() }),
-        None => Ok(()),
+    if let Some((task, resource)) = bad.into_iter().min() {
+        return Err(BuildError::BadResource { key: graph.key_name(task), resource: resource.clone() });
+    }
+    match faulty.and_then(|task| Some((task, graph.options.get(&task)?.fault()?))) {
+        Some((task, fault)) => Err(BuildError::BadOptions { key: graph.key_name(task), fault }),
+        None => too_many_wishes(graph.options.values()).map_or(Ok(()), |fault| Err(BuildError::TooManyWishes(fault))),
     }
 }
 
 /// Members of one family nearly always come in ascending order, and then no two can be equal; otherwise names are hashed.
 fn check_names(graph: &GraphBuilder) -> Result<(), BuildError> {
+    let (nbytes, limit) = (graph.keys.longest_family(), MAX_FAMILY_NBYTES);
+    if nbytes > limit {
+        return Err(BuildError::LongName { nbytes, limit });
+    }
     let plain = graph.keys.canonical_families();
     let mut next_member: Vec<u32> = vec![0; graph.keys.n_families()];
     let mut is_ascending = true;

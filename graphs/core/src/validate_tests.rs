@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::finish::FinishOptions;
-use crate::graph::{Part, Step, TaskOptions};
+use crate::graph::{Body, Part, Step, TaskOptions};
 use crate::ids::{GraphId, TaskId};
 use crate::testing::{noop, registry};
 

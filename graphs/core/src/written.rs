@@ -12,16 +12,16 @@
 //! compressed, read by part, and go with their worker.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::Directories;
 use crate::builtin::FileWritten;
 use crate::operator::{Arity, KernelError, OperatorSpec, Registry, TaskContext};
 use crate::value::{DecodeError, Encoded, Value};
@@ -104,35 +104,33 @@ fn write(ctx: &TaskContext, args: &WriteArgs, value: &Value) -> Result<FileWritt
     if Path::new(&args.name).file_name() != Some(OsStr::new(&args.name)) {
         return Err(KernelError(format!("\"{}\" is not a file's name", args.name)));
     }
-    let directory = ctx.permit(Path::new(&args.directory))?;
-    match fs::create_dir(&directory) {
-        Err(error) if !directory.is_dir() => return Err(fail(error)),
-        Ok(()) | Err(_) => {}
-    }
-    // Once more, since what has this name may be a link.
-    let path = ctx.permit(&directory.join(&args.name))?;
+    let target = ctx.files.target(&given, Directories::Last)?;
     let encoded = value.encode()?;
     let front = front_of(&encoded)?;
     let segments = || std::iter::once(&front).chain(&encoded.buffers);
     let nbytes = segments().map(|segment| segment.len() as u64).sum();
     let written = FileWritten { path: given.display().to_string(), nbytes };
-    let refuse_other = || match is_same(ctx, &path, nbytes, segments())? {
-        true => Ok(written.clone()),
-        false => Err(KernelError(format!("{}: there is another file of that name", given.display()))),
+    let refuse_other = |existing: Option<File>| match is_same(ctx, existing, nbytes, segments()).map_err(fail)? {
+        Some(true) => Ok(written.clone()),
+        Some(false) => Err(KernelError(format!("{}: there is another file of that name", given.display()))),
+        None => Err(KernelError("cancelled".to_owned())),
     };
-    if !args.overwrite && path.symlink_metadata().is_ok() {
-        return refuse_other();
+    if !args.overwrite
+        && let Some(existing) = target.existing()?
+    {
+        return refuse_other(existing);
     }
-    let (mut unfinished, mut file) = Unfinished::create(&path, ctx.attempt).map_err(fail)?;
+    let mut unfinished = target.begin()?;
     for piece in segments().flat_map(|segment| segment.chunks(STRIDE)) {
         ctx.check_cancelled()?;
-        file.write_all(piece).map_err(fail)?;
+        unfinished.file().write_all(piece).map_err(fail)?;
     }
-    file.sync_all().map_err(fail)?;
     ctx.check_cancelled()?;
-    match unfinished.finish(&path, args.overwrite) {
-        Ok(()) => Ok(written),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && !args.overwrite => refuse_other(),
+    match unfinished.finish(args.overwrite) {
+        Ok(_) => Ok(written),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && !args.overwrite => {
+            refuse_other(unfinished.target().existing()?.flatten())
+        }
         Err(error) => Err(fail(error)),
     }
 }
@@ -158,73 +156,29 @@ fn header_bytes(table_nbytes: u64, table_checksum: u64) -> [u8; HEADER_NBYTES] {
     header
 }
 
-/// Whether the file at `path` consists of these segments.
+/// Whether the file consists of these segments; `None` when nobody wants to know any more.
 fn is_same<'a>(
     ctx: &TaskContext,
-    path: &Path,
+    file: Option<File>,
     nbytes: u64,
     segments: impl Iterator<Item = &'a Bytes>,
-) -> Result<bool, KernelError> {
-    let fail = |error: io::Error| KernelError(format!("{}: {error}", path.display()));
-    let metadata = path.symlink_metadata().map_err(fail)?;
-    // Not to be opened otherwise: a pipe would wait for its other end.
-    if !metadata.is_file() || metadata.len() != nbytes {
-        return Ok(false);
+) -> io::Result<Option<bool>> {
+    let Some(mut file) = file else { return Ok(Some(false)) };
+    if file.metadata()?.len() != nbytes {
+        return Ok(Some(false));
     }
-    let mut file = File::open(path).map_err(fail)?;
     let mut found = Vec::new();
     for piece in segments.flat_map(|segment| segment.chunks(STRIDE)) {
-        ctx.check_cancelled()?;
+        if ctx.check_cancelled().is_err() {
+            return Ok(None);
+        }
         found.clear();
-        (&mut file).take(piece.len() as u64).read_to_end(&mut found).map_err(fail)?;
+        (&mut file).take(piece.len() as u64).read_to_end(&mut found)?;
         if found != *piece {
-            return Ok(false);
+            return Ok(Some(false));
         }
     }
-    Ok(true)
-}
-
-/// A file under a temporary name in the directory where it is to be, removed unless it gets its own.
-struct Unfinished {
-    path: PathBuf,
-    is_renamed: bool,
-}
-
-impl Unfinished {
-    /// Two runs of one task, and two tasks with one name, write different files.
-    fn create(beside: &Path, attempt: u32) -> io::Result<(Self, File)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = beside.with_file_name(format!(".rask-{attempt}-{}-{number}.tmp", std::process::id()));
-            match File::create_new(&path) {
-                Ok(file) => return Ok((Self { path, is_renamed: false }, file)),
-                // Of a process with the same number: on another host, or killed.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Give it its name, for good.
-    fn finish(&mut self, path: &Path, overwrite: bool) -> io::Result<()> {
-        if overwrite {
-            fs::rename(&self.path, path)?;
-            self.is_renamed = true;
-        } else {
-            // Unlike renaming, this fails where there is a file; the temporary name goes when this is dropped.
-            fs::hard_link(&self.path, path)?;
-        }
-        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.is_renamed {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
+    Ok(Some(true))
 }
 
 /// The result in a file that `core.write` has written. Everything is checked before it is used.
@@ -276,11 +230,12 @@ fn read_aligned(file: &mut File, nbytes: u64) -> io::Result<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
-    use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::access::FileAccess;
     use crate::builtin::{Opaque, Parts};
 
     fn opaque(bytes: &[u8]) -> Value {
@@ -346,9 +301,9 @@ mod tests {
     fn a_file_that_comes_meanwhile_is_not_replaced() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("it");
-        let (mut unfinished, _file) = Unfinished::create(&path, 1).unwrap();
+        let mut unfinished = FileAccess::everything().target(&path, Directories::There).unwrap().begin().unwrap();
         fs::write(&path, "other").unwrap();
-        assert_eq!(unfinished.finish(&path, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(unfinished.finish(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         drop(unfinished);
         assert_eq!((names_in(place.path()), fs::read_to_string(&path).unwrap()), (vec!["it".to_owned()], "other".to_owned()));
     }
@@ -391,7 +346,8 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("old"), "old").unwrap();
         std::os::unix::fs::symlink(outside.join("old"), inside.join("link")).unwrap();
-        let ctx = TaskContext { data_roots: Some(Arc::from([inside.clone()])), ..TaskContext::detached("x") };
+        let files = FileAccess::beneath(std::slice::from_ref(&inside), &[]).unwrap();
+        let ctx = TaskContext { files, ..TaskContext::detached("x") };
         run(&ctx, args(&inside, "it"), &opaque(b"first")).unwrap();
         run(&ctx, args(&inside.join("new"), "it"), &opaque(b"first")).unwrap();
         for (directory, name) in [(&outside, "it"), (&place.path().join("new"), "it"), (&inside, "link")] {

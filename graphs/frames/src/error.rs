@@ -6,9 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
+use rask_graphs::access::{AccessError, Denial};
+
+use crate::text::records::RecordError;
 
 pub(crate) use crate::plain::{arrow_message, plain, plain_message};
-use crate::text::records::RecordError;
 
 /// A mistake in SQL text, with its place where the parser knows it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,12 +64,21 @@ impl FrameError {
         Self::Io { path: path.to_owned(), reason }
     }
 
+    pub(crate) fn access(error: &AccessError) -> Self {
+        match &error.why {
+            Denial::Io(reason) => Self::io(&error.path, reason),
+            why @ (Denial::Outside | Denial::NoRoots | Denial::Secret | Denial::NotAFile) => {
+                Self::Io { path: error.path.clone(), reason: why.to_string() }
+            }
+        }
+    }
+
     pub(crate) fn data(path: &Path, error: impl std::fmt::Display) -> Self {
         Self::Data { path: path.to_owned(), line: None, message: plain(&error.to_string()) }
     }
 
     pub(crate) fn at(path: &Path, line: u64, error: impl std::fmt::Display) -> Self {
-        Self::Data { path: path.to_owned(), line: Some(line), message: error.to_string() }
+        Self::Data { path: path.to_owned(), line: Some(line), message: plain(&error.to_string()) }
     }
 
     pub(crate) fn record(path: &Path, error: RecordError) -> Self {

@@ -8,6 +8,8 @@ use rask_graphs::FinishOptions;
 use rask_graphs::{GraphBuilder, Registry, Source, TaskContext, TaskIdx, Value};
 use serde_json::{Value as Json, json};
 
+mod sql;
+
 use crate::{Format, Frame, FrameError, FrameLowering, Partition, ReadOptions, explain, rows_as_json, to_table_string};
 
 pub(crate) fn registry() -> Registry {
@@ -481,7 +483,7 @@ fn file_access_stays_inside_the_data_roots() {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let secret = write(outside.path(), "secret.csv", "a\n1\n");
     let mut ctx = TaskContext::detached("t");
-    ctx.data_roots = Some(vec![inside.path().to_owned()].into());
+    ctx.files = rask_graphs::FileAccess::beneath(&[inside.path().to_owned()], &[]).unwrap();
     let registry = registry();
     let run = |operator: &str, args: Json, inputs: &[Value]| {
         registry.prepare(operator, 1, &args.to_string()).unwrap().run(&ctx, inputs).map_err(|error| error.0)

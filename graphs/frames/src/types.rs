@@ -42,6 +42,7 @@ pub fn type_name(data_type: &DataType) -> String {
             let fields: Vec<String> = fields.iter().map(|f| format!("{}: {}", f.name(), type_name(f.data_type()))).collect();
             format!("struct<{}>", fields.join(", "))
         }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow's enum, not ours: entries are a struct of two")]
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
                 format!("map<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()))

@@ -3,40 +3,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rask_comm::limits::{MAX_SPREAD_WORKERS, name_fault};
 use rask_comm::message::{
-    ClientHello, FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, SubmitOptions, TaskFailure, ToClient, ToWorker,
+    FailureKind, FromClient, GraphStats, Holder, SCATTER_LIMIT, Spread, StatusReport, SubmitOptions, TaskFailure, ToClient,
+    ToWorker,
 };
+use rask_comm::{Owner, PeerIdentity};
 use rask_graphs::keys::KeyRef;
-use rask_graphs::{Body, ClientId, FinishOptions, Graph, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
+use rask_graphs::{Body, ClientId, FinishOptions, GraphBuilder, GraphId, Source, TaskId, TaskIdx};
 
 use super::core::Core;
 use super::event::{Actions, GraphEnd, Note};
 use super::graph_run::{
-    FINISHED_ONCE, GraphRun, HAS_EXTERNAL, IS_CONSTRAINED, Node, OUTPUT_PENDING, TaskState, UPLOADED, WANTED,
+    Beginning, FINISHED_ONCE, GraphRun, HAS_EXTERNAL, Node, OUTPUT_PENDING, PreparedGraph, TaskState, UPLOADED, WANTED,
 };
 use super::holders::Loss;
+use super::quotas::Size;
 use super::uploads::Scatter;
-use super::{contract, dispatch, frames, holders, lineage, placement, report, transitions, uploads};
+use super::{contract, dispatch, frames, holders, lineage, note, placement, report, rights, transitions, uploads};
 
 /// Connected clients and the graphs each follows.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) graphs_of: BTreeMap<ClientId, BTreeSet<GraphId>>,
-    /// What each calls itself.
-    names: BTreeMap<ClientId, String>,
+    /// Who each of them is.
+    who: BTreeMap<ClientId, PeerIdentity>,
 }
 
 impl Clients {
     /// A client, for people.
     fn name(&self, client: ClientId) -> String {
-        let name = self.names.get(&client).filter(|name| !name.is_empty());
-        name.map_or_else(|| client.to_string(), |name| format!("{client} ({name})"))
+        self.who.get(&client).map_or_else(|| client.to_string(), PeerIdentity::to_string)
     }
 }
 
-pub(super) fn client_joined(core: &mut Core, client: ClientId, hello: ClientHello, out: &mut Actions) {
-    core.flows.join(client, hello.weight);
-    core.clients.names.insert(client, hello.name);
+pub(super) fn client_joined(core: &mut Core, client: ClientId, weight: f64, peer: PeerIdentity, out: &mut Actions) {
+    core.flows.join(client, weight, peer.owner());
+    core.clients.who.insert(client, peer);
     core.clients.graphs_of.insert(client, BTreeSet::new());
     out.tell_client(client, ToClient::Welcome { client, epoch: core.config.epoch });
 }
@@ -44,6 +47,7 @@ pub(super) fn client_joined(core: &mut Core, client: ClientId, hello: ClientHell
 pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) {
     let name = core.clients.name(client);
     let graphs = core.clients.graphs_of.remove(&client).unwrap_or_default();
+    core.clients.who.remove(&client);
     out.to_clients.remove(&client);
     for graph in graphs {
         let Some(run) = core.graphs.get_mut(&graph) else { continue };
@@ -52,33 +56,29 @@ pub(super) fn client_lost(core: &mut Core, client: ClientId, out: &mut Actions) 
             waiting.retain(|other| *other != client);
         }
         if !run.options.detached {
-            note_end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
+            note::end(core, graph, GraphEnd::Abandoned { client: name.clone() }, out);
             unwant_all(core, graph, out);
         }
         uploads::client_gone(core, client, graph, out);
     }
-    core.clients.names.remove(&client);
     core.flows.leave(client);
 }
 
 pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient, out: &mut Actions) {
-    if !core.clients.graphs_of.contains_key(&client) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if !rights::may_say(who.role, &message) {
+        show_out(core, client, out);
         return;
     }
     match message {
-        FromClient::Submit { request, graph, options } => match accept(core, client, *graph, options) {
-            Ok(graph) => {
-                out.tell_client(client, ToClient::Accepted { request, graph });
-                let run = core.run(graph);
-                let (name, n_tasks) = (run.options.name.clone(), run.n_tasks());
-                out.note(Note::GraphAccepted { graph, name, client: core.clients.name(client), n_tasks });
-                start(core, graph, out);
-            }
+        FromClient::Submit { request, graph, options } => match PreparedGraph::new(*graph) {
+            Ok(graph) => submit(core, client, request, graph, options, out),
             Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
         },
         FromClient::Scatter { request, nbytes, ticket, spread, options } => {
             match accept_scatter(core, client, Scatter::new(nbytes, ticket, spread), options) {
                 Ok(graph) => {
+                    note_submitted(core, client, graph, out);
                     out.tell_client(client, ToClient::Accepted { request, graph });
                     start_scatter(core, graph, out);
                 }
@@ -89,7 +89,7 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             uploads::not_uploaded(core, client, (task, attempt), is_final, &reason, out);
         }
         FromClient::Cancel { request, graph } => {
-            let was_known = core.graphs.contains_key(&graph);
+            let was_known = core.graphs.get(&graph).is_some_and(|run| rights::may_end(who, run));
             if was_known {
                 cancel(core, client, graph, out);
             }
@@ -113,11 +113,66 @@ pub(super) fn client_said(core: &mut Core, client: ClientId, message: FromClient
             }
         }
         FromClient::Status { request } => {
-            let report = Box::new(report::status(core));
-            out.tell_client(client, ToClient::Status { request, report });
+            if let Some(report) = status(core, client) {
+                out.tell_client(client, ToClient::Status { request, report: Box::new(report) });
+            }
         }
         FromClient::Attach { request, graph } => attach(core, client, request, graph, out),
     }
+}
+
+/// How the cluster is, as far as `client` may know.
+pub(super) fn status(core: &Core, client: ClientId) -> Option<StatusReport> {
+    let who = core.clients.who.get(&client)?;
+    Some(report::status(core, |run| rights::may_see(who, run)))
+}
+
+/// Take in a graph that has been checked.
+pub(super) fn submit(
+    core: &mut Core,
+    client: ClientId,
+    request: u32,
+    graph: PreparedGraph,
+    options: SubmitOptions,
+    out: &mut Actions,
+) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if !rights::may_submit(who.role) {
+        show_out(core, client, out);
+        return;
+    }
+    match accept(core, client, graph, options) {
+        Ok((graph, beginning)) => {
+            note_submitted(core, client, graph, out);
+            out.tell_client(client, ToClient::Accepted { request, graph });
+            start(core, graph, beginning, out);
+        }
+        Err(reason) => out.tell_client(client, ToClient::Rejected { request, reason }),
+    }
+}
+
+/// A client submitted what is no graph.
+pub(super) fn misspoke(core: &mut Core, client: ClientId, request: u32, reason: String, out: &mut Actions) {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    if rights::may_submit(who.role) {
+        out.tell_client(client, ToClient::Rejected { request, reason });
+    } else {
+        show_out(core, client, out);
+    }
+}
+
+/// A client said what its role may not. Nothing that it says after that is heard.
+fn show_out(core: &mut Core, client: ClientId, out: &mut Actions) {
+    let Some(by) = core.clients.who.get(&client).cloned() else { return };
+    client_lost(core, client, out);
+    out.close_clients.push((client, rights::overstepped(by.role)));
+    out.note(Note::Overstepped { by });
+}
+
+fn note_submitted(core: &Core, client: ClientId, graph: GraphId, out: &mut Actions) {
+    let run = core.run(graph);
+    let (name, n_tasks) = (run.options.name.clone(), run.n_tasks());
+    out.note(Note::GraphAccepted { graph, name, client: core.clients.name(client), n_tasks });
 }
 
 /// Whether `task` exists in a graph that `client` submitted or follows.
@@ -125,13 +180,20 @@ fn is_own(core: &Core, client: ClientId, task: TaskId) -> bool {
     core.task(task).is_some() && core.run(task.graph).client == Some(client)
 }
 
-/// Check a graph and put it into the tables, every needed task waiting.
-fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions) -> Result<GraphId, String> {
-    graph.check().map_err(|error| error.to_string())?;
-    if let Some(reason) = frames::too_long(&graph) {
+/// Put a graph into the tables, every needed task waiting.
+fn accept(
+    core: &mut Core,
+    client: ClientId,
+    graph: PreparedGraph,
+    options: SubmitOptions,
+) -> Result<(GraphId, Option<Beginning>), String> {
+    check_options(&options)?;
+    if let Some(reason) = frames::too_long(&graph.run.graph) {
         return Err(reason);
     }
-    for external in &graph.externals {
+    let owner = owner_of(core, client);
+    core.held.check(&owner, graph.run.size(), &core.config.quotas)?;
+    for external in &graph.run.graph.externals {
         if !is_own(core, client, *external) || !core.entry(*external).has(WANTED) {
             return Err(format!("the graph uses result {external}, which this client does not hold"));
         }
@@ -139,32 +201,46 @@ fn accept(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOption
     Ok(enter(core, client, graph, options, None))
 }
 
+fn owner_of(core: &Core, client: ClientId) -> Owner {
+    core.clients.who.get(&client).map_or(Owner::Local, PeerIdentity::owner)
+}
+
+fn check_options(options: &SubmitOptions) -> Result<(), String> {
+    name_fault(&options.name).map_or(Ok(()), |fault| Err(format!("the graph's name {fault}")))
+}
+
 /// Put a graph that has been checked into the tables.
-fn enter(core: &mut Core, client: ClientId, graph: Graph, options: SubmitOptions, scatter: Option<Scatter>) -> GraphId {
+fn enter(
+    core: &mut Core,
+    client: ClientId,
+    prepared: PreparedGraph,
+    options: SubmitOptions,
+    scatter: Option<Scatter>,
+) -> (GraphId, Option<Beginning>) {
     let id = GraphId(core.next_graph);
     core.next_graph += 1;
     let flow = core.flows.begin_graph(client);
-    let mut run = GraphRun::new(id, client, flow, graph, options, core.now);
+    let PreparedGraph { mut run, beginning } = prepared;
+    (run.id, run.client, run.flow, run.options, run.accepted_at) = (id, Some(client), flow, options, core.now);
+    run.owner = owner_of(core, client);
+    core.held.add(&run.owner, run.size());
+    run.grant = core.config.secret.grant_of(id);
     run.operator_of = run.graph.bodies.iter().map(|body| core.learning.operator(&body.name())).collect();
-    for at in 0..run.graph.outputs.len() {
-        let output = run.graph.outputs[at];
-        let entry = run.entry_mut(output);
-        entry.set(WANTED);
-        entry.set(OUTPUT_PENDING);
-        run.n_wanted += 1;
-        run.n_outputs_pending += 1;
-    }
     if let Some(scatter) = scatter {
         run.tasks.iter_mut().for_each(|entry| entry.set(UPLOADED));
         run.scatter = Some(Box::new(scatter));
     }
     core.clients.graphs_of.entry(client).or_default().insert(id);
-    core.graphs.insert(id, Box::new(run));
-    id
+    core.graphs.insert(id, run);
+    (id, beginning)
 }
 
 /// Check a scatter and put its values into the tables, as tasks without inputs whose results are wanted.
 fn accept_scatter(core: &mut Core, client: ClientId, scatter: Scatter, options: SubmitOptions) -> Result<GraphId, String> {
+    check_options(&options)?;
+    check_spread(&scatter.spread)?;
+    let size = Size::of_graph(scatter.nbytes.len() as u32, 0);
+    core.held.check(&owner_of(core, client), size, &core.config.quotas)?;
     let n_values = scatter.nbytes.len();
     if n_values == 0 || n_values > SCATTER_LIMIT {
         return Err(format!("{n_values} values at once: between 1 and {SCATTER_LIMIT} are possible"));
@@ -181,7 +257,16 @@ fn accept_scatter(core: &mut Core, client: ClientId, scatter: Scatter, options: 
     }
     // Nothing is ordered: value n is task n.
     let graph = graph.finish(&FinishOptions { fuse: false, ..FinishOptions::default() }).map_err(|error| error.to_string())?;
-    Ok(enter(core, client, graph.graph, options, Some(scatter)))
+    Ok(enter(core, client, PreparedGraph::of_values(graph.graph), options, Some(scatter)).0)
+}
+
+fn check_spread(spread: &Spread) -> Result<(), String> {
+    let n_workers = spread.workers.len();
+    if n_workers > MAX_SPREAD_WORKERS {
+        return Err(format!("the values name {n_workers} workers, at most {MAX_SPREAD_WORKERS} are possible"));
+    }
+    let fault = spread.workers.iter().find_map(|name| name_fault(name));
+    fault.map_or(Ok(()), |fault| Err(format!("the name of a worker {fault}")))
 }
 
 fn start_scatter(core: &mut Core, graph: GraphId, out: &mut Actions) {
@@ -190,47 +275,25 @@ fn start_scatter(core: &mut Core, graph: GraphId, out: &mut Actions) {
     lineage::note_no_workers(core);
 }
 
-/// Begin a graph just accepted. One pass down marks what the outputs need, one pass up counts what is missing.
-fn start(core: &mut Core, graph: GraphId, out: &mut Actions) {
-    link_externals(core, graph);
+/// Begin a graph just accepted.
+fn start(core: &mut Core, graph: GraphId, beginning: Option<Beginning>, out: &mut Actions) {
+    let Beginning { first, others, externals } = match beginning {
+        Some(beginning) => beginning,
+        None => {
+            link_externals(core, graph);
+            core.run_mut(graph).begin()
+        }
+    };
     let run = core.run_mut(graph);
-    let mut needed_externals = Vec::new();
-    for idx in (0..run.n_tasks()).rev().map(TaskIdx) {
-        if run.entry(idx).is_needed() {
-            count_needs_once(run, idx, &mut needed_externals);
-        }
-    }
-    let (mut first, mut others) = (Vec::new(), Vec::new());
-    for idx in (0..run.n_tasks()).map(TaskIdx) {
-        if !run.entry(idx).is_needed() {
-            continue;
-        }
-        run.entry_mut(idx).state = TaskState::Waiting;
-        run.n_active += 1;
-        run.counts.n_waiting += 1;
-        // Nothing of it is in memory or being made yet, except results of other graphs.
-        let n_missing = run.count_missing(idx);
-        (run.entry_mut(idx).n_missing, run.entry_mut(idx).n_unplaced) = (n_missing, n_missing);
-        if n_missing == 0 {
-            if run.is_root(idx) && !run.entry(idx).has(IS_CONSTRAINED) {
-                run.entry_mut(idx).state = TaskState::Queued;
-                run.counts.n_waiting -= 1;
-                run.counts.n_queued += 1;
-                first.push(idx);
-            } else {
-                others.push(TaskId::new(graph, idx));
-            }
-        }
-    }
     run.has_news = true;
     let (flow, priority) = (run.flow, run.options.priority);
     let is_over = run.n_active == 0;
     core.flows.add_queued(flow, first.len() as u32);
     core.queue.add_graph(flow, priority, graph, first);
-    for external in needed_externals {
+    for external in externals {
         core.entry_mut(external).n_consumers += 1;
     }
-    for task in others {
+    for task in others.into_iter().map(|idx| TaskId::new(graph, idx)) {
         if core.entry(task).state == TaskState::Waiting {
             placement::waiting_to_queued(core, task, out);
         }
@@ -256,30 +319,6 @@ fn fail_users_of_erred(core: &mut Core, graph: GraphId, out: &mut Actions) {
     }
 }
 
-/// The needs of an active task, when nothing is in memory yet: only counts, no cascades.
-fn count_needs_once(run: &mut GraphRun, idx: TaskIdx, needed_externals: &mut Vec<TaskId>) {
-    for at in run.inputs(idx) {
-        match run.graph.inputs[at].source() {
-            Source::Task(source) => run.entry_mut(source).n_consumers += 1,
-            Source::Group(group) => {
-                run.groups[group as usize].n_consumers += 1;
-                if run.groups[group as usize].n_consumers == 1 {
-                    for at in run.members(group) {
-                        let member = run.graph.group_members[at];
-                        run.entry_mut(member).n_consumers += 1;
-                    }
-                }
-            }
-            Source::External(external) => {
-                run.externals[external as usize].n_consumers += 1;
-                if run.externals[external as usize].n_consumers == 1 {
-                    needed_externals.push(run.graph.externals[external as usize]);
-                }
-            }
-        }
-    }
-}
-
 /// Have the graphs whose results this one uses know of it. They stay until this one is forgotten.
 fn link_externals(core: &mut Core, graph: GraphId) {
     let externals = core.run(graph).graph.externals.clone();
@@ -292,16 +331,20 @@ fn link_externals(core: &mut Core, graph: GraphId) {
     }
 }
 
-/// Stop a graph for a person: its client hears that its outputs were cancelled.
-fn cancel(core: &mut Core, client: ClientId, graph: GraphId, out: &mut Actions) {
-    let by = core.clients.name(client);
-    note_end(core, graph, GraphEnd::Cancelled { by }, out);
+/// Stop a graph for a person: its client hears that its outputs were cancelled, and by whom unless it was itself.
+fn cancel(core: &mut Core, by: ClientId, graph: GraphId, out: &mut Actions) {
+    let Some(who) = core.clients.who.get(&by).cloned() else { return };
+    note::end(core, graph, GraphEnd::Cancelled { by: who.to_string() }, out);
     let run = core.run(graph);
+    let message = match run.client == Some(by) {
+        true => "the graph was cancelled".to_owned(),
+        false => format!("the graph was cancelled by {who}"),
+    };
     // Those who were promised an output, and those who asked where one is while it is being made again.
     let is_awaited = |idx: &&TaskIdx| run.entry(**idx).has(OUTPUT_PENDING) || run.locating.contains_key(*idx);
     let pending: Vec<TaskId> = run.graph.outputs.iter().filter(is_awaited).map(|idx| run.task_id(*idx)).collect();
     for task in pending {
-        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, "the graph was cancelled".to_owned());
+        let failure = transitions::failure_of(core, task, FailureKind::Cancelled, "", None, message.clone());
         tell_failed(core, task, &failure, out);
     }
     unwant_all(core, graph, out);
@@ -315,8 +358,9 @@ fn unwant_all(core: &mut Core, graph: GraphId, out: &mut Actions) {
 }
 
 fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: &mut Actions) {
-    let follower = core.graphs.get(&graph).map(|run| run.client);
-    let reason = match follower {
+    let Some(who) = core.clients.who.get(&client) else { return };
+    // Somebody else's is as one that does not exist.
+    let reason = match core.graphs.get(&graph).filter(|run| rights::owns(who, run)).map(|run| run.client) {
         None => Some(format!("there is no graph {graph}, or no more: it was cancelled, or the scheduler has been started since")),
         Some(Some(other)) if other != client => {
             let other = core.clients.name(other);
@@ -328,7 +372,8 @@ fn attach(core: &mut Core, client: ClientId, request: u32, graph: GraphId, out: 
         out.tell_client(client, ToClient::Rejected { request, reason });
         return;
     }
-    let run = core.run_mut(graph);
+    out.note(Note::GraphAttached { graph, by: who.clone() });
+    let Some(run) = core.graphs.get_mut(&graph) else { return };
     run.client = Some(client);
     run.told_waits.clear();
     run.has_news = true;
@@ -411,8 +456,8 @@ fn tell_located(core: &Core, client: ClientId, task: TaskId, out: &mut Actions) 
         Some(Holder { worker: *worker, address: hello.data_address, name: hello.name.clone() })
     });
     let holders = holders.take(8).collect();
-    let (attempt, nbytes, n_parts) = (entry.attempt, entry.nbytes, entry.n_parts);
-    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders });
+    let (attempt, nbytes, n_parts, grant) = (entry.attempt, entry.nbytes, entry.n_parts, core.run(task.graph).grant);
+    out.tell_client(client, ToClient::Located { task, attempt, nbytes, n_parts, holders, grant });
 }
 
 /// A result is in memory: tell whoever waits for it.
@@ -465,7 +510,7 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
     run.ended_at = Some(now);
     let outputs = run.graph.outputs.iter().map(|idx| run.entry(*idx)).filter(|entry| entry.state == TaskState::Memory);
     run.nbytes_kept = outputs.fold(0, |sum, entry| sum.saturating_add(entry.nbytes));
-    note_end_of_itself(core, graph, out);
+    note::end_of_itself(core, graph, out);
     let run = core.run_mut(graph);
     if let Some(client) = run.client {
         let counts = run.counts;
@@ -474,28 +519,6 @@ pub(super) fn end_if_done(core: &mut Core, graph: GraphId, out: &mut Actions) {
         let stats = stats(core, graph);
         out.tell_client(client, ToClient::GraphEnded { graph, stats });
     }
-}
-
-/// Word for the log of how a graph ended, once.
-fn note_end(core: &mut Core, graph: GraphId, end: GraphEnd, out: &mut Actions) {
-    let now = core.now;
-    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
-    run.is_end_noted = true;
-    // A scatter is a value on its way, not somebody's work.
-    if run.scatter.is_none() {
-        let seconds = now.since(run.accepted_at).as_secs_f64();
-        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
-    }
-}
-
-fn note_end_of_itself(core: &mut Core, graph: GraphId, out: &mut Actions) {
-    let run = core.run(graph);
-    let n_tasks = run.counts.n_tasks;
-    let end = match run.failures.first() {
-        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
-        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
-    };
-    note_end(core, graph, end, out);
 }
 
 fn stats(core: &Core, graph: GraphId) -> GraphStats {
@@ -523,6 +546,7 @@ pub(super) fn tell_progress(core: &mut Core, out: &mut Actions) {
 /// Drop the tables of a graph that has nothing left to do or to hold.
 pub(super) fn forget_graph(core: &mut Core, graph: GraphId, out: &mut Actions) {
     let Some(run) = core.graphs.remove(&graph) else { return };
+    core.held.remove(&run.owner, run.size());
     core.queue.remove_graph(run.flow, run.options.priority, graph);
     core.flows.end_graph(run.flow);
     core.speculation.forget_graph(graph);

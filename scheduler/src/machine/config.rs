@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use rask_comm::SecretKey;
 use rask_graphs::Epoch;
+
+use super::quotas::Quotas;
 
 /// Settings of the scheduler machine.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The n-th start of this scheduler.
     pub epoch: Epoch,
+    /// What grants and passes are made from. All zeros is good for clusters without a network.
+    pub secret: SecretKey,
     /// Runs given to a worker at once, as a multiple of its slots, while tasks are long; rounded up.
     pub saturation: f64,
     /// Short tasks are given ahead until a slot has this much work queued.
@@ -31,6 +36,8 @@ pub struct Config {
     pub progress_interval: Duration,
     /// What a task is taken to cost before one of its operator has run.
     pub unknown_duration: Duration,
+    /// What one owner may have here at once.
+    pub quotas: Quotas,
     /// A deliberate fault; does nothing unless compiled with `deliberate-faults`.
     pub fault: Option<Fault>,
 }
@@ -39,6 +46,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             epoch: Epoch(1),
+            secret: SecretKey::default(),
             saturation: 1.1,
             prefill: Duration::from_millis(5),
             max_prefill: 1024,
@@ -50,6 +58,7 @@ impl Default for Config {
             no_worker_grace: Duration::from_secs(30),
             progress_interval: Duration::from_millis(100),
             unknown_duration: Duration::from_millis(500),
+            quotas: Quotas::default(),
             fault: None,
         }
     }

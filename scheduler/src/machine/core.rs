@@ -16,6 +16,7 @@ use super::graph_run::{GraphRun, TaskEntry, TaskState};
 use super::learning::Learning;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::quotas::Held;
 use super::replicas::Hot;
 use super::speculation::Speculation;
 use super::story::{Story, Transition};
@@ -59,6 +60,7 @@ pub(super) struct Core {
     pub(super) now: Time,
     pub(super) clients: Clients,
     pub(super) flows: Flows,
+    pub(super) held: Held,
     pub(super) workers: Workers,
     pub(super) graphs: BTreeMap<GraphId, Box<GraphRun>>,
     pub(super) next_graph: u32,
@@ -103,6 +105,7 @@ impl Core {
             now: Time::default(),
             clients: Clients::default(),
             flows: Flows::default(),
+            held: Held::default(),
             workers: Workers::default(),
             graphs: BTreeMap::new(),
             next_graph: 0,

@@ -4,6 +4,7 @@
 //! the worker's backlog (when its data is there) or in the common queue (tasks without inputs), so late information still
 //! counts and moving a task that has not been sent costs nothing. Runs whose inputs are still being made have room of their own.
 
+use rask_comm::Owner;
 use rask_comm::message::{GroupMember, Run, RunGroup, RunInput, ToWorker};
 use rask_graphs::{BodyId, GraphId, Part, Source, TaskId, WorkerId};
 
@@ -296,7 +297,8 @@ pub(super) fn introduce_body(core: &mut Core, task: TaskId, worker: WorkerId, ou
     if is_new {
         let body = run.graph.bodies[idx as usize].clone();
         let label = frames::label(run.graph.keys.family_name(task.idx.0));
-        out.tell_worker(worker, ToWorker::Body { id, body, label });
+        let is_of_user = run.owner == Owner::Local;
+        out.tell_worker(worker, ToWorker::Body { id, body, label, is_of_user });
     }
 }
 
@@ -395,7 +397,9 @@ pub(super) fn introduce_peers(core: &mut Core, holders: &[WorkerId], worker: Wor
             forget_peers_that_are_gone(core, worker);
         }
         if is_new {
-            out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name });
+            let key = core.workers.get(worker).map(|entry| entry.key).unwrap_or_default();
+            let pass = core.config.secret.for_worker(holder).passes.pass(worker, key);
+            out.tell_worker(worker, ToWorker::Peer { worker: holder, address, name, pass });
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rask_comm::message::{ClientHello, FromClient, FromWorker, ToClient, ToWorker, WorkerHello};
+use rask_comm::message::{ClientHello, FromClient, FromWorker, SubmitOptions, ToClient, ToWorker, WorkerHello};
+use rask_comm::{KeyId, PeerIdentity};
 use rask_graphs::{ClientId, WorkerId};
+
+use super::graph_run::PreparedGraph;
 
 pub use super::note::{GraphEnd, Note};
 
@@ -16,6 +19,8 @@ pub enum Event {
         worker: WorkerId,
         /// What it offers.
         hello: WorkerHello,
+        /// The key of its certificate, by which other workers will know it.
+        key: KeyId,
     },
     /// A worker's connection ended. There is exactly one such event a joined worker.
     WorkerLost {
@@ -39,11 +44,33 @@ pub enum Event {
         client: ClientId,
         /// What it says of itself.
         hello: ClientHello,
+        /// Who it is, as its certificate says.
+        peer: PeerIdentity,
     },
     /// A client's connection ended.
     ClientLost {
         /// Which.
         client: ClientId,
+    },
+    /// A client submits a graph that has been checked elsewhere: checking it takes time.
+    ClientSubmitted {
+        /// Which.
+        client: ClientId,
+        /// As of [`FromClient::Submit`].
+        request: u32,
+        /// The graph.
+        graph: Box<PreparedGraph>,
+        /// Options.
+        options: SubmitOptions,
+    },
+    /// A client submitted what is no graph.
+    ClientMisspoke {
+        /// Which.
+        client: ClientId,
+        /// As of [`FromClient::Submit`].
+        request: u32,
+        /// What is wrong with it, for the person at the client.
+        reason: String,
     },
     /// A message of a client.
     ClientSaid {
@@ -63,8 +90,8 @@ pub struct Actions {
     pub to_clients: BTreeMap<ClientId, Vec<ToClient>>,
     /// Workers whose connection is to be closed after their messages; [`Event::WorkerLost`] follows.
     pub close_workers: Vec<WorkerId>,
-    /// Clients whose connection is to be closed after their messages; [`Event::ClientLost`] follows.
-    pub close_clients: Vec<ClientId>,
+    /// Clients whose connection is to be closed after their messages, and why; [`Event::ClientLost`] follows.
+    pub close_clients: Vec<(ClientId, String)>,
     /// For the log.
     pub notes: Vec<Note>,
 }
@@ -88,6 +115,10 @@ impl Actions {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.to_workers.is_empty() && self.to_clients.is_empty() && self.close_workers.is_empty() && self.close_clients.is_empty()
+        self.to_workers.is_empty()
+            && self.to_clients.is_empty()
+            && self.close_workers.is_empty()
+            && self.close_clients.is_empty()
+            && self.notes.is_empty()
     }
 }

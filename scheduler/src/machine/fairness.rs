@@ -1,8 +1,9 @@
 //! Whose turn it is: clients share the workers by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996).
 //!
 //! Each client is a *flow* with a virtual time, which every run given for it advances by the run's estimated cost over the
-//! client's weight. Wherever tasks of several clients wait for the same room, the flow whose virtual time is least goes first;
-//! a client's own priorities and order count only among its own tasks. A flow that has had nothing to send starts where the
+//! client's share: owners have equal shares, and an owner's is divided among its clients by weight. Wherever tasks of several
+//! clients wait for the same room, the flow whose virtual time is least goes first; a client's own priorities and order count only
+//! among its own tasks. A flow that has had nothing to send starts where the
 //! others are: having been idle is no credit. When a run ends, what it was charged is set right by how long it took, so that
 //! tasks whose cost is not known yet cost their client nothing but a short wait.
 //!
@@ -10,10 +11,11 @@
 
 use std::collections::BTreeMap;
 
+use rask_comm::Owner;
 use rask_graphs::ClientId;
 
 /// A client's place among the others. Slots of flows that are over are used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct FlowId(pub(super) u32);
 
 /// Which flow goes first: the one with the lesser virtual time; among equals the lesser number.
@@ -31,12 +33,22 @@ const MAX_COST_NS: u64 = 3_600_000_000_000;
 
 struct Flow {
     virtual_time: u128,
-    weight: f64,
+    /// In thousandths, beside the other flows of its owner.
+    weight: u64,
+    owner: usize,
     /// Tasks in state queued.
     n_queued: u32,
     /// Graphs in the tables.
     n_graphs: u32,
     is_connected: bool,
+}
+
+/// Whoever has flows: all of them together have one share, however many they are and whatever they weigh.
+struct Share {
+    owner: Owner,
+    n_flows: u32,
+    /// Sum of the weights of those with queued tasks.
+    active_weight: u64,
 }
 
 /// The flows of all clients.
@@ -45,17 +57,23 @@ pub(super) struct Flows {
     table: Vec<Flow>,
     by_client: BTreeMap<ClientId, FlowId>,
     free: Vec<FlowId>,
+    /// By place; places of owners without flows are used again.
+    shares: Vec<Share>,
     /// The greatest virtual time at which a run was given.
     foremost: u128,
-    /// Flows with queued tasks.
+    /// Flows with queued tasks, and owners of such.
     n_active: u32,
+    n_active_owners: u32,
 }
 
 impl Flows {
     /// A client has come.
-    pub(super) fn join(&mut self, client: ClientId, weight: f64) {
+    pub(super) fn join(&mut self, client: ClientId, weight: f64, owner: Owner) {
         let weight = if weight.is_nan() { 1.0 } else { weight.clamp(*WEIGHTS.start(), *WEIGHTS.end()) };
-        let flow = Flow { virtual_time: 0, weight, n_queued: 0, n_graphs: 0, is_connected: true };
+        let owner = self.share_of(owner);
+        self.shares[owner].n_flows += 1;
+        let weight = (weight * 1_000.0) as u64;
+        let flow = Flow { virtual_time: 0, weight, owner, n_queued: 0, n_graphs: 0, is_connected: true };
         let id = if let Some(id) = self.free.pop() {
             self.table[id.0 as usize] = flow;
             id
@@ -64,6 +82,24 @@ impl Flows {
             FlowId(self.table.len() as u32 - 1)
         };
         self.by_client.insert(client, id);
+    }
+
+    /// The place of what `owner` has, made if there is none.
+    fn share_of(&mut self, owner: Owner) -> usize {
+        if let Some(at) = self.shares.iter().position(|share| share.n_flows > 0 && share.owner == owner) {
+            return at;
+        }
+        let share = Share { owner, n_flows: 0, active_weight: 0 };
+        match self.shares.iter().position(|share| share.n_flows == 0) {
+            Some(at) => {
+                self.shares[at] = share;
+                at
+            }
+            None => {
+                self.shares.push(share);
+                self.shares.len() - 1
+            }
+        }
     }
 
     /// A client has gone; its flow stays as long as graphs of it do.
@@ -90,6 +126,7 @@ impl Flows {
     fn free_if_over(&mut self, id: FlowId) {
         let flow = &self.table[id.0 as usize];
         if flow.n_graphs == 0 && !flow.is_connected {
+            self.shares[flow.owner].n_flows -= 1;
             self.free.push(id);
         }
     }
@@ -101,6 +138,9 @@ impl Flows {
         if flow.n_queued == 0 && n > 0 {
             flow.virtual_time = flow.virtual_time.max(foremost);
             self.n_active += 1;
+            let share = &mut self.shares[flow.owner];
+            self.n_active_owners += u32::from(share.active_weight == 0);
+            share.active_weight += flow.weight;
         }
         flow.n_queued += n;
     }
@@ -109,7 +149,12 @@ impl Flows {
     pub(super) fn remove_queued(&mut self, flow: FlowId) {
         let flow = &mut self.table[flow.0 as usize];
         flow.n_queued -= 1;
-        self.n_active -= u32::from(flow.n_queued == 0);
+        if flow.n_queued == 0 {
+            self.n_active -= 1;
+            let share = &mut self.shares[flow.owner];
+            share.active_weight -= flow.weight;
+            self.n_active_owners -= u32::from(share.active_weight == 0);
+        }
     }
 
     /// Whether a flow with a task to send is the only one that has any.
@@ -126,15 +171,24 @@ impl Flows {
     pub(super) fn charge(&mut self, flow: FlowId, estimate_ns: u64) {
         let (start, _) = self.start_tag(flow);
         self.foremost = self.foremost.max(start);
-        let flow = &mut self.table[flow.0 as usize];
-        flow.virtual_time = start + flow.units(estimate_ns);
+        let units = self.units(flow, estimate_ns);
+        self.table[flow.0 as usize].virtual_time = start + units;
     }
 
     /// A run that was charged `estimate_ns` has turned out to cost `actual_ns`.
     pub(super) fn correct(&mut self, flow: FlowId, estimate_ns: u64, actual_ns: u64) {
+        let (charged, owed) = (self.units(flow, estimate_ns), self.units(flow, actual_ns));
         let flow = &mut self.table[flow.0 as usize];
-        let (charged, owed) = (flow.units(estimate_ns), flow.units(actual_ns));
         flow.virtual_time = (flow.virtual_time + owed).saturating_sub(charged);
+    }
+
+    /// What a cost counts for: the more, the smaller the flow's part of its owner's share, as long as there are several owners to
+    /// share. Rounded up, so that a client of weight 3 is
+    /// not a hair ahead after three runs to another's one.
+    fn units(&self, flow: FlowId, cost_ns: u64) -> u128 {
+        let flow = &self.table[flow.0 as usize];
+        let active = if self.n_active_owners <= 1 { 1_000 } else { self.shares[flow.owner].active_weight.max(flow.weight) };
+        (cost_ns.min(MAX_COST_NS) as f64 * UNITS_PER_NS * active as f64 / flow.weight as f64).ceil() as u128
     }
 
     /// Panics when the counts are not those of `n_queued` and `n_graphs`, by flow.
@@ -148,14 +202,16 @@ impl Flows {
             n_active += u32::from(n_queued > 0);
         }
         assert_eq!(self.n_active, n_active, "flows with queued tasks");
+        let n_active_owners = self.shares.iter().filter(|share| share.active_weight > 0).count();
+        assert_eq!(self.n_active_owners as usize, n_active_owners, "owners with queued tasks");
+        for (at, share) in self.shares.iter().enumerate() {
+            let own = || self.table.iter().filter(|flow| flow.owner == at);
+            let active: u64 = own().filter(|flow| flow.n_queued > 0).map(|flow| flow.weight).sum();
+            assert_eq!(share.active_weight, active, "{:?}: weight of flows with queued tasks", share.owner);
+            let n_flows = own().filter(|flow| flow.n_graphs > 0 || flow.is_connected).count();
+            assert_eq!(share.n_flows as usize, n_flows, "{:?}: flows", share.owner);
+        }
         assert!(self.by_client.values().all(|flow| self.table[flow.0 as usize].is_connected), "flows of clients that are here");
-    }
-}
-
-impl Flow {
-    /// Rounded up, so that a client of weight 3 is not a hair ahead after three runs to another's one.
-    fn units(&self, cost_ns: u64) -> u128 {
-        (cost_ns.min(MAX_COST_NS) as f64 * UNITS_PER_NS / self.weight).ceil() as u128
     }
 }
 
@@ -166,7 +222,7 @@ mod tests {
     fn flows(weights: &[f64]) -> Flows {
         let mut flows = Flows::default();
         for (client, weight) in weights.iter().enumerate() {
-            flows.join(ClientId(client as u32), *weight);
+            flows.join(ClientId(client as u32), *weight, Owner::Local);
             flows.begin_graph(ClientId(client as u32));
         }
         flows
@@ -196,6 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn neither_weight_nor_many_connections_give_an_owner_more_than_others() {
+        let mut flows = Flows::default();
+        let owner = |name: &str| Owner::Named(name.to_owned());
+        for (client, weight, name) in [(0, 100.0, "greedy"), (1, 100.0, "greedy"), (2, 50.0, "greedy"), (3, 1.0, "modest")] {
+            flows.join(ClientId(client), weight, owner(name));
+            flows.begin_graph(ClientId(client));
+            flows.add_queued(FlowId(client), 1);
+        }
+        let served = serve(&mut flows, 10_000, 5_000);
+        assert!(served[3].abs_diff(5_000) <= 5, "{served:?}");
+        assert!(served[0].abs_diff(2_000) <= 5 && served[2].abs_diff(1_000) <= 5, "its own are told apart: {served:?}");
+        // Whoever has nothing to do counts for nothing.
+        flows.remove_queued(FlowId(0));
+        flows.remove_queued(FlowId(1));
+        let served = serve(&mut flows, 10_000, 5_000);
+        assert!(served[2].abs_diff(5_000) <= 5, "{served:?}");
+    }
+
+    #[test]
     fn having_been_idle_is_no_credit_and_having_worked_alone_no_debt() {
         let mut flows = flows(&[1.0, 1.0]);
         flows.add_queued(FlowId(0), 1);
@@ -207,7 +282,11 @@ mod tests {
 
     #[test]
     fn a_flow_that_could_not_be_served_catches_up_by_no_more_than_the_greatest_lag() {
-        let mut flows = flows(&[1.0, 1.0]);
+        let mut flows = Flows::default();
+        for (client, owner) in [(0, "a"), (1, "b")] {
+            flows.join(ClientId(client), 1.0, Owner::Named(owner.to_owned()));
+            flows.begin_graph(ClientId(client));
+        }
         flows.add_queued(FlowId(1), 1);
         flows.add_queued(FlowId(0), 1);
         (0..10_000).for_each(|_| flows.charge(FlowId(0), 1_000_000));
@@ -228,13 +307,13 @@ mod tests {
     #[test]
     fn weights_are_bounded_and_slots_of_flows_that_are_over_are_used_again() {
         let mut flows = flows(&[f64::NAN, -1.0, f64::INFINITY]);
-        let weights: Vec<f64> = flows.table.iter().map(|flow| flow.weight).collect();
-        assert_eq!(weights, [1.0, 0.01, 100.0]);
+        let weights: Vec<u64> = flows.table.iter().map(|flow| flow.weight).collect();
+        assert_eq!(weights, [1_000, 10, 100_000]);
         flows.leave(ClientId(1));
-        flows.join(ClientId(3), 1.0);
+        flows.join(ClientId(3), 1.0, Owner::Local);
         assert_eq!(flows.table.len(), 4, "a flow with a graph stays when its client goes");
         flows.end_graph(FlowId(1));
-        flows.join(ClientId(4), 1.0);
+        flows.join(ClientId(4), 1.0, Owner::Local);
         assert_eq!(flows.table.len(), 4);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rask_comm::message::{SubmitOptions, TaskCounts, TaskFailure};
+use rask_comm::{Grant, Owner};
 use rask_graphs::{Attempt, ClientId, Graph, GraphId, Source, TaskId, TaskIdx, WorkerId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use rask_comm::time::Time;
 
 use super::fairness::FlowId;
+use super::quotas::Size;
 use super::uploads::Scatter;
 
 /// Where a task stands.
@@ -178,9 +180,14 @@ pub(super) enum Node {
 }
 
 /// A submitted graph and everything known about its tasks.
+#[derive(Clone)]
 pub(super) struct GraphRun {
     pub(super) id: GraphId,
+    /// The client that follows it.
     pub(super) client: Option<ClientId>,
+    pub(super) owner: Owner,
+    /// Opens its results at workers.
+    pub(super) grant: Grant,
     /// Whose share of the workers it has: that of the client that submitted it, for good.
     pub(super) flow: FlowId,
     pub(super) options: SubmitOptions,
@@ -210,6 +217,8 @@ pub(super) struct GraphRun {
     pub(super) locating: BTreeMap<TaskIdx, Vec<ClientId>>,
     /// Users of results of this graph in later graphs.
     pub(super) external_users: BTreeMap<TaskIdx, Vec<(GraphId, u32)>>,
+    /// Different wishes of its tasks.
+    n_wishes: u32,
     /// Tasks that took more than the memory of a worker: they need one with more than so many bytes.
     pub(super) needs_above: FxHashMap<TaskIdx, u64>,
     /// What its client has been told that it waits for.
@@ -228,9 +237,63 @@ pub(super) struct GraphRun {
     pub(super) scatter: Option<Box<Scatter>>,
 }
 
+/// A graph that has been checked, and its tables: all that can be made of it without knowing anything else, and so on another
+/// thread than the machine's.
+#[derive(Clone)]
+pub struct PreparedGraph {
+    pub(super) run: Box<GraphRun>,
+    /// What can begin, if that is known: it depends on results of earlier graphs, if the graph uses any.
+    pub(super) beginning: Option<Beginning>,
+}
+
+/// The tasks of a graph that miss nothing.
+#[derive(Clone, Default)]
+pub(super) struct Beginning {
+    /// Roots without wishes; they count as queued.
+    pub(super) first: Vec<TaskIdx>,
+    /// The others, which are waiting.
+    pub(super) others: Vec<TaskIdx>,
+    /// Results of earlier graphs that are needed.
+    pub(super) externals: Vec<TaskId>,
+}
+
+impl std::fmt::Debug for PreparedGraph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PreparedGraph").field(&self.run.graph).finish()
+    }
+}
+
+impl PartialEq for PreparedGraph {
+    /// The tables follow from the graph.
+    fn eq(&self, other: &Self) -> bool {
+        self.run.graph == other.run.graph
+    }
+}
+
+impl PreparedGraph {
+    /// Check `graph`, in time linear in its size, and make its tables.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn new(graph: Graph) -> Result<Self, String> {
+        graph.check().map_err(|error| error.to_string())?;
+        let mut prepared = Self::of_values(graph);
+        if prepared.run.graph.externals.is_empty() {
+            prepared.beginning = Some(prepared.run.begin());
+        }
+        Ok(prepared)
+    }
+
+    /// Tables for a graph that the machine made itself, of values that are to be uploaded.
+    pub(super) fn of_values(graph: Graph) -> Self {
+        Self { run: Box::new(GraphRun::new(graph)), beginning: None }
+    }
+}
+
 impl GraphRun {
-    /// Tables for `graph`, which has been checked; every task still released.
-    pub(super) fn new(id: GraphId, client: ClientId, flow: FlowId, graph: Graph, options: SubmitOptions, now: Time) -> Self {
+    /// Tables for `graph`, which has been checked; every task still released, and its outputs wanted. Whose it is, and under
+    /// which number, is said when it enters the machine's tables.
+    fn new(graph: Graph) -> Self {
         let n_tasks = graph.n_tasks();
         let n_groups = graph.n_groups();
         let (dependent_offsets, dependents) = build_dependents(&graph);
@@ -250,13 +313,16 @@ impl GraphRun {
                 tasks[idx.index()].set(NOT_EARLY);
             }
         }
+        let n_wishes = u32::try_from(graph.n_wishes()).unwrap_or(u32::MAX);
         let n_tasks = u32::try_from(n_tasks).unwrap_or(u32::MAX);
-        Self {
-            id,
-            client: Some(client),
-            flow,
-            options,
-            accepted_at: now,
+        let mut run = Self {
+            id: GraphId(u32::MAX),
+            client: None,
+            owner: Owner::Local,
+            grant: Grant::default(),
+            flow: FlowId::default(),
+            options: SubmitOptions::default(),
+            accepted_at: Time::default(),
             ended_at: None,
             operator_of: Vec::new(),
             tasks,
@@ -278,6 +344,7 @@ impl GraphRun {
             cause_of: FxHashMap::default(),
             locating: BTreeMap::new(),
             external_users: BTreeMap::new(),
+            n_wishes,
             needs_above: FxHashMap::default(),
             told_waits: String::new(),
             nbytes_kept: 0,
@@ -287,11 +354,81 @@ impl GraphRun {
             last_killed: None,
             last_death: None,
             scatter: None,
+        };
+        for at in 0..run.graph.outputs.len() {
+            let output = run.graph.outputs[at];
+            let entry = run.entry_mut(output);
+            entry.set(WANTED);
+            entry.set(OUTPUT_PENDING);
+            run.n_wanted += 1;
+            run.n_outputs_pending += 1;
+        }
+        run
+    }
+
+    /// One pass down marks what the outputs need, one pass up counts what is missing; what misses nothing can begin.
+    pub(super) fn begin(&mut self) -> Beginning {
+        let mut beginning = Beginning::default();
+        for idx in (0..self.n_tasks()).rev().map(TaskIdx) {
+            if self.entry(idx).is_needed() {
+                self.count_needs_once(idx, &mut beginning.externals);
+            }
+        }
+        for idx in (0..self.n_tasks()).map(TaskIdx) {
+            if !self.entry(idx).is_needed() {
+                continue;
+            }
+            self.entry_mut(idx).state = TaskState::Waiting;
+            self.n_active += 1;
+            self.counts.n_waiting += 1;
+            // Nothing of it is in memory or being made yet, except results of other graphs.
+            let n_missing = self.count_missing(idx);
+            (self.entry_mut(idx).n_missing, self.entry_mut(idx).n_unplaced) = (n_missing, n_missing);
+            if n_missing == 0 {
+                if self.is_root(idx) && !self.entry(idx).has(IS_CONSTRAINED) {
+                    self.entry_mut(idx).state = TaskState::Queued;
+                    self.counts.n_waiting -= 1;
+                    self.counts.n_queued += 1;
+                    beginning.first.push(idx);
+                } else {
+                    beginning.others.push(idx);
+                }
+            }
+        }
+        beginning
+    }
+
+    /// The needs of an active task, when nothing is in memory yet: only counts, no cascades.
+    fn count_needs_once(&mut self, idx: TaskIdx, needed_externals: &mut Vec<TaskId>) {
+        for at in self.inputs(idx) {
+            match self.graph.inputs[at].source() {
+                Source::Task(source) => self.entry_mut(source).n_consumers += 1,
+                Source::Group(group) => {
+                    self.groups[group as usize].n_consumers += 1;
+                    if self.groups[group as usize].n_consumers == 1 {
+                        for at in self.members(group) {
+                            let member = self.graph.group_members[at];
+                            self.entry_mut(member).n_consumers += 1;
+                        }
+                    }
+                }
+                Source::External(external) => {
+                    self.externals[external as usize].n_consumers += 1;
+                    if self.externals[external as usize].n_consumers == 1 {
+                        needed_externals.push(self.graph.externals[external as usize]);
+                    }
+                }
+            }
         }
     }
 
     pub(super) fn task_id(&self, idx: TaskIdx) -> TaskId {
         TaskId::new(self.id, idx)
+    }
+
+    /// What it takes of its owner's quotas.
+    pub(super) fn size(&self) -> Size {
+        Size::of_graph(self.n_tasks(), self.n_wishes)
     }
 
     pub(super) fn n_tasks(&self) -> u32 {

@@ -6,6 +6,8 @@
 //! on their way: to fetch and to decode can kill a worker too. A doubted task waits for its inputs, and for a slot, before it is given
 //! again, so that it is suspected if that worker dies as well.
 
+use rask_comm::KeyId;
+use rask_comm::limits::MAX_RETRIES;
 use rask_comm::message::{FailureKind, FromWorker, RunFailure, ToWorker, WorkerHello};
 use rask_comm::time::Time;
 use rask_graphs::{Attempt, Source, TaskId, TaskIdx, WorkerId};
@@ -22,11 +24,11 @@ use super::{
     stealing, transitions, uploads,
 };
 
-pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, out: &mut Actions) {
-    core.workers.insert(worker, hello);
+pub(super) fn worker_joined(core: &mut Core, worker: WorkerId, hello: WorkerHello, key: KeyId, out: &mut Actions) {
+    core.workers.insert(worker, hello, key);
     quarantine::workers_changed(core);
     (core.no_workers_since, core.deserted_until) = (None, None);
-    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch });
+    out.tell_worker(worker, ToWorker::Welcome { worker, epoch: core.config.epoch, keys: core.config.secret.for_worker(worker) });
     // Whatever waits for room finds it there; the others have no more room than before.
     core.to_fill.push(worker);
     uploads::look_again(core);
@@ -384,7 +386,7 @@ fn failed(core: &mut Core, worker: WorkerId, (task, attempt): (TaskId, Attempt),
     let name = core.workers.get(worker).map(|worker| worker.hello.name.clone()).unwrap_or_default();
     let run = core.run_mut(task.graph);
     run.n_executions += 1;
-    let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries);
+    let retries = run.graph.options_of(task.idx).map_or(0, |options| options.retries.min(MAX_RETRIES));
     let entry = run.entry_mut(task.idx);
     entry.n_failures = entry.n_failures.saturating_add(1);
     let n_failures = u32::from(entry.n_failures);

@@ -5,7 +5,8 @@
 //! `queue`, `backlog` and `constraints` (ready tasks), `fairness` (whose turn it is among clients), `learning` (durations), `clients`, `story`; `transitions` changes task states,
 //! `placement` chooses workers, `dispatch` sends runs, `early` those whose inputs are still being made, `lineage` follows workers that come and go, `quarantine` has
 //! suspects of a worker's death run alone, `retirement` those that leave in agreement; `stealing` moves runs to idle
-//! workers, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer together, `speculation` gives stragglers to a second worker.
+//! workers, `rights` says who may do what, `uploads` has clients bring their values, `siblings` keeps roots with a common consumer
+//! together, `speculation` gives stragglers to a second worker.
 //!
 //! Deliberately absent: clocks, threads, sockets, randomness, and any order that depends on a hash.
 
@@ -31,9 +32,11 @@ mod note;
 mod placement;
 mod quarantine;
 mod queue;
+mod quotas;
 mod replicas;
 mod report;
 mod retirement;
+mod rights;
 mod siblings;
 mod speculation;
 mod stealing;
@@ -46,14 +49,15 @@ mod workers;
 
 use rask_comm::message::{FailureKind, StatusReport};
 use rask_comm::time::Time;
-use rask_graphs::{Attempt, GraphId, TaskId, TaskIdx, WorkerId};
+use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
 
 pub use self::config::{Config, Fault};
 use self::core::Core;
 pub use self::core::Counters;
 pub use self::event::{Actions, Event, GraphEnd, Note};
-pub use self::graph_run::TaskState;
 use self::graph_run::{GraphRun, NOBODY};
+pub use self::graph_run::{PreparedGraph, TaskState};
+pub use self::quotas::Quotas;
 pub use self::story::Transition;
 
 /// Why the machine wants to be called at a time.
@@ -86,11 +90,17 @@ impl Machine {
         let core = &mut self.core;
         core.now = core.now.max(now);
         match event {
-            Event::WorkerJoined { worker, hello } => lineage::worker_joined(core, worker, hello, out),
+            Event::WorkerJoined { worker, hello, key } => lineage::worker_joined(core, worker, hello, key, out),
             Event::WorkerLost { worker, was_graceful, reason } => lineage::worker_lost(core, worker, was_graceful, &reason, out),
             Event::WorkerSaid { worker, message } => lineage::worker_said(core, worker, message, out),
-            Event::ClientJoined { client, hello } => clients::client_joined(core, client, hello, out),
+            Event::ClientJoined { client, hello, peer } => clients::client_joined(core, client, hello.weight, peer, out),
             Event::ClientLost { client } => clients::client_lost(core, client, out),
+            Event::ClientSubmitted { client, request, graph, options } => {
+                clients::submit(core, client, request, *graph, options, out);
+            }
+            Event::ClientMisspoke { client, request, reason } => {
+                clients::misspoke(core, client, request, reason, out);
+            }
             Event::ClientSaid { client, message } => clients::client_said(core, client, message, out),
         }
         settle(core, out);
@@ -146,7 +156,13 @@ impl Machine {
     /// How the cluster is.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        report::status(&self.core)
+        report::status(&self.core, |_| true)
+    }
+
+    /// The same, as far as `client` may know of it; `None` when it is not here.
+    #[must_use]
+    pub fn status_for(&self, client: ClientId) -> Option<StatusReport> {
+        clients::status(&self.core, client)
     }
 
     /// Where a task stands; `None` when its graph is not known (any more).

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rask_comm::PeerIdentity;
 use rask_comm::message::LostResults;
 use rask_comm::words::size_text;
 use rask_graphs::{GraphId, WorkerId};
@@ -30,6 +31,18 @@ pub enum Note {
         seconds: f64,
         /// What came of it.
         end: GraphEnd,
+    },
+    /// A graph is followed again.
+    GraphAttached {
+        /// Which.
+        graph: GraphId,
+        /// By whom.
+        by: PeerIdentity,
+    },
+    /// A client asked for what its role may not do, and is shown out.
+    Overstepped {
+        /// Who.
+        by: PeerIdentity,
     },
     /// A worker is gone without having been let go.
     WorkerLost {
@@ -83,9 +96,9 @@ impl Note {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::GraphAccepted { .. } => false,
+            Self::GraphAccepted { .. } | Self::GraphAttached { .. } => false,
             Self::GraphEnded { end, .. } => matches!(end, GraphEnd::Failed { .. }),
-            Self::WorkerLost { .. } => true,
+            Self::WorkerLost { .. } | Self::Overstepped { .. } => true,
             Self::WorkerLeaves { lost, .. } => lost.n_results > 0,
         }
     }
@@ -104,6 +117,8 @@ impl fmt::Display for Note {
                 }
                 Ok(())
             }
+            Self::GraphAttached { graph, by } => write!(f, "graph {graph} is followed again, by {by}"),
+            Self::Overstepped { by } => write!(f, "closed {by}, which asked for what it may not do"),
             Self::WorkerLost { name, reason, n_runs, n_results } => write!(
                 f,
                 "worker \"{}\" lost: {}; it had {n_runs} runs, and {n_results} results that nobody else has",
@@ -143,4 +158,26 @@ impl fmt::Display for GraphEnd {
 /// Which worker, for notes.
 pub(super) fn worker_name(core: &super::core::Core, worker: WorkerId) -> String {
     core.workers.get(worker).map_or_else(String::new, |worker| worker.hello.name.clone())
+}
+
+/// Word for the log of how a graph ended, once.
+pub(super) fn end(core: &mut super::core::Core, graph: GraphId, end: GraphEnd, out: &mut super::event::Actions) {
+    let now = core.now;
+    let Some(run) = core.graphs.get_mut(&graph).filter(|run| !run.is_end_noted) else { return };
+    run.is_end_noted = true;
+    // A scatter is a value on its way, not somebody's work.
+    if run.scatter.is_none() {
+        let seconds = now.since(run.accepted_at).as_secs_f64();
+        out.note(Note::GraphEnded { graph, name: run.options.name.clone(), seconds, end });
+    }
+}
+
+pub(super) fn end_of_itself(core: &mut super::core::Core, graph: GraphId, out: &mut super::event::Actions) {
+    let run = core.run(graph);
+    let n_tasks = run.counts.n_tasks;
+    let outcome = match run.failures.first() {
+        Some(failure) => GraphEnd::Failed { reason: format!("\"{}\": {}", failure.key, failure.message) },
+        None => GraphEnd::Done { n_tasks, n_again: run.n_executions.saturating_sub(n_tasks) },
+    };
+    end(core, graph, outcome, out);
 }

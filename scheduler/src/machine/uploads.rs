@@ -3,7 +3,9 @@
 //! A scatter is a graph of tasks without inputs whose results come from the client. A ready one waits here instead of in the
 //! queues of runs, because it needs room in memory and on the wire and no slot: a client that uploads slowly keeps nobody from
 //! computing. It goes to the worker with the least in memory that has room; worker and client are told, and the rest is as
-//! with a run: attempts, the worker's report, and another upload when the result is lost. Clients take turns.
+//! with a run: attempts, the worker's report, and another upload when the result is lost. Clients take turns, and each has a window
+//! of its own at each worker: one that announces more than it ever uploads keeps nobody else waiting. What really comes is
+//! bounded by the worker, which lets in what it has memory for.
 //!
 //! A value that more than one worker is to hold is copied from worker to worker once it has arrived, in waves, as
 //! everything that many want.
@@ -18,15 +20,16 @@ use rask_graphs::{Attempt, ClientId, GraphId, TaskId, TaskIdx, WorkerId};
 
 use super::core::Core;
 use super::event::Actions;
+use super::fairness::FlowId;
 use super::graph_run::{GraphRun, NOBODY, TaskState};
 use super::replicas::N_PER_HOLDER;
 use super::workers::Worker;
 use super::{constraints, dispatch, transitions};
 
-/// Bytes that may be on their way from clients to one worker, and no more than an eighth of its memory; a value that is longer
-/// goes alone.
+/// Bytes that may be on their way from one client to one worker, and no more than an eighth of its memory, and half of that when
+/// others upload too; a value that is longer goes alone.
 const WINDOW_NBYTES: u64 = 256 << 20;
-/// Values that may be on their way to one worker.
+/// Values that may be on their way from one client to one worker.
 const MAX_UPLOADS: u32 = 1_024;
 /// How many workers in turn may fail to be reached by the client before it is told that nobody takes its value.
 const MAX_FAILURES: u8 = 3;
@@ -36,6 +39,7 @@ const MIN_SWEPT: usize = 1_024;
 const REASON_LIMIT: usize = 512;
 
 /// What is special about a graph whose results are uploaded.
+#[derive(Clone)]
 pub(super) struct Scatter {
     pub(super) nbytes: Vec<u64>,
     pub(super) ticket: Ticket,
@@ -62,6 +66,8 @@ pub(super) struct Uploads {
     last: Option<ClientId>,
     /// Whose client has gone.
     orphans: Vec<TaskId>,
+    /// What is on its way, by worker and by whose it is: values and bytes.
+    under_way: BTreeMap<(WorkerId, FlowId), (u32, u64)>,
     /// Workers that a client could not reach; it is sent elsewhere if there is another.
     avoid: BTreeMap<TaskId, WorkerId>,
     /// Values that are being copied to more workers, and those that have been asked to fetch them or have failed to.
@@ -200,7 +206,7 @@ fn choose(core: &Core, task: TaskId, by_load: &BTreeSet<(u64, WorkerId)>) -> Cho
             continue;
         }
         is_fit = true;
-        if !has_room(worker, nbytes) {
+        if !has_room(core, *id, worker, run.flow, nbytes) {
             continue;
         }
         if avoided == Some(id) {
@@ -221,13 +227,15 @@ pub(super) fn may_hold(run: &GraphRun, worker: &Worker) -> bool {
     !worker.is_retiring && !worker.is_expelled && (names.is_empty() || names.contains(&worker.hello.name))
 }
 
-fn has_room(worker: &Worker, nbytes: u64) -> bool {
+fn has_room(core: &Core, id: WorkerId, worker: &Worker, flow: FlowId, nbytes: u64) -> bool {
+    let (n_own, nbytes_own) = core.uploads.under_way.get(&(id, flow)).copied().unwrap_or_default();
+    let is_alone = core.uploads.waiting.len() <= 1 && worker.n_uploads == n_own;
     let window = match worker.hello.memory_limit {
         0 => WINDOW_NBYTES,
         limit => WINDOW_NBYTES.min(limit / 8),
     };
-    let fits = worker.n_uploads == 0 || worker.nbytes_uploading.saturating_add(nbytes) <= window;
-    fits && worker.n_uploads < MAX_UPLOADS && !worker.status.is_paused
+    let fits = n_own == 0 || nbytes_own.saturating_add(nbytes) <= if is_alone { window } else { window / 2 };
+    fits && n_own < MAX_UPLOADS && !worker.status.is_paused
 }
 
 fn nbytes_of(run: &GraphRun, idx: TaskIdx) -> u64 {
@@ -243,8 +251,12 @@ fn give(core: &mut Core, task: TaskId, client: ClientId, worker: WorkerId, out: 
     core.set_state(task, TaskState::Processing, Some(worker));
     let run = core.run(task.graph);
     let nbytes = nbytes_of(run, task.idx);
+    let flow = run.flow;
     let Some(ticket) = run.scatter.as_ref().map(|scatter| scatter.ticket) else { return };
     core.counters.n_uploads += 1;
+    let (n_own, nbytes_own) = core.uploads.under_way.entry((worker, flow)).or_default();
+    *n_own += 1;
+    *nbytes_own += nbytes;
     core.workers.update(worker, |worker| {
         worker.n_uploads += 1;
         worker.nbytes_uploading += nbytes;
@@ -259,7 +271,14 @@ fn give(core: &mut Core, task: TaskId, client: ClientId, worker: WorkerId, out: 
 /// The upload of a processing task is over, whatever came of it: its share of the worker is given back.
 pub(super) fn give_back(core: &mut Core, task: TaskId) {
     let nbytes = nbytes_of(core.run(task.graph), task.idx);
+    let flow = core.run(task.graph).flow;
     let worker = std::mem::replace(&mut core.entry_mut(task).worker, NOBODY);
+    if let Some((n_own, nbytes_own)) = core.uploads.under_way.get_mut(&(worker, flow)) {
+        (*n_own, *nbytes_own) = (*n_own - 1, *nbytes_own - nbytes);
+        if *n_own == 0 {
+            core.uploads.under_way.remove(&(worker, flow));
+        }
+    }
     core.workers.update(worker, |worker| {
         worker.n_uploads -= 1;
         worker.nbytes_uploading -= nbytes;
@@ -440,12 +459,16 @@ pub(super) fn fail_stranded(core: &mut Core, out: &mut Actions) {
 /// When they are not.
 pub(super) fn validate(core: &Core) {
     let mut under_way: BTreeMap<WorkerId, (u32, u64)> = BTreeMap::new();
+    let mut by_flow: BTreeMap<(WorkerId, FlowId), (u32, u64)> = BTreeMap::new();
     let waiting: BTreeSet<TaskId> = core.uploads.waiting.values().flatten().chain(&core.uploads.orphans).copied().collect();
     for run in core.graphs.values().filter(|run| run.scatter.is_some()) {
         for (idx, entry) in run.tasks.iter().enumerate() {
             let task = run.task_id(TaskIdx(idx as u32));
             if entry.state == TaskState::Processing {
                 let (n, nbytes) = under_way.entry(entry.worker).or_default();
+                *n += 1;
+                *nbytes += nbytes_of(run, task.idx);
+                let (n, nbytes) = by_flow.entry((entry.worker, run.flow)).or_default();
                 *n += 1;
                 *nbytes += nbytes_of(run, task.idx);
             }
@@ -456,6 +479,7 @@ pub(super) fn validate(core: &Core) {
         let counted = under_way.remove(&id).unwrap_or_default();
         assert_eq!((worker.n_uploads, worker.nbytes_uploading), counted, "{id}: uploads");
     }
+    assert_eq!(core.uploads.under_way, by_flow, "uploads by whose they are");
     assert!(under_way.is_empty(), "uploads to workers that are gone: {under_way:?}");
     let n_waiting = core.uploads.waiting.values().map(VecDeque::len).sum::<usize>();
     assert_eq!(core.uploads.n_waiting, n_waiting, "values that wait");

@@ -38,6 +38,7 @@ pub(super) fn validate(core: &Core) {
         *occupancy += u64::from(backup.estimate_ns);
     }
     super::speculation::validate(core);
+    core.held.validate(core.graphs.values().map(|run| (&run.owner, run.size())));
     core.flows.validate(&flows);
     for (id, worker) in core.workers.iter() {
         let (count, occupancy, n_early, early_ns) = n_processing.remove(&id).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
+use rask_comm::KeyId;
 use rask_comm::message::{WorkerHello, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, GraphId, TaskId, WorkerId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -33,6 +34,8 @@ const PAUSED_GROWTH: u64 = 16;
 /// One worker.
 pub(super) struct Worker {
     pub(super) hello: WorkerHello,
+    /// The key of its certificate.
+    pub(super) key: KeyId,
     /// What is left of each of `hello.resources`, in the same order.
     pub(super) free_resources: Vec<f64>,
     pub(super) n_processing: u32,
@@ -86,11 +89,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    fn new(hello: WorkerHello) -> Self {
+    fn new(hello: WorkerHello, key: KeyId) -> Self {
         Self {
             slot_ends: SmallVec::from_elem(0, hello.n_slots.clamp(1, MAX_SLOTS_PLANNED) as usize),
             free_resources: hello.resources.iter().map(|(_, amount)| *amount).collect(),
             hello,
+            key,
             n_processing: 0,
             occupancy_ns: 0,
             given: VecDeque::new(),
@@ -324,12 +328,12 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub(super) fn insert(&mut self, id: WorkerId, hello: WorkerHello) {
+    pub(super) fn insert(&mut self, id: WorkerId, hello: WorkerHello, key: KeyId) {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
         self.by_name.entry(hello.name.clone()).or_default().push(id);
-        self.table[id.index()] = Some(Box::new(Worker::new(hello)));
+        self.table[id.index()] = Some(Box::new(Worker::new(hello, key)));
         self.by_load.insert((false, 0, id));
         self.n_connected += 1;
     }

@@ -1,11 +1,13 @@
 //! The scheduler as a daemon: QUIC on one thread around the machine.
 //!
 //! Everything runs on the calling thread's runtime, the machine included, so a message's way through the scheduler never
-//! changes threads. Readers (`peers`) turn frames into events; the hub takes all that have come in, lets the machine
+//! changes threads. Readers (`peers`) turn frames into events, part by part (`parts`); the hub takes all that have come in, lets the machine
 //! handle them as one turn, and puts the answers into outboxes, one frame a peer. A peer that sends garbage, or does not
 //! read, loses its connection and nothing else.
 
+mod admission;
 mod hub;
+mod parts;
 mod peers;
 
 use std::future::Future;
@@ -13,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rask_comm::SecretKey;
 use rask_comm::authority::{Authority, AuthorityError, StateDir};
 use rask_comm::endpoint::{BindError, Endpoint, Incoming};
 use rask_comm::identity::{Identity, IdentityError, Role};
@@ -23,9 +26,11 @@ use rask_graphs::Epoch;
 use tokio::sync::mpsc;
 
 use crate::machine::Config;
+use admission::Admission;
 use hub::{Hub, News};
+use peers::Terms;
 
-/// Frames of events that wait for the hub; readers wait when it is full, and so do their peers.
+/// Parts of frames that wait for the hub; readers wait when it is full, and so do their peers.
 const INBOX_LIMIT: usize = 1024;
 
 /// What a scheduler is started with.
@@ -35,15 +40,20 @@ pub struct SchedulerConfig {
     pub listen: SocketAddr,
     /// Holds the cluster's authority, its join tokens and the epoch.
     pub state_dir: StateDir,
-    /// Settings of the machine; its epoch is replaced by the state directory's next one.
+    /// Settings of the machine; its epoch is replaced by the state directory's next one, its secret by a random one.
     pub machine: Config,
+    /// Whether workers that joined by a token may have their data planes on other hosts than they come from themselves, as where
+    /// addresses are translated on the way. Others would be told to go wherever such a worker says.
+    pub believes_addresses: bool,
+    /// A worker tells its state every second. One that does not for so long is dropped, though its network may be alive.
+    pub silence_limit: Duration,
 }
 
 impl SchedulerConfig {
     /// A scheduler at `listen` with the usual settings.
     #[must_use]
     pub fn new(listen: SocketAddr, state_dir: StateDir) -> Self {
-        Self { listen, state_dir, machine: Config::default() }
+        Self { listen, state_dir, machine: Config::default(), believes_addresses: false, silence_limit: Duration::from_secs(30) }
     }
 }
 
@@ -79,66 +89,76 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let authority = Arc::new(Authority::open_or_create(&config.state_dir)?);
-    config.machine.epoch = next_epoch(&config.state_dir)?;
+    config.machine.epoch = Epoch(config.state_dir.next_epoch()?);
+    let random = |source| ServerError::State { path: "random numbers".to_owned(), source };
+    config.machine.secret = SecretKey::random().map_err(random)?;
     let identity = Identity::issue(&authority, Role::Scheduler, "scheduler")?;
     let endpoint = Endpoint::bind(config.listen, &identity, &[Plane::Worker, Plane::Client, Plane::Join])?;
     let tokens = Arc::new(TokenStore::of(&config.state_dir));
+    let admission = Arc::new(Admission::new(config.state_dir.clone(), &authority));
     let address =
         endpoint.local_addr().map_err(|source| ServerError::State { path: "the socket's address".to_owned(), source })?;
     if endpoint.socket_buffers().are_small() {
         tracing::info!("{}", endpoint.socket_buffers().report());
     }
     let (news, inbox) = mpsc::channel(INBOX_LIMIT);
+    let terms = Terms { believes_addresses: config.believes_addresses, silence_limit: config.silence_limit };
     let hub = Hub::new(config.machine, inbox);
     on_ready(address);
     tokio::select! {
         () = hub.run() => {}
-        () = accept(&endpoint, &authority, &tokens, &news) => {}
+        () = accept(&endpoint, &authority, &tokens, &admission, terms, &news) => {}
+        () = Arc::clone(&admission).watch(news.clone()) => {}
         () = shutdown => {}
     }
     endpoint.shut_down("the scheduler stops").await;
     Ok(())
 }
 
-async fn accept(endpoint: &Endpoint, authority: &Arc<Authority>, tokens: &Arc<TokenStore>, news: &mpsc::Sender<News>) {
+async fn accept(
+    endpoint: &Endpoint,
+    authority: &Arc<Authority>,
+    tokens: &Arc<TokenStore>,
+    admission: &Arc<Admission>,
+    terms: Terms,
+    news: &mpsc::Sender<News>,
+) {
     let mut ids = peers::Ids::default();
+    let intake = parts::Intake::default();
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Peer { connection, plane: Plane::Worker, .. } => {
-                tokio::spawn(peers::serve_worker(ids.worker(), connection, news.clone()));
+                let (worker, admission, news, intake) = (ids.worker(), Arc::clone(admission), news.clone(), intake.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_worker(worker, connection, terms, news, intake).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Client, .. } => {
-                tokio::spawn(peers::serve_client(ids.client(), connection, news.clone()));
+                let (client, admission, news, intake) = (ids.client(), Arc::clone(admission), news.clone(), intake.clone());
+                tokio::spawn(async move {
+                    if admission.admits(&connection).await {
+                        peers::serve_client(client, connection, news, intake).await;
+                    }
+                });
             }
             Incoming::Peer { connection, plane: Plane::Data | Plane::Join, .. } => connection.close("not served here"),
             Incoming::Join(connection) => {
-                let (authority, tokens) = (Arc::clone(authority), Arc::clone(tokens));
+                let (authority, tokens, quiet) = (Arc::clone(authority), Arc::clone(tokens), Arc::clone(&intake.quiet));
                 tokio::spawn(async move {
                     let from = connection.remote_address();
                     match tokio::time::timeout(Duration::from_secs(10), serve_join(connection, &authority, &tokens)).await {
-                        Ok(Ok(peer)) => tracing::info!(%from, %peer, "a node joined the cluster"),
-                        Ok(Err(error)) => tracing::warn!(%from, %error, "a node was not let into the cluster"),
+                        Ok(Ok(peer)) => tracing::info!(%from, %peer, by = %peer.origin, "a node joined the cluster"),
+                        Ok(Err(error)) => {
+                            if let Some(n_left_out) = quiet.may_say("not let in", from.ip()) {
+                                tracing::warn!(%from, %error, n_left_out, "a node was not let into the cluster");
+                            }
+                        }
                         Err(_elapsed) => tracing::debug!(%from, "a node did not finish joining"),
                     }
                 });
             }
         }
     }
-}
-
-/// The number of this start: one more than the last, kept in the state directory.
-fn next_epoch(state: &StateDir) -> Result<Epoch, ServerError> {
-    let path = state.path().join("epoch");
-    let failed = |source| ServerError::State { path: path.display().to_string(), source };
-    let last = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().unwrap_or(0u32),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(failed(error)),
-    };
-    let epoch = Epoch(last.wrapping_add(1));
-    // Written beside and renamed, so that a crash leaves the old number or the new one.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    std::fs::write(&fresh, format!("{}\n", epoch.0)).map_err(failed)?;
-    std::fs::rename(&fresh, &path).map_err(failed)?;
-    Ok(epoch)
 }

@@ -130,7 +130,11 @@ impl Farm {
             n_events: 0,
         };
         let hello = ClientHello { version: 1, name: "client".to_owned(), weight: 1.0 };
-        farm.tell(Event::ClientJoined { client: CLIENT, hello });
+        farm.tell(Event::ClientJoined {
+            client: CLIENT,
+            hello,
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+        });
         for n_slots in slots {
             farm.join(*n_slots);
         }
@@ -144,7 +148,7 @@ impl Farm {
         let machine = WorkerMachine::new(MachineConfig::new(n_slots, 0));
         self.nodes.insert(worker, Node { machine, store: BTreeSet::new(), sends_until: Duration::ZERO, timer_at: None });
         let hello = super::hello(worker, &format!("w{}", worker.0), n_slots, &[]);
-        self.tell(Event::WorkerJoined { worker, hello });
+        self.tell(Event::WorkerJoined { worker, hello, key: rask_comm::KeyId::default() });
         worker
     }
 

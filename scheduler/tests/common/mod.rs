@@ -99,7 +99,7 @@ impl Cluster {
         self.workers.insert(name.to_owned(), worker);
         let mut hello = hello(worker, name, n_slots, resources);
         hello.memory_limit = self.memory_limit.unwrap_or(hello.memory_limit);
-        self.event(Event::WorkerJoined { worker, hello });
+        self.event(Event::WorkerJoined { worker, hello, key: rask_comm::KeyId::default() });
         worker
     }
 
@@ -131,7 +131,11 @@ impl Cluster {
         }
         let client = ClientId(self.clients.len() as u32);
         self.clients.insert(name.to_owned(), client);
-        self.event(Event::ClientJoined { client, hello: ClientHello { version: 1, name: name.to_owned(), weight } });
+        self.event(Event::ClientJoined {
+            client,
+            hello: ClientHello { version: 1, name: name.to_owned(), weight },
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, name),
+        });
         client
     }
 

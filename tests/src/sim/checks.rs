@@ -11,6 +11,7 @@ use rask_scheduler::machine::TaskState;
 use super::oracle::{Behaviour, KernelInput, TaskPlan, kernel_inputs};
 use super::process::failure_message;
 use super::session::{JobState, OutputState};
+use super::shell::may_end;
 use super::world::{GraphInfo, World};
 use rask_worker::machine::{Machine, TERMINATE};
 
@@ -366,7 +367,9 @@ impl World {
     /// Cancel the graphs that outlived their clients.
     pub(super) fn cancel_orphans(&mut self) {
         for report in self.scheduler.status().graphs {
-            let Some(session) = (0..self.sessions.len()).find(|session| self.sessions[*session].link.is_some()) else { return };
+            let owner = self.graphs.get(&report.graph).map_or(0, |info| info.session);
+            let may = |session: &usize| self.sessions[*session].link.is_some() && may_end(*session, owner);
+            let Some(session) = (0..self.sessions.len()).find(may) else { continue };
             self.say(session, FromClient::Cancel { request: 3_000, graph: report.graph });
         }
     }

@@ -296,7 +296,7 @@ impl World {
             self.trace.note(self.now, "  worker", &(at, &action));
             match action {
                 Action::Tell(message) => messages.push(message),
-                Action::AddBody { id, body, label: _ } => {
+                Action::AddBody { id, body, label: _, is_of_user: _ } => {
                     self.processes[at].bodies.insert(id, body);
                 }
                 Action::ForgetBodies { graph } => self.processes[at].bodies.retain(|id, _| id.graph != graph),

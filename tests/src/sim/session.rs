@@ -247,7 +247,7 @@ impl World {
                     job.has_ended = true;
                 }
             }
-            ToClient::Located { task, attempt, nbytes: _, n_parts: _, holders } => {
+            ToClient::Located { task, attempt, nbytes: _, n_parts: _, holders, grant: _ } => {
                 if self.output_mut(session, task).is_none_or(|state| *state != OutputState::Locating) {
                     return;
                 }

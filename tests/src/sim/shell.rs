@@ -9,11 +9,23 @@ use std::time::Duration;
 
 use rask_comm::message::{ClientHello, FailureKind, FromClient, FromWorker, PROTOCOL_VERSION, ToClient, ToWorker, WorkerHello};
 use rask_comm::time::Time;
+use rask_comm::{KeyId, Origin, PeerIdentity, Role, TokenId};
 use rask_graphs::{Attempt, ClientId, TaskId, TaskIdx, WorkerId};
 use rask_scheduler::machine::{Event, TaskState};
 
 use super::oracle::{KernelInput, kernel_inputs};
 use super::world::{Delivery, GraphInfo, World, address_of};
+
+/// Every session is somebody else's, who has tokens of one name. Some may end what others began.
+fn owner_of(session: usize) -> PeerIdentity {
+    let role = if session.is_multiple_of(2) { Role::Client } else { Role::Admin };
+    PeerIdentity { role, name: format!("person {session}"), origin: Origin::Token(TokenId([0; 10])), key: KeyId::default() }
+}
+
+/// Whether a session may end a graph of another one's.
+pub(super) fn may_end(session: usize, owner: usize) -> bool {
+    session == owner || owner_of(session).role == Role::Admin
+}
 
 impl World {
     pub(super) fn meet_worker(&mut self, conn: usize) {
@@ -36,7 +48,7 @@ impl World {
         };
         self.note_deserted();
         self.no_workers_since = None;
-        self.tell_scheduler(Event::WorkerJoined { worker, hello });
+        self.tell_scheduler(Event::WorkerJoined { worker, hello, key: rask_comm::KeyId::default() });
     }
 
     pub(super) fn hear_worker(&mut self, conn: usize, messages: Vec<FromWorker>) {
@@ -151,7 +163,8 @@ impl World {
         let name = format!("client {}", self.links[link].session);
         let weight = [0.1, 1.0, 1.0, 3.0][self.links[link].session % 4];
         let hello = ClientHello { version: PROTOCOL_VERSION, name, weight };
-        self.tell_scheduler(Event::ClientJoined { client, hello });
+        let session = self.links[link].session;
+        self.tell_scheduler(Event::ClientJoined { client, hello, peer: owner_of(session) });
     }
 
     pub(super) fn hear_client(&mut self, link: usize, message: FromClient) {
@@ -169,7 +182,9 @@ impl World {
                 None
             }
             FromClient::Cancel { graph, .. } => {
-                if let Some(info) = self.graphs.get_mut(graph) {
+                // Whoever may not end it must not have ended it either.
+                let session = self.links[link].session;
+                if let Some(info) = self.graphs.get_mut(graph).filter(|info| may_end(session, info.session)) {
                     info.is_cancel_sent = true;
                 }
                 None

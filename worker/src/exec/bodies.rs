@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rask_graphs::evaluate::{self, PreparedBody};
-use rask_graphs::{Body, BodyId, GraphId, Registry};
+use rask_graphs::{Body, BodyId, FileAccess, GraphId, Registry};
 use rustc_hash::FxHashMap;
 
 use super::panics;
@@ -19,6 +19,8 @@ pub(super) struct BodyCell {
     pub(super) label: Arc<str>,
     /// Names of its operators, joined.
     pub(super) operators: String,
+    /// The files that runs of it may touch.
+    pub(super) files: FileAccess,
     prepared: OnceLock<Result<PreparedBody, String>>,
     /// What its runs took lately, in microseconds; see [`BodyCell::expected_us`].
     lately_us: AtomicU32,
@@ -55,10 +57,10 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    pub(super) fn add(&mut self, id: BodyId, body: Body, label: &str) {
+    pub(super) fn add(&mut self, id: BodyId, body: Body, label: &str, files: FileAccess) {
         let operators = body.name();
         let (prepared, lately_us) = (OnceLock::new(), AtomicU32::new(u32::MAX));
-        self.by_id.insert(id, Arc::new(BodyCell { body, label: label.into(), operators, prepared, lately_us }));
+        self.by_id.insert(id, Arc::new(BodyCell { body, label: label.into(), operators, files, prepared, lately_us }));
     }
 
     pub(super) fn get(&self, id: BodyId) -> Option<Arc<BodyCell>> {

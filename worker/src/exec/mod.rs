@@ -14,6 +14,7 @@
 //! does), and whatever that makes the machine say is told after they return, by the thread that is telling already.
 
 mod bodies;
+mod files;
 pub(crate) mod lending;
 mod panics;
 mod ports;
@@ -29,7 +30,6 @@ mod uploads;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -45,6 +45,7 @@ use crate::machine::{Action, Event, FetchFailure, FetchId, FetchItem, Machine, M
 use crate::store::Store;
 use crate::store::spill::SpillArea;
 use bodies::Bodies;
+pub use files::FilePolicy;
 pub use ports::{Ending, FetchOrder, Fetcher, Uplink, WatchOrder};
 use sending::Sending;
 use slot::{IS_BETWEEN_RUNS, Job};
@@ -75,14 +76,14 @@ pub struct CoreConfig {
     pub fails_tasks: bool,
     /// Workers in this process: each counts an equal share of what the process takes.
     pub n_in_process: u32,
-    /// Directories that file operators may touch; `None` for all.
-    pub data_roots: Option<Arc<[PathBuf]>>,
+    /// The files that graphs may touch.
+    pub files: FilePolicy,
     /// Stack of a slot in bytes; only what is used of it costs memory.
     pub stack_nbytes: usize,
 }
 
 impl CoreConfig {
-    /// `n_slots` slots with 16 MiB of stack, no memory limit, all directories.
+    /// `n_slots` slots with 16 MiB of stack, no memory limit, all files.
     #[must_use]
     pub fn new(name: &str, n_slots: u32) -> Self {
         Self {
@@ -92,7 +93,7 @@ impl CoreConfig {
             spill: None,
             fails_tasks: false,
             n_in_process: 1,
-            data_roots: None,
+            files: FilePolicy::everything(),
             stack_nbytes: 16 << 20,
         }
     }
@@ -118,7 +119,7 @@ struct Shared {
     registry: Arc<Registry>,
     uplink: Arc<dyn Uplink>,
     fetcher: Arc<dyn Fetcher>,
-    data_roots: Option<Arc<[PathBuf]>>,
+    files: FilePolicy,
     memory_limit: Option<u64>,
     begun: Instant,
 }
@@ -220,7 +221,7 @@ impl WorkerCore {
             registry,
             uplink,
             fetcher,
-            data_roots: config.data_roots.clone(),
+            files: config.files.clone(),
             memory_limit: Some(config.memory_limit).filter(|&limit| limit > 0),
             begun: Instant::now(),
         });
@@ -382,7 +383,9 @@ impl WorkerCore {
     fn perform(&self, state: &mut State, action: Action) {
         match action {
             Action::Tell(message) => state.outgoing.push(message),
-            Action::AddBody { id, body, label } => state.bodies.add(id, body, &label),
+            Action::AddBody { id, body, label, is_of_user } => {
+                state.bodies.add(id, body, &label, self.shared.files.of(is_of_user).clone());
+            }
             Action::ForgetBodies { graph } => state.bodies.forget(graph),
             Action::Execute { task, attempt, body, inputs, spread } => {
                 let cancelled = Arc::new(AtomicBool::new(false));
@@ -404,8 +407,8 @@ impl WorkerCore {
             Action::Fetch { fetch, from, address, name, items } => {
                 state.errands.push(Errand::Fetch(FetchOrder { fetch, from, address, name, items }));
             }
-            Action::Watch { from, address, name, items } => {
-                state.errands.push(Errand::Watch(WatchOrder { from, begin: Some((address, name)), items }));
+            Action::Watch { from, address, name, pass, items } => {
+                state.errands.push(Errand::Watch(WatchOrder { from, begin: Some((address, name, pass)), items }));
             }
             Action::Unwatch { from, items } => {
                 state.errands.push(Errand::Watch(WatchOrder { from, begin: None, items }));

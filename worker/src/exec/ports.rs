@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use rask_comm::Grant;
 use rask_comm::message::{FromWorker, LostResults};
 use rask_graphs::{Value, WorkerId};
 
@@ -45,8 +46,8 @@ pub trait Fetcher: Send + Sync {
 pub struct WatchOrder {
     /// The peer.
     pub from: WorkerId,
-    /// Its data plane and its certificate name; `None` when this ends a watch.
-    pub begin: Option<(SocketAddr, String)>,
+    /// Its data plane, its certificate name, and with what it lets this worker watch; `None` when this ends a watch.
+    pub begin: Option<(SocketAddr, String, Grant)>,
     /// The results.
     pub items: Vec<FetchItem>,
 }

@@ -172,7 +172,7 @@ fn compute(core: &WorkerCore, job: &Job, values: &[Value]) -> Result<Value, RunF
         key: Arc::clone(&body.label),
         attempt: job.attempt.0,
         cancelled: Arc::clone(&job.cancelled),
-        data_roots: core.shared.data_roots.clone(),
+        files: body.files.clone(),
         memory_limit: core.shared.memory_limit,
     };
     match panics::catch(|| prepared.run(&ctx, values, &job.spread)) {

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use rask_comm::Grant;
 use rask_comm::Offer;
 use rask_comm::message::{FromWorker, LostResults, RunFailure, ToWorker, WorkerStatus};
 use rask_graphs::{Attempt, BodyId, Part, TaskId, WorkerId};
@@ -253,6 +254,8 @@ pub enum Action {
         body: rask_graphs::Body,
         /// What to call tasks with it in logs.
         label: String,
+        /// Whether the graph is the cluster's own user's.
+        is_of_user: bool,
     },
     /// Forget all bodies of a graph.
     ForgetBodies {
@@ -302,6 +305,8 @@ pub enum Action {
         address: SocketAddr,
         /// Its certificate name.
         name: String,
+        /// With this it lets this worker watch.
+        pass: Grant,
         /// The results.
         items: Vec<FetchItem>,
     },

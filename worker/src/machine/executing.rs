@@ -25,16 +25,20 @@ pub(super) struct ExecutingRun {
     pub(super) inputs: SmallVec<[TaskId; 2]>,
     /// What the ledger has set aside for it.
     pub(super) reserved: u64,
+    /// Its inputs, when they are groups spread out.
+    pub(super) n_spread: u64,
 }
 
 pub(super) struct Executing {
     slots: Vec<ExecutingRun>,
+    /// Sum of that of all slots.
+    n_spread: u64,
     n_slots: usize,
 }
 
 impl Executing {
     pub(super) fn new(n_slots: usize) -> Self {
-        Self { slots: Vec::with_capacity(n_slots), n_slots }
+        Self { slots: Vec::with_capacity(n_slots), n_spread: 0, n_slots }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -63,14 +67,22 @@ impl Executing {
         self.slots.iter().map(|run| run.reserved).sum()
     }
 
+    /// Values of groups that are spread out for runs on slots.
+    pub(super) fn n_spread(&self) -> u64 {
+        self.n_spread
+    }
+
     pub(super) fn start(&mut self, run: ExecutingRun) {
+        self.n_spread += run.n_spread;
         self.slots.push(run);
     }
 
     /// The slot given to run `attempt` of `task` becomes free.
     pub(super) fn finish(&mut self, task: TaskId, attempt: Attempt) -> Option<ExecutingRun> {
         let idx = self.slots.iter().position(|run| run.task == task && run.attempt == attempt)?;
-        Some(self.slots.swap_remove(idx))
+        let run = self.slots.swap_remove(idx);
+        self.n_spread -= run.n_spread;
+        Some(run)
     }
 
     /// Runs of `task` on slots; several attempts at once only when the older ones have been interrupted.
@@ -97,6 +109,7 @@ impl Executing {
     /// # Panics
     /// When more runs execute than there are slots, or one twice.
     pub(super) fn validate(&self) {
+        assert_eq!(self.slots.iter().map(|run| run.n_spread).sum::<u64>(), self.n_spread, "values spread out");
         assert!(self.slots.len() <= self.n_slots, "{} runs on {} slots", self.slots.len(), self.n_slots);
         for (idx, run) in self.slots.iter().enumerate() {
             let is_twice = self.slots[idx + 1..].iter().any(|other| other.task == run.task && other.attempt == run.attempt);

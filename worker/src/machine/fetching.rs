@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
+use rask_comm::Grant;
 use rask_comm::message::RunInput;
 use rask_graphs::{TaskId, WorkerId};
 use rustc_hash::FxHashMap;
@@ -66,6 +67,8 @@ impl ItemEntry {
 
 struct Peer {
     address: SocketAddr,
+    /// With this it lets this worker watch.
+    pass: Grant,
     name: String,
     /// Items assigned to it, the most urgent first and equals in the order they were asked for; entries of items that have
     /// gone or moved on are skipped.
@@ -173,10 +176,11 @@ impl Fetching {
         self.items.len()
     }
 
-    pub(super) fn add_peer(&mut self, worker: WorkerId, address: SocketAddr, name: String) {
+    pub(super) fn add_peer(&mut self, worker: WorkerId, address: SocketAddr, name: String, pass: Grant) {
         let peer = self.peers.entry(worker).or_insert_with(|| Peer {
             address,
             name: String::new(),
+            pass,
             queue: BinaryHeap::new(),
             n_requests: 0,
             nbytes_assigned: 0,
@@ -184,6 +188,7 @@ impl Fetching {
         });
         peer.address = address;
         peer.name = name;
+        peer.pass = pass;
     }
 
     /// Ask for `input`, for the run `waiter` or (when `None`) to keep it.

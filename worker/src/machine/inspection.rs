@@ -16,6 +16,8 @@ impl Machine {
         self.story.validate();
         self.ledger.validate();
         self.uploads.validate();
+        self.watchers.validate();
+        self.spreading.validate(&self.runs, &self.executing);
         assert_eq!(self.executing.nbytes_reserved(), self.ledger.nbytes_reserved(), "bytes set aside for runs");
         let is_limited = self.config.memory.limit > 0;
         // What memory is too short for is looked into by those who can change something.
@@ -98,6 +100,12 @@ impl Machine {
     #[must_use]
     pub fn n_watched(&self) -> usize {
         self.watchers.len()
+    }
+
+    /// Whether `peer` watches for as much as anybody may; its conversation is to be ended then.
+    #[must_use]
+    pub fn watches_too_much(&self, peer: WorkerId) -> bool {
+        self.watchers.is_full(peer)
     }
 
     /// News that was overtaken and is ignored, counted.

@@ -27,6 +27,7 @@ mod slab;
 mod spilling;
 #[cfg(test)]
 mod spilling_tests;
+mod spreading;
 mod starting;
 mod story;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use ledger::Ledger;
 use runs::{Needs, Rank, RunEntry, Runs};
 use slab::Key;
 use spilling::Pressure;
+use spreading::Spreading;
 use story::Story;
 use uploads::Uploads;
 use watchers::Watchers;
@@ -111,6 +113,7 @@ pub struct Machine {
     pressure: Pressure,
     watchers: Watchers,
     uploads: Uploads,
+    spreading: Spreading,
     /// Bytes of parts fetched since a run last ended, by graph.
     parts_fetched: Vec<(GraphId, u64)>,
     /// Where the members of gather groups are.
@@ -138,6 +141,7 @@ impl Machine {
             pressure: Pressure::new(config.memory),
             watchers: Watchers::default(),
             uploads: Uploads::default(),
+            spreading: Spreading::new(config.memory.limit),
             parts_fetched: Vec::new(),
             groups: FxHashMap::default(),
             is_retiring: false,
@@ -222,19 +226,19 @@ impl Machine {
             return;
         }
         match message {
-            ToWorker::Welcome { worker, epoch } => {
+            ToWorker::Welcome { worker, epoch, keys: _ } => {
                 self.me = Some(worker);
                 self.epoch = epoch;
                 self.fetching.set_me(worker);
             }
-            ToWorker::Body { id, body, label } => {
+            ToWorker::Body { id, body, label, is_of_user } => {
                 self.ledger.add_body(id, body.name());
-                out.push(Action::AddBody { id, body, label });
+                out.push(Action::AddBody { id, body, label, is_of_user });
             }
             ToWorker::Group { graph, group, members } => {
                 self.groups.insert((graph, group), members);
             }
-            ToWorker::Peer { worker, address, name } => self.fetching.add_peer(worker, address, name),
+            ToWorker::Peer { worker, address, name, pass } => self.fetching.add_peer(worker, address, name, pass),
             ToWorker::Run(run) => self.take_run(now, run, out),
             ToWorker::Expect { task, attempt, nbytes, ticket } => self.expect(now, (task, attempt), nbytes, ticket, out),
             ToWorker::Cancel { task, attempt } => self.cancel(now, task, attempt, out),
@@ -258,11 +262,15 @@ impl Machine {
     }
 
     fn take_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
-        let Run { task, attempt, body, round, priority, inputs: sources, groups } = run;
-        if !self.make_way(now, task, attempt, out) {
+        if !self.make_way(now, run.task, run.attempt, out) {
             self.n_stale += 1;
-            return;
+        } else if let Some(run) = self.wait_to_spread(run) {
+            self.enter_run(now, run, out);
         }
+    }
+
+    fn enter_run(&mut self, now: Time, run: Run, out: &mut Vec<Action>) {
+        let Run { task, attempt, body, round, priority, inputs: sources, groups } = run;
         // Until its inputs have been looked at it counts as missing them all, so that it cannot become ready half-way.
         let n_missing = u32::MAX;
         let body = BodyId { graph: task.graph, idx: body };
@@ -305,12 +313,7 @@ impl Machine {
                 }
             }
         }
-        if let Some(entry) = self.runs.get_mut(key) {
-            (entry.inputs, entry.needs) = (inputs, needs);
-            if lost.is_none() {
-                entry.n_missing = n_missing;
-            }
-        }
+        self.runs.fill(key, inputs, needs, lost.is_none().then_some(n_missing));
         if let Some((input, holders)) = lost {
             self.give_back(now, key, input, &holders, out);
         } else if n_missing == 0 {

@@ -109,8 +109,9 @@ impl Machine {
         for &item in items {
             if self.held(item.task) == Some(item.attempt) {
                 out.push(Action::Push { to: peer, item });
-            } else {
-                self.watchers.add(peer, item);
+            } else if !self.watchers.add(peer, item) {
+                // Whoever carries its words ends the conversation: see `watches_too_much`.
+                return;
             }
         }
     }

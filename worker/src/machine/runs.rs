@@ -45,6 +45,11 @@ impl RunEntry {
     pub(super) fn rank(&self) -> Rank {
         Rank { round: Reverse(self.round), priority: self.priority, task: Reverse(self.task) }
     }
+
+    /// Values that are spread out for it; only groups are.
+    fn n_spread(&self) -> u64 {
+        if self.spread.is_empty() { 0 } else { self.inputs.len() as u64 }
+    }
 }
 
 pub(super) struct Runs {
@@ -53,6 +58,8 @@ pub(super) struct Runs {
     /// Ready runs. A run that is removed otherwise leaves its entry behind; its key then finds nothing.
     ready: BinaryHeap<(Rank, Key)>,
     n_ready: usize,
+    /// Values of groups that are spread out.
+    n_spread: u64,
 }
 
 /// Left-over entries that are tolerated in the ready queue beyond the number of ready runs.
@@ -60,7 +67,7 @@ const MAX_LEFT_OVER: usize = 1_024;
 
 impl Runs {
     pub(super) fn new() -> Self {
-        Self { table: Slab::new(), by_task: FxHashMap::default(), ready: BinaryHeap::new(), n_ready: 0 }
+        Self { table: Slab::new(), by_task: FxHashMap::default(), ready: BinaryHeap::new(), n_ready: 0, n_spread: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,6 +94,19 @@ impl Runs {
         self.table.get_mut(key)
     }
 
+    /// Values of groups that are spread out for runs that have not started.
+    pub(super) fn n_spread(&self) -> u64 {
+        self.n_spread
+    }
+
+    /// What a run that has just been inserted takes, what it counts on, and how many of these it misses, if that is known.
+    pub(super) fn fill(&mut self, key: Key, inputs: Vec<FetchItem>, needs: Needs, n_missing: Option<u32>) {
+        let Some(run) = self.table.get_mut(key) else { return };
+        (run.inputs, run.needs) = (inputs, needs);
+        run.n_missing = n_missing.unwrap_or(run.n_missing);
+        self.n_spread += run.n_spread();
+    }
+
     /// The caller has removed any other run of the same task.
     pub(super) fn insert(&mut self, run: RunEntry) -> Key {
         let task = run.task;
@@ -106,6 +126,7 @@ impl Runs {
     pub(super) fn remove(&mut self, key: Key) -> Option<RunEntry> {
         let run = self.table.remove(key)?;
         self.by_task.remove(&run.task);
+        self.n_spread -= run.n_spread();
         if run.n_missing == 0 {
             self.n_ready -= 1;
             self.sweep();
@@ -131,6 +152,7 @@ impl Runs {
             if let Some(run) = self.table.remove(key) {
                 self.by_task.remove(&run.task);
                 self.n_ready -= 1;
+                self.n_spread -= run.n_spread();
                 return Some(run);
             }
         }
@@ -155,6 +177,7 @@ impl Runs {
             n_ready += usize::from(run.n_missing == 0);
         }
         assert_eq!(n_ready, self.n_ready, "number of ready runs");
+        assert_eq!(self.table.iter().map(|(_, run)| run.n_spread()).sum::<u64>(), self.n_spread, "values spread out");
         let n_queued = self.ready.iter().filter(|(_, key)| self.table.get(*key).is_some()).count();
         assert_eq!(n_queued, self.n_ready, "ready runs in the queue");
     }

@@ -125,7 +125,11 @@ pub(super) fn show(action: &Action) -> String {
 impl Script {
     pub(super) fn new(config: MachineConfig) -> Self {
         let mut script = Self { machine: Machine::new(config), now: Time::default() };
-        assert!(script.say(ToWorker::Welcome { worker: WorkerId(ME), epoch: Epoch(1) }).is_empty());
+        assert!(
+            script
+                .say(ToWorker::Welcome { worker: WorkerId(ME), epoch: Epoch(1), keys: rask_comm::WorkerKeys::default() })
+                .is_empty()
+        );
         script
     }
 
@@ -150,7 +154,12 @@ impl Script {
         match word {
             "peer" => {
                 let worker = peer();
-                self.say(ToWorker::Peer { worker, address: ([127, 0, 0, 1], 1).into(), name: format!("w{worker}") })
+                self.say(ToWorker::Peer {
+                    worker,
+                    address: ([127, 0, 0, 1], 1).into(),
+                    name: format!("w{worker}"),
+                    pass: rask_comm::Grant::default(),
+                })
             }
             "run" => self.say(ToWorker::Run(run_of(rest))),
             "done" => {
@@ -232,7 +241,7 @@ impl Script {
             "body" => {
                 let idx = rest.iter().find_map(|word| word.strip_prefix("b=")).map_or(0, |body| body.parse().unwrap());
                 let id = BodyId { graph: GRAPH, idx };
-                self.say(ToWorker::Body { id, body: Body::single("core.noop", 1, "{}"), label: "x".to_owned() })
+                self.say(ToWorker::Body { id, body: Body::single("core.noop", 1, "{}"), label: "x".to_owned(), is_of_user: true })
             }
             "wait" => {
                 self.now = self.now.after(Duration::from_millis(rest[0].parse().unwrap()));

@@ -139,6 +139,7 @@ impl Machine {
         runs.saturating_add(self.ledger.nbytes_lent())
             .saturating_add(self.fetching.nbytes_here())
             .saturating_add(self.nbytes_in_flight())
+            .saturating_add(self.nbytes_spread())
     }
 
     /// Bytes that are on their way here, from peers and from clients.

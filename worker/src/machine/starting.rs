@@ -15,6 +15,7 @@ impl Machine {
     /// motion nothing could ever free memory again.
     pub(super) fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
         loop {
+            self.spread_waiting(now, out);
             let mut wanted = self.start_ready(now, out);
             self.fetching.take_watches(out);
             if !self.pressure.is_paused() {
@@ -79,6 +80,7 @@ impl Machine {
             body,
             inputs: inputs.iter().map(|input| input.task).collect(),
             reserved: self.ledger.start(body, &inputs),
+            n_spread: if spread.is_empty() { 0 } else { inputs.len() as u64 },
         });
         out.push(Action::Execute { task, attempt, body, inputs, spread });
         true

@@ -328,7 +328,7 @@ fn a_scheduler_that_speaks_out_of_turn_is_closed() {
     machine.handle(Time::default(), Event::SchedulerSaid(ToWorker::Leave { lost: LostResults::default() }), &mut out);
     assert_eq!(out.iter().map(show).collect::<Vec<_>>(), ["close"]);
     let mut script = play(1, "");
-    let twice = script.say(ToWorker::Welcome { worker: WorkerId(3), epoch: Epoch(2) });
+    let twice = script.say(ToWorker::Welcome { worker: WorkerId(3), epoch: Epoch(2), keys: rask_comm::WorkerKeys::default() });
     assert_eq!(twice.iter().map(show).collect::<Vec<_>>(), ["close"]);
     assert_eq!(script.machine.worker(), Some(WorkerId(ME)));
 }

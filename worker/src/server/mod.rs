@@ -34,7 +34,7 @@ use network::{CurrentRegistration, serve};
 use registration::{Outcome, Registration};
 use traffic::Meters;
 
-use crate::exec::CoreConfig;
+use crate::exec::{CoreConfig, FilePolicy};
 use crate::store::spill::{SpillArea, SpillConfig};
 
 /// What a worker process is started with. Its name is that of its [`Identity`].
@@ -54,8 +54,8 @@ pub struct WorkerConfig {
     pub listen: Option<SocketAddr>,
     /// Whether results are handed to and from workers of the same user on this host without the network.
     pub has_handover: bool,
-    /// Directories that file operators may touch; `None` for all.
-    pub data_roots: Option<Vec<PathBuf>>,
+    /// The files that graphs may touch: nothing unless more is said.
+    pub files: FilePolicy,
     /// How long to look for a scheduler that is not there, at the start and after it is lost.
     pub patience: Duration,
     /// How long a worker that was asked to stop waits for the scheduler to let it go.
@@ -76,7 +76,7 @@ impl WorkerConfig {
             resources: Vec::new(),
             listen: None,
             has_handover: true,
-            data_roots: None,
+            files: FilePolicy::nothing(),
             patience: Duration::from_secs(60),
             drain_limit: Duration::from_secs(30),
             status_interval: Duration::from_secs(1),
@@ -148,6 +148,8 @@ pub enum WorkerError {
     System(#[from] io::Error),
 }
 
+/// How long until a scheduler is asked again that has no place for this worker now.
+const NOT_NOW_PAUSE: Duration = Duration::from_millis(500);
 /// Registrations that end at once are tried again this often before it counts as a refusal.
 const MAX_SHORT_REGISTRATIONS: u32 = 5;
 /// A registration that ends sooner than this ended at once.
@@ -258,6 +260,7 @@ async fn work(
 ) -> Result<Option<Exit>, WorkerError> {
     let config = registration.config;
     let mut n_short = 0;
+    let mut waiting_since: Option<Instant> = None;
     loop {
         let mut looking = Looking::new(config);
         let reached = tokio::select! {
@@ -266,6 +269,7 @@ async fn work(
         };
         let Reached::Scheduler(connection) = reached else { return Ok(None) };
         let begun = Instant::now();
+        let waits_since = waiting_since.take();
         let outcome = registration.serve(&connection, shutdown.as_mut()).await?;
         // The slots of the registration are told to end; it was the last to use its connection.
         let (exit, reason) = match outcome {
@@ -282,6 +286,23 @@ async fn work(
                 let error = WorkerError::Exhausted { reason };
                 connection.close(&error.to_string());
                 return Err(error);
+            }
+            // Another one of its name, most likely: the one that ran here before and is not known to be dead yet.
+            Outcome::NotNow { reason } => {
+                let since = waits_since.unwrap_or(begun);
+                connection.close(&reason);
+                if since.elapsed() >= config.patience {
+                    return Err(WorkerError::Refused { address: config.scheduler.clone(), reason });
+                }
+                if waits_since.is_none() {
+                    tracing::warn!(%reason, "not let in yet; trying again");
+                }
+                waiting_since = Some(since);
+                tokio::select! {
+                    () = tokio::time::sleep(NOT_NOW_PAUSE) => {}
+                    () = shutdown.as_mut() => return Ok(Some(Exit::Left)),
+                }
+                continue;
             }
             Outcome::Lost { reason } => (None, reason),
         };

@@ -9,8 +9,8 @@ use rask_comm::data::{self, FetchError, PartRequest, PartSource};
 use rask_comm::message::FromWorker;
 use rask_comm::peers::Peers;
 use rask_comm::upload::refuse_all;
-use rask_comm::{Admitted, Endpoint, Handover, Incoming, Link, Offer, Outbox, Plane, WatchHello, Watcher};
-use rask_graphs::{Registry, Value, WorkerId};
+use rask_comm::{Admitted, Endpoint, Grant, Handover, Incoming, Link, Offer, Outbox, Plane, SecretKey, WatchHello, Watcher};
+use rask_graphs::{GraphId, Registry, Value, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
@@ -47,6 +47,10 @@ impl CurrentRegistration {
 }
 
 impl PartSource for CurrentRegistration {
+    fn opens(&self, graph: GraphId, grant: &Grant) -> bool {
+        self.current.borrow().as_ref().is_some_and(|current| current.watching.grant_key().opens(graph, grant))
+    }
+
     fn get(&self, item: &PartRequest) -> Option<Value> {
         let current = self.current.borrow().clone()?;
         let value = current.core.store().get(&fetch_item(item))?;
@@ -70,14 +74,14 @@ impl PartSource for CurrentRegistration {
         })
     }
 
-    fn room_to_send<'a>(&'a self, item: &'a PartRequest) -> Option<data::BoxFuture<'a, data::Room>> {
+    fn room_to_send<'a>(&'a self, guest: &'a str, item: &'a PartRequest) -> Option<data::BoxFuture<'a, data::Room>> {
         let current = self.current.borrow().clone()?;
         let item = fetch_item(item);
         // Looked at first, because most need none.
         current
             .core
             .needs_room_to_send(&item)
-            .then(|| -> data::BoxFuture<'a, data::Room> { Box::pin(async move { current.core.room_to_send(item).await }) })
+            .then(|| -> data::BoxFuture<'a, data::Room> { Box::pin(async move { current.core.room_to_send(guest, item).await }) })
     }
 
     fn offered(&self, offer: Offer) -> data::BoxFuture<'_, Box<dyn Admitted>> {
@@ -101,7 +105,12 @@ impl PartSource for CurrentRegistration {
             if let Ok(Ok(current)) = timeout(CONNECT_LIMIT, welcomed).await
                 && let Some(current) = current.as_ref()
             {
-                current.watching.receive(current.core.clone(), watcher);
+                if current.watching.admits(&watcher) {
+                    current.watching.receive(current.core.clone(), watcher);
+                } else {
+                    tracing::warn!(peer = %watcher.peer(), claims = %watcher.hello().watcher, "refused to tell a stranger of results");
+                    watcher.refuse("this watch is not the scheduler's wish");
+                }
             }
         });
     }
@@ -201,6 +210,7 @@ struct Fetching {
     peers: Peers,
     registry: Arc<Registry>,
     meters: Arc<Meters>,
+    grant_key: SecretKey,
     begun: Instant,
     fetch: FetchId,
     from: WorkerId,
@@ -214,7 +224,8 @@ impl Fetching {
         let FetchOrder { fetch, from, address, name, items } = order;
         let (runtime, peers) = (ways.runtime.clone(), ways.peers.clone());
         let (registry, meters) = (Arc::clone(&ways.registry), Arc::clone(&ways.meters));
-        Self { core, runtime, peers, registry, meters, begun: Instant::now(), fetch, from, address, name, items }
+        let grant_key = ways.watching.grant_key();
+        Self { core, runtime, peers, registry, meters, grant_key, begun: Instant::now(), fetch, from, address, name, items }
     }
 
     /// Fetch by the link to the peer, if there is to be one, and over QUIC otherwise.
@@ -229,7 +240,8 @@ impl Fetching {
 
     fn take_over(self, link: &Link) {
         let this = Arc::new(self);
-        let (registry, requests) = (Arc::clone(&this.registry), this.items.iter().map(request).collect());
+        let requests: Vec<PartRequest> = this.items.iter().map(request).collect();
+        let (registry, grants) = (Arc::clone(&this.registry), this.grant_key.grants_of(&requests));
         let reporting = Arc::clone(&this);
         let on_item = move |idx: usize, outcome| reporting.report(idx, outcome);
         let on_rest = move |rest: Vec<usize>| {
@@ -237,7 +249,7 @@ impl Fetching {
                 this.runtime.clone().spawn(async move { this.rest(&rest).by_network().await });
             }
         };
-        link.fetch(requests, registry, on_item, on_rest);
+        link.fetch(grants, requests, registry, on_item, on_rest);
     }
 
     /// The same request for some of its items only.
@@ -268,7 +280,8 @@ impl Fetching {
             }
         };
         let requests: Vec<PartRequest> = self.items.iter().map(request).collect();
-        data::fetch(&connection, &requests, &self.registry, |idx, outcome| self.report(idx, outcome)).await;
+        let grants = self.grant_key.grants_of(&requests);
+        data::fetch(&connection, &grants, &requests, &self.registry, |idx, outcome| self.report(idx, outcome)).await;
     }
 
     /// Something is wrong with the peer, and perhaps with all that was asked of it.

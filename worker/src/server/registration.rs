@@ -38,6 +38,11 @@ pub(super) enum Outcome {
         /// In its words.
         reason: String,
     },
+    /// The scheduler has no place for this worker now, and may have later.
+    NotNow {
+        /// In its words.
+        reason: String,
+    },
     /// This worker has run out of memory.
     Exhausted {
         /// How much it takes.
@@ -104,7 +109,7 @@ impl Registration<'_> {
         let mut config = CoreConfig::new(self.name, self.config.n_slots);
         config.memory_limit = self.config.memory_limit;
         config.spill = self.spill.clone();
-        config.data_roots = self.config.data_roots.clone().map(Arc::from);
+        config.files = self.config.files.clone();
         let (peers, registry) = (self.peers.clone(), Arc::clone(&self.registry));
         let (watching, meters) = (Arc::clone(watching), Arc::clone(&self.meters));
         let fetcher: Arc<dyn Fetcher> = Arc::new(FromPeers { runtime: Handle::current(), peers, registry, watching, meters });
@@ -138,9 +143,9 @@ impl Registration<'_> {
                         if let (false, Some(ToWorker::Close { reason })) = (is_welcome, messages.first()) {
                             return Outcome::Refused { reason: reason.clone() };
                         }
-                        if let (false, Some(&ToWorker::Welcome { worker, epoch })) = (is_welcome, messages.first()) {
+                        if let (false, Some(&ToWorker::Welcome { worker, epoch, keys })) = (is_welcome, messages.first()) {
                             let (me, watching) = (Identity { epoch, worker }, Arc::clone(watching));
-                            watching.begin(me);
+                            watching.begin(me, keys);
                             self.current.set(Some(Current { me, core: core.clone(), watching }));
                             tracing::info!("joined the scheduler at {} as \"{}\"", self.config.scheduler, self.name.escape_debug());
                         }
@@ -179,6 +184,7 @@ impl Registration<'_> {
             _ if is_retiring => hurried(core),
             // A connection that the other side closes before its welcome is a refusal; later, it is a loss.
             Some(closed) if !is_welcome && closed.kind == CloseKind::Peer => Outcome::Refused { reason: closed.text },
+            Some(closed) if !is_welcome && closed.kind == CloseKind::Busy => Outcome::NotNow { reason: closed.text },
             Some(_) | None => Outcome::Lost { reason },
         }
     }

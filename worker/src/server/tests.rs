@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rask_comm::message::{FromWorker, LostResults, Run, RunInput, ToWorker, WorkerHello};
-use rask_comm::{Authority, Connection, ControlReceiver, ControlSender, Incoming, Role};
+use rask_comm::{
+    Authority, Connection, ControlReceiver, ControlSender, ExpectedPeer, Grant, Grants, Incoming, PartRequest, Role, SecretKey,
+    Watch, WatchHello,
+};
 use rask_graphs::builtin::Opaque;
 use rask_graphs::{Arity, Attempt, Body, BodyId, Epoch, GraphId, OperatorSpec, Part, TaskId, TaskIdx, Value, WorkerId};
 use tokio::sync::oneshot;
@@ -15,6 +18,11 @@ use super::*;
 
 const GRAPH: GraphId = GraphId(1);
 const LONG: Duration = Duration::from_secs(10);
+
+/// What the scheduler of these tests makes grants and passes from.
+fn secret() -> SecretKey {
+    SecretKey::default()
+}
 
 struct Scheduler {
     authority: Authority,
@@ -78,11 +86,13 @@ impl Scheduler {
 
     async fn welcome(&self, id: u32) -> Guest {
         let mut guest = self.guest().await;
-        let mut messages = vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1) }];
+        let mut messages =
+            vec![ToWorker::Welcome { worker: WorkerId(id), epoch: Epoch(1), keys: secret().for_worker(WorkerId(id)) }];
         messages.extend((0..).zip(["core.noop", "core.part_list", "test.nap"]).map(|(idx, operator)| ToWorker::Body {
             id: BodyId { graph: GRAPH, idx },
             body: Body::single(operator, 1, "{}"),
             label: operator.to_owned(),
+            is_of_user: true,
         }));
         guest.say(messages).await;
         guest
@@ -159,7 +169,7 @@ async fn two_workers_run_and_fetch_from_each_other() {
     let address = one.hello.data_address;
     // Which of the two was accepted first is open; "one" is worker 0 or 1 to itself, and worker 5 to the other.
     two.say(vec![
-        ToWorker::Peer { worker: WorkerId(5), address, name: "one".to_owned() },
+        ToWorker::Peer { worker: WorkerId(5), address, name: "one".to_owned(), pass: Grant::default() },
         run_message(2, vec![input(0, Part::WHOLE, 5), input(1, Part(0), 5)]),
         run_message(3, vec![input(7, Part::WHOLE, 5)]),
     ])
@@ -248,6 +258,7 @@ async fn big_results_are_fetched_with_and_without_handover() {
             id: BodyId { graph: GRAPH, idx },
             body: Body::single("test.big", 1, "{}"),
             label: "big".to_owned(),
+            is_of_user: true,
         };
         let run = |idx, inputs| {
             ToWorker::Run(Run { task: id(idx), attempt: Attempt(1), body: 7, round: 0, priority: 0, inputs, groups: Vec::new() })
@@ -257,7 +268,7 @@ async fn big_results_are_fetched_with_and_without_handover() {
         let address = one.hello.data_address;
         two.say(vec![
             body(7),
-            ToWorker::Peer { worker: WorkerId(0), address, name: "one".to_owned() },
+            ToWorker::Peer { worker: WorkerId(0), address, name: "one".to_owned(), pass: Grant::default() },
             run(1, vec![input(0, Part::WHOLE, 0)]),
         ])
         .await;
@@ -282,8 +293,13 @@ async fn a_peer_that_says_nothing_is_given_up_for_another() {
     }
     let from_either = |idx| RunInput { holders: vec![WorkerId(0), WorkerId(9)], ..input(idx, Part::WHOLE, 0) };
     two.say(vec![
-        ToWorker::Peer { worker: WorkerId(0), address: one.hello.data_address, name: "one".to_owned() },
-        ToWorker::Peer { worker: WorkerId(9), address: silent.local_addr().unwrap(), name: "silent".to_owned() },
+        ToWorker::Peer { worker: WorkerId(0), address: one.hello.data_address, name: "one".to_owned(), pass: Grant::default() },
+        ToWorker::Peer {
+            worker: WorkerId(9),
+            address: silent.local_addr().unwrap(),
+            name: "silent".to_owned(),
+            pass: Grant::default(),
+        },
         run_message(2, vec![from_either(0), from_either(1)]),
     ])
     .await;
@@ -393,4 +409,76 @@ async fn a_scheduler_that_never_comes_is_an_error_in_time() {
     let ended = run(config, identity, Arc::new(Registry::new()), std::future::pending());
     let ended = pin!(timeout(LONG, ended)).await.unwrap();
     assert!(matches!(ended, Err(WorkerError::NoScheduler { .. })), "{ended:?}");
+}
+
+/// A peer that may watch, one that claims to be another, and one that shows another's pass.
+#[tokio::test]
+async fn news_of_results_are_for_who_has_the_schedulers_pass() {
+    let scheduler = Scheduler::new();
+    let process = scheduler.start_worker("one");
+    let mut one = scheduler.welcome(0).await;
+    let address = one.hello.data_address;
+    let peer = |name: &str| Identity::issue(&scheduler.authority, Role::Worker, name).unwrap();
+    let (honest, thief) = (peer("five"), peer("five"));
+    let pass = secret().for_worker(WorkerId(0)).passes.pass(WorkerId(5), honest.peer().key);
+    let hello = WatchHello { epoch: Epoch(1), watcher: WorkerId(5), maker: WorkerId(0), pass };
+    let cases = [
+        (&thief, hello),
+        (&honest, WatchHello { watcher: WorkerId(6), ..hello }),
+        (&honest, WatchHello { pass: Grant::default(), ..hello }),
+        (&honest, WatchHello { pass: secret().for_worker(WorkerId(1)).passes.pass(WorkerId(5), honest.peer().key), ..hello }),
+    ];
+    let wanted = PartRequest { task: id(0), attempt: Attempt(1), part: Part::WHOLE };
+    let watch_as = async |identity: &Identity, hello: WatchHello| {
+        let endpoint = Endpoint::for_connecting_to(address, identity).unwrap();
+        let connection = endpoint.connect(address, Plane::Data, ExpectedPeer::named(Role::Worker, "one")).await.unwrap();
+        let watch = Watch::default();
+        watch.watch(&[wanted]).unwrap();
+        let (heard_in, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let registry = Registry::new();
+        let ended = watch.run(&connection, hello, &registry, |item, _news| heard_in.send(item).unwrap());
+        let first = tokio::select! {
+            item = heard.recv() => item,
+            _ended = ended => None,
+        };
+        (first, connection.close_reason().map(|reason| reason.to_string()), endpoint)
+    };
+    for (identity, hello) in cases {
+        let (heard, reason, _endpoint) = timeout(LONG, watch_as(identity, hello)).await.unwrap();
+        assert_eq!(heard, None);
+        assert!(reason.is_some_and(|reason| reason.contains("not the scheduler's wish")), "{hello:?}");
+    }
+    one.say(vec![run_message(0, vec![])]).await;
+    assert!(matches!(one.hear().await, FromWorker::Finished { .. }));
+    let (heard, ..) = timeout(LONG, watch_as(&honest, hello)).await.unwrap();
+    assert_eq!(heard, Some(wanted));
+    drop(process);
+}
+
+/// What a worker holds is not for whoever asks, be it a worker of the cluster.
+#[tokio::test]
+async fn results_are_for_who_shows_the_graphs_grant() {
+    let scheduler = Scheduler::new();
+    let process = scheduler.start_worker("one");
+    let mut one = scheduler.welcome(0).await;
+    one.say(vec![run_message(0, vec![])]).await;
+    assert!(matches!(one.hear().await, FromWorker::Finished { .. }));
+    let key = secret().for_worker(WorkerId(9)).grants;
+    let wanted = PartRequest { task: id(0), attempt: Attempt(1), part: Part::WHOLE };
+    for role in [Role::Client, Role::Admin, Role::Worker] {
+        let identity = Identity::issue(&scheduler.authority, role, "asker").unwrap();
+        let endpoint = Endpoint::for_connecting_to(one.hello.data_address, &identity).unwrap();
+        let expected = ExpectedPeer::named(Role::Worker, "one");
+        let connection = endpoint.connect(one.hello.data_address, Plane::Data, expected).await.unwrap();
+        for (grant, is_right) in [(key.grant(GRAPH), true), (key.grant(GraphId(2)), false), (Grant::default(), false)] {
+            let grants = Grants::given([(GRAPH, grant)]);
+            let mut came = None;
+            rask_comm::fetch(&connection, &grants, &[wanted], &Registry::new(), |_, outcome| came = Some(outcome)).await;
+            match came.expect("an answer") {
+                Ok(_) => assert!(is_right, "{role}"),
+                Err(error) => assert!(!is_right && error == rask_comm::FetchError::NotThere, "{role}: {error}"),
+            }
+        }
+    }
+    drop(process);
 }

@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rask_comm::limits::MAX_WATCHES;
 use rask_comm::peers::Peers;
-use rask_comm::{FromWatcher, News, PartRequest, PushError, Pusher, Watch, WatchHello, Watcher};
+use rask_comm::{FromWatcher, Grant, News, PartRequest, PushError, Pusher, SecretKey, Watch, WatchHello, Watcher, WorkerKeys};
 use rask_graphs::{Epoch, Registry, Value, WorkerId};
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
@@ -46,7 +47,7 @@ pub(super) struct Watching {
     peers: Peers,
     registry: Arc<Registry>,
     meters: Arc<Meters>,
-    me: OnceLock<Identity>,
+    me: OnceLock<(Identity, WorkerKeys)>,
     makers: Mutex<FxHashMap<WorkerId, Watch>>,
     visitors: Mutex<FxHashMap<WorkerId, Visitor>>,
     /// `None` once the registration has ended.
@@ -69,8 +70,13 @@ impl Watching {
     }
 
     /// The scheduler has welcomed this registration.
-    pub(super) fn begin(&self, me: Identity) {
-        let _ = self.me.set(me);
+    pub(super) fn begin(&self, me: Identity, keys: WorkerKeys) {
+        let _ = self.me.set((me, keys));
+    }
+
+    /// What opens results at peers.
+    pub(super) fn grant_key(&self) -> SecretKey {
+        self.me.get().map(|(_, keys)| keys.grants).unwrap_or_default()
     }
 
     /// Cut all conversations off, and begin none any more.
@@ -91,7 +97,7 @@ impl Watching {
         let items: Vec<PartRequest> = order.items.iter().map(request).collect();
         let mut makers = self.makers.lock();
         let current = makers.get(&order.from);
-        let Some((address, name)) = order.begin else {
+        let Some((address, name, pass)) = order.begin else {
             // A conversation that has ended has nothing to be taken back.
             let _ = current.map(|watch| watch.unwatch(&items));
             return;
@@ -105,16 +111,22 @@ impl Watching {
         }
         makers.insert(order.from, watch.clone());
         drop(makers);
-        self.spawn(Arc::clone(self).listen_to(core.clone(), order.from, address, name, watch));
+        let peer = (order.from, address, name, pass);
+        self.spawn(Arc::clone(self).listen_to(core.clone(), peer, watch));
     }
 
-    async fn listen_to(self: Arc<Self>, core: WorkerCore, from: WorkerId, address: SocketAddr, name: String, watch: Watch) {
+    async fn listen_to(
+        self: Arc<Self>,
+        core: WorkerCore,
+        (from, address, name, pass): (WorkerId, SocketAddr, String, Grant),
+        watch: Watch,
+    ) {
         let reason = match (self.me.get(), timeout(CONNECT_LIMIT, self.peers.get(address, &name)).await) {
             (None, _) => "this worker is not registered".to_owned(),
             (_, Err(_elapsed)) => "no answer".to_owned(),
             (_, Ok(Err(error))) => error.to_string(),
-            (Some(me), Ok(Ok(connection))) => {
-                let hello = WatchHello { epoch: me.epoch, watcher: me.worker, maker: from };
+            (Some((me, _)), Ok(Ok(connection))) => {
+                let hello = WatchHello { epoch: me.epoch, watcher: me.worker, maker: from, pass };
                 let on_news = |item: PartRequest, news| match news {
                     News::Pushed(fetched) => {
                         self.meters.came(from, fetched.nbytes);
@@ -137,6 +149,12 @@ impl Watching {
         core.watch_lost(from);
     }
 
+    /// Whether this is the registration that it says it is, and was told of this worker by the scheduler.
+    pub(super) fn admits(&self, watcher: &Watcher) -> bool {
+        let WatchHello { watcher: peer, pass, .. } = watcher.hello();
+        self.me.get().is_some_and(|(_, keys)| keys.passes.admits(peer, watcher.peer().key, &pass))
+    }
+
     /// A peer wants to watch here.
     pub(super) fn receive(self: &Arc<Self>, core: WorkerCore, watcher: Watcher) {
         self.spawn(Arc::clone(self).converse(core, watcher));
@@ -155,7 +173,13 @@ impl Watching {
         }
         let turn = turn.lock().await;
         let ended = watcher.run(&pusher, |message| match message {
-            FromWatcher::Watch(items) => core.peer_watches(peer, items.iter().map(fetch_item).collect()),
+            FromWatcher::Watch(items) => {
+                core.peer_watches(peer, items.iter().map(fetch_item).collect());
+                if core.inspect(|machine| machine.watches_too_much(peer)) {
+                    tracing::warn!(%peer, "a peer watches for more than {MAX_WATCHES} results: its conversation ends");
+                    pusher.stop();
+                }
+            }
             FromWatcher::Unwatch(items) => core.peer_unwatches(peer, items.iter().map(fetch_item).collect()),
         });
         let reason = ended.await;

@@ -218,13 +218,17 @@ impl<'a> World<'a> {
             ended_at: None,
         };
         for worker in (0..cluster.n_workers).map(WorkerId) {
-            world.tell_scheduler(Event::WorkerJoined { worker, hello: hello(worker, cluster) });
+            world.tell_scheduler(Event::WorkerJoined { worker, hello: hello(worker, cluster), key: rask_comm::KeyId::default() });
             world.end_turn()?;
             let first = STATUS_NS * u64::from(worker.0 + 1) / u64::from(cluster.n_workers);
             world.agenda.push(first, Delivery::Status { worker });
         }
         let hello = ClientHello { version: PROTOCOL_VERSION, name: "bench".to_owned(), weight: 1.0 };
-        world.tell_scheduler(Event::ClientJoined { client: CLIENT, hello });
+        world.tell_scheduler(Event::ClientJoined {
+            client: CLIENT,
+            hello,
+            peer: rask_comm::PeerIdentity::local(rask_comm::Role::Client, "here"),
+        });
         world.end_turn()?;
         Ok(world)
     }

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rask_graphs::access::Directories;
 use rask_graphs::builtin::FileWritten;
-use rask_graphs::{KernelError, TaskContext};
+use rask_graphs::{FileAccess, KernelError, TaskContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +53,8 @@ pub(crate) struct NpyHeader {
 }
 
 /// Open an npy file and read its header; the file must be as long as the header says.
-pub(crate) fn open(path: &Path) -> Result<(File, NpyHeader), String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
+pub(crate) fn open(files: &FileAccess, path: &Path) -> Result<(File, NpyHeader), String> {
+    let mut file = files.open(path).map_err(|error| error.why.to_string())?;
     let header = read_header(&mut file)?;
     // The header's size has been checked, so that this can be counted.
     let n: usize = header.shape.iter().product();
@@ -225,9 +226,8 @@ fn parse_header(text: &str, data_offset: u64) -> Result<NpyHeader, String> {
 
 /// Read a box of the array as it lies in the file (for Fortran order that is the transpose).
 pub(crate) fn load(ctx: &TaskContext, args: &LoadArgs) -> Result<Chunk, KernelError> {
-    let path = ctx.permit(Path::new(&args.path))?;
     let fail = |reason: String| KernelError(format!("{}: {reason}", args.path));
-    let (file, header) = open(&path).map_err(fail)?;
+    let (file, header) = open(&ctx.files, Path::new(&args.path)).map_err(fail)?;
     let n_axes = header.shape.len();
     let starts = args.starts.clone().unwrap_or_else(|| vec![0; n_axes]);
     let stops = args.stops.clone().unwrap_or_else(|| header.shape.clone());
@@ -280,7 +280,6 @@ fn header_of(dtype: DType, shape: &[usize]) -> Vec<u8> {
 /// Write a grid of chunks as one npy file: into a temporary file beside it, which is renamed when it is complete and
 /// removed when something goes wrong.
 pub(crate) fn write(ctx: &TaskContext, args: &WriteArgs, chunks: &[&Chunk]) -> Result<FileWritten, KernelError> {
-    let path = ctx.permit(Path::new(&args.path))?;
     let fail = |error: std::io::Error| KernelError(format!("{}: {error}", args.path));
     let Some(first) = chunks.first() else { return Err(KernelError("nothing to write".to_owned())) };
     let counts = args.counts.clone().unwrap_or_else(|| vec![1; first.shape().len()]);
@@ -288,10 +287,9 @@ pub(crate) fn write(ctx: &TaskContext, args: &WriteArgs, chunks: &[&Chunk]) -> R
     let shape: Vec<usize> = sizes.iter().map(|sizes| axis_size(sizes)).collect();
     check_size(&shape, first.dtype())?;
     let starts: Vec<Vec<usize>> = sizes.iter().map(|sizes| offsets(sizes)).collect();
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".rask-").suffix(".npy.part").tempfile_in(directory).map_err(fail)?;
+    let mut file = ctx.files.target(Path::new(&args.path), Directories::There)?.begin()?;
     let header = header_of(first.dtype(), &shape);
-    file.write_all(&header).map_err(fail)?;
+    file.file().write_all(&header).map_err(fail)?;
     for (number, chunk) in chunks.iter().enumerate() {
         ctx.check_cancelled()?;
         let position = unravel(number, &counts);
@@ -299,18 +297,14 @@ pub(crate) fn write(ctx: &TaskContext, args: &WriteArgs, chunks: &[&Chunk]) -> R
         let mut outcome = Ok(());
         place_at(chunk, &at, &shape, &mut |start, bytes| {
             if outcome.is_ok() {
-                outcome = file.as_file().write_all_at(bytes, (header.len() + start) as u64);
+                outcome = file.file().write_all_at(bytes, (header.len() + start) as u64);
             }
         });
         outcome.map_err(fail)?;
     }
     let nbytes = (header.len() + shape.iter().product::<usize>() * first.dtype().size()) as u64;
-    file.as_file().set_len(nbytes).map_err(fail)?;
-    // Temporary files are private; the finished file should be readable as any file the user makes.
-    let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
-    file.as_file().set_permissions(permissions).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(&path).map_err(|error| fail(error.error))?;
+    file.file().set_len(nbytes).map_err(fail)?;
+    file.finish(true).map_err(fail)?;
     Ok(FileWritten { path: args.path.clone(), nbytes })
 }
 
@@ -415,7 +409,7 @@ mod tests {
         ] {
             let path = directory.path().join("broken.npy");
             std::fs::write(&path, &bytes).unwrap();
-            let error = open(&path).unwrap_err();
+            let error = open(&FileAccess::everything(), &path).unwrap_err();
             let words = if words.contains("more bytes") { "cut short: 144 bytes expected, 143 there" } else { words };
             assert!(error.contains(words), "{words}: {error}");
         }
@@ -433,6 +427,6 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         let short = directory.path().join("short.npy");
         std::fs::write(&short, &header_of(DType::F64, &[3])[..]).unwrap();
-        assert!(open(&short).unwrap_err().contains("cut short"));
+        assert!(open(&FileAccess::everything(), &short).unwrap_err().contains("cut short"));
     }
 }

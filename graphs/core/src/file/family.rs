@@ -10,8 +10,8 @@ use super::document::{Entry, Node, Raw};
 use super::values::to_json;
 use crate::expression::Span;
 
-/// Most tasks that one file may declare: the same as a graph's limit on tasks leaves room for, and within memory.
-pub(super) const MAX_MEMBERS: u64 = 20_000_000;
+/// Most tasks that the families of one file may declare.
+pub(super) const MAX_MEMBERS: u64 = crate::limits::MAX_FILE_TASKS;
 
 /// One value of a variable.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,7 +19,7 @@ use crate::graph::Part;
 type Checked = (Vec<(String, Json)>, Vec<Declaration>, Vec<OutputDeclaration>);
 
 /// Most inputs that all tasks of a file may have together, patterns spread out.
-const MAX_INPUTS: usize = 100_000_000;
+const MAX_INPUTS: usize = crate::limits::MAX_FILE_INPUTS;
 
 /// Everything a file says. What is wrong is in `problems`; the result counts only when nothing is.
 pub(super) fn file(

@@ -19,6 +19,7 @@ use super::values::{Fields, fields, to_json};
 use super::{DeclarationKind, TaskDeclaration, Text};
 use crate::expression::Span;
 use crate::graph::TaskOptions;
+use crate::limits::{MAX_FAMILY_NBYTES, MAX_FILE_INPUTS, MAX_FILE_NBYTES};
 
 /// Reads all tasks of a file.
 pub(super) struct Reader<'a> {
@@ -26,11 +27,14 @@ pub(super) struct Reader<'a> {
     /// Texts of operators and arguments seen so far.
     texts: HashSet<Arc<str>, FxBuildHasher>,
     n_members: u64,
+    /// Inputs, and bytes of text, of all of them.
+    n_inputs: u64,
+    nbytes: u64,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(params: &'a [(String, Json)]) -> Self {
-        Self { params, texts: HashSet::default(), n_members: 0 }
+        Self { params, texts: HashSet::default(), n_members: 0, n_inputs: 0, nbytes: 0 }
     }
 
     fn share(&mut self, text: &str) -> Arc<str> {
@@ -92,6 +96,29 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether what is written of a family is too much for so many members: products that are refused before they are made.
+    fn is_too_long(&mut self, entry: &Entry<'_>, fields: &Fields<'_, '_>, n_members: u64, problems: &mut Problems) -> bool {
+        let nbytes_of = |key| fields.node(key).map_or(0, |node| u64::from(node.span.end - node.span.start));
+        let n_inputs = fields.texts("inputs").map_or(0, |texts| texts.len()) as u64;
+        let nbytes = entry.key.len() as u64 + nbytes_of("args") + nbytes_of("inputs");
+        self.n_inputs = self.n_inputs.saturating_add(n_inputs.saturating_mul(n_members));
+        self.nbytes = self.nbytes.saturating_add(nbytes.saturating_mul(n_members));
+        if self.n_inputs > MAX_FILE_INPUTS as u64 {
+            let message = format!("the families have {} inputs together, at most {MAX_FILE_INPUTS} are possible", self.n_inputs);
+            problems.error(entry.key_span, message);
+            return true;
+        }
+        if self.nbytes > MAX_FILE_NBYTES {
+            let message = format!(
+                "the names, arguments and inputs of all members take {} bytes, at most {MAX_FILE_NBYTES} are possible",
+                self.nbytes
+            );
+            problems.error(entry.key_span, message);
+            return true;
+        }
+        false
+    }
+
     /// Append the members of a family; `None` after a mistake.
     fn family(
         &mut self,
@@ -108,6 +135,7 @@ impl<'a> Reader<'a> {
             let message = format!("the families have {} members together, at most {MAX_MEMBERS} are possible", self.n_members);
             problems.error(entry.key_span, message);
         }
+        let too_many = too_many || self.is_too_long(entry, fields, n_members, problems);
         for variable in table.iter().filter(|variable| !is_identifier(&variable.key)) {
             problems.error(variable.key_span, format!("\"{}\" cannot name a variable", variable.key));
         }
@@ -183,6 +211,8 @@ impl Members<'_> {
 fn check_name(name: &str, span: Span, problems: &mut Problems) {
     if name.is_empty() {
         problems.error(span, "a task's name cannot be empty");
+    } else if name.len() > MAX_FAMILY_NBYTES {
+        problems.error(span, format!("the name is {} bytes long, at most {MAX_FAMILY_NBYTES} are possible", name.len()));
     } else if let Some(wrong) = name.chars().find(|&c| c.is_control() || matches!(c, '*' | '[' | ']')) {
         let message = format!("a task's name cannot contain {:?}", wrong.to_string());
         problems.error(span, message);
@@ -211,5 +241,9 @@ fn options(fields: &Fields<'_, '_>, problems: &mut Problems) -> Option<Box<TaskO
         workers: fields.strings("workers").unwrap_or_default(),
         allow_other_workers: fields.boolean("allow_other_workers").unwrap_or(false),
     };
+    if let Some(fault) = options.fault() {
+        let node = fields.node("resources").or_else(|| fields.node("workers"));
+        node.into_iter().for_each(|node| problems.error(node.span, fault.clone()));
+    }
     (options != TaskOptions::default()).then(|| Box::new(options))
 }

@@ -18,6 +18,7 @@ use rask_graphs::{KernelError, TaskContext};
 
 use crate::error::plain_message;
 use crate::partition::Partition;
+use crate::plan::meaning::canonical_batch;
 
 /// How often a plan that produces no rows looks whether anybody still wants them.
 const CANCELLATION_PERIOD: Duration = Duration::from_millis(50);
@@ -25,7 +26,7 @@ const CANCELLATION_PERIOD: Duration = Duration::from_millis(50);
 /// The rows of partitions as a table.
 pub(crate) fn table(parts: &[&Partition]) -> Result<Arc<dyn TableProvider>, KernelError> {
     let all = super::concat::concat(parts)?;
-    let batches = all.batches().to_vec();
+    let batches = all.batches().iter().cloned().map(canonical_batch).collect::<Result<_, _>>()?;
     let table = MemTable::try_new(Arc::clone(all.schema()), vec![batches]).map_err(|error| KernelError(plain_message(&error)))?;
     Ok(Arc::new(table))
 }

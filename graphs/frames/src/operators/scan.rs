@@ -22,12 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{scan_arrow, scan_csv, scan_json, scan_parquet};
 use crate::convert::convert;
-use crate::error::{FrameError, plain_message};
+use crate::error::plain_message;
 use crate::partition::{KIND, Partition, nbytes_of_batch, schema_from_bytes};
+use crate::plan::meaning::canonical_batch;
 use crate::plan::sql::plan_condition;
 use crate::plan::{bounds, codec, session};
-use crate::source::infer::check_names;
-use crate::source::{FileSource, Format, ReadOptions};
+use crate::source::infer::{self, check_names};
+use crate::source::{self, Format, ReadOptions};
 use crate::text::values::{BadValue, Origin};
 
 /// Batches with fewer rows than this are joined: a filter leaves many small ones, and each costs a little forever after.
@@ -115,12 +116,12 @@ pub(crate) struct Sink<'a> {
 
 fn scan(ctx: &TaskContext, args: &ScanArgs) -> Result<Partition, KernelError> {
     args.options.check().map_err(KernelError)?;
-    let path = ctx.permit(Path::new(&args.path))?;
+    let path = PathBuf::from(&args.path);
     let format = args.format.or_else(|| Format::of_path(&path));
     let format = format.ok_or_else(|| KernelError(format!("{}: say which format it has", args.path)))?;
     let file_schema = match &args.schema {
         Some(schema) => planned_schema(schema)?,
-        None => FileSource::open(Some(format), &[PathBuf::from(&path)], args.options.clone())?.schema,
+        None => infer::schema(&ctx.files, format, std::slice::from_ref(&path), &args.options)?.0,
     };
     let (filter, predicate_columns) = filter_of(args, &file_schema)?;
     let output = match &args.columns {
@@ -220,7 +221,7 @@ fn physical(filter: Expr, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>, K
 impl Request<'_> {
     /// Open the file, naming it when that fails.
     pub(crate) fn open(&self) -> Result<File, KernelError> {
-        Ok(File::open(self.path).map_err(|error| FrameError::io(self.path, &error))?)
+        Ok(source::open(&self.ctx.files, self.path)?)
     }
 
     /// `error`, with the file named.
@@ -263,7 +264,8 @@ impl Sink<'_> {
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<bool, KernelError> {
         self.request.ctx.check_cancelled()?;
         check_names(batch.schema_ref()).map_err(|error| self.request.fail(error))?;
-        let mut batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let batch = adapt(batch, &self.request.needed).map_err(|error| self.request.fail(error))?;
+        let mut batch = canonical_batch(batch)?;
         if let Some(predicate) = &self.request.predicate {
             let verdict = predicate.evaluate(&batch).and_then(|value| value.into_array(batch.num_rows()));
             let verdict = verdict.map_err(|error| self.request.fail(plain_message(&error)))?;

@@ -1,12 +1,13 @@
 //! `frame.write`: partitions into one file, which appears under its name only when it is complete.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use rask_graphs::access::Directories;
 use rask_graphs::builtin::FileWritten;
 use rask_graphs::{Arity, KernelError, OperatorSpec, Registry, TaskContext, Value};
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use super::holds::{check_columns, check_parquet};
 use super::partitions;
 use super::write_text::{CsvStyle, CsvWriter, JsonWriter};
+use crate::error::FrameError;
 use crate::partition::{Partition, check_same_columns};
 use crate::source::Format;
 
@@ -63,62 +65,14 @@ fn write(ctx: &TaskContext, args: &WriteArgs, parts: &[&Partition]) -> Result<Fi
     for part in parts {
         check_same_columns(parts[0].schema(), part.schema())?;
     }
-    let path = make_room(ctx, Path::new(&args.path))?;
+    let path = Path::new(&args.path);
     let fail = |error: KernelError| KernelError(format!("{}: {error}", path.display()));
-    let unfinished = Unfinished::beside(&path, ctx).map_err(fail)?;
-    let file = File::create(&unfinished.path).map_err(|error| fail(error.into()))?;
-    let file = write_rows(ctx, args, format, parts, file).map_err(fail)?;
-    let nbytes = unfinished.finish(&file, &path).map_err(|error| fail(error.into()))?;
+    let target = ctx.files.target(path, Directories::All).map_err(|error| FrameError::access(&error))?;
+    let mut unfinished = target.begin().map_err(|error| FrameError::access(&error))?;
+    let file = unfinished.file().try_clone().map_err(|error| fail(error.into()))?;
+    write_rows(ctx, args, format, parts, file).map_err(fail)?;
+    let nbytes = unfinished.finish(true).map_err(|error| fail(error.into()))?;
     Ok(FileWritten { path: args.path.clone(), nbytes })
-}
-
-/// The permitted path of a file to be, its directory made.
-fn make_room(ctx: &TaskContext, path: &Path) -> Result<PathBuf, KernelError> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return ctx.permit(path) };
-    if !parent.exists() {
-        // What is permitted is decided at the first directory that is missing: it will lie in one that exists.
-        let missing: Vec<&Path> = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
-        if parent.components().any(|component| component == Component::ParentDir) {
-            return Err(KernelError(format!("{}: no such directory", parent.display())));
-        }
-        if let Some(first) = missing.last() {
-            ctx.permit(first)?;
-        }
-        fs::create_dir_all(parent).map_err(|error| crate::FrameError::io(parent, &error))?;
-    }
-    ctx.permit(path)
-}
-
-/// A file under a temporary name, removed unless finished.
-struct Unfinished {
-    path: PathBuf,
-}
-
-impl Unfinished {
-    /// In the directory of `path`, since only there a rename is atomic. Two runs of one task write different files.
-    fn beside(path: &Path, ctx: &TaskContext) -> Result<Self, KernelError> {
-        let name = path.file_name().ok_or_else(|| KernelError("not a file path".to_owned()))?.to_string_lossy();
-        let key: String = ctx.key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
-        let pid = std::process::id();
-        Ok(Self { path: path.with_file_name(format!(".{name}.{key}-{}-{pid}.tmp", ctx.attempt)) })
-    }
-
-    /// Onto the disk and under the final name; returns the number of bytes.
-    fn finish(self, file: &File, path: &Path) -> std::io::Result<u64> {
-        let nbytes = file.metadata()?.len();
-        file.sync_all()?;
-        fs::rename(&self.path, path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()?;
-        Ok(nbytes)
-    }
-}
-
-impl Drop for Unfinished {
-    /// After a rename there is nothing of that name, and that is the usual case.
-    fn drop(&mut self) {
-        let _: std::io::Result<()> = fs::remove_file(&self.path);
-    }
 }
 
 fn write_rows(

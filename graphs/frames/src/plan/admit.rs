@@ -12,7 +12,6 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use arrow::ipc;
 use datafusion::catalog::TableProvider;
-use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
@@ -25,7 +24,7 @@ use datafusion_proto::protobuf::{
 use datafusion_proto_common::scalar_value::Value;
 
 use super::bounds::{MAX_DEPTH, MAX_STEPS, MAX_TERMS};
-use super::tables::downcast;
+use super::tables::travels_whole;
 use crate::types::check_width;
 
 /// Most rows of a list, struct or map that stands in a plan as a constant.
@@ -362,7 +361,7 @@ pub(super) fn check_tables(plan: &LogicalPlan, tables: &[Arc<dyn TableProvider>]
             LogicalPlan::TableScan(scan) => {
                 let provider = source_as_provider(&scan.source)?;
                 let is_given = tables.iter().any(|table| std::ptr::addr_eq(Arc::as_ptr(table), Arc::as_ptr(&provider)));
-                if !is_given && downcast::<CteWorkTable>(&provider).is_none() {
+                if !is_given && !travels_whole(&provider) {
                     return refused(&format!("the table {}, which no input holds", scan.table_name));
                 }
             }

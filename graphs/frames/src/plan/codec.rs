@@ -20,8 +20,13 @@ use datafusion_proto::protobuf::{LogicalExprNode, LogicalPlanNode};
 use prost::Message;
 
 use super::pieces::Piece;
+use super::session;
+use super::table_functions::FunctionTable;
 use super::tables::{SlotTable, downcast};
 use super::{admit, pieces};
+
+/// What stands before a written call of a table function; a slot has four bytes and no more.
+const FUNCTION: &[u8] = b"call:";
 
 /// Writes slots; reads them as the tables at hand.
 #[derive(Debug, Default)]
@@ -59,6 +64,9 @@ impl LogicalExtensionCodec for SlotCodec {
         _schema: SchemaRef,
         _ctx: &TaskContext,
     ) -> Result<Arc<dyn TableProvider>> {
+        if let Some(call) = buf.strip_prefix(FUNCTION) {
+            return FunctionTable::from_bytes(call, &session::fresh());
+        }
         let slot = <[u8; 4]>::try_from(buf).ok().and_then(|bytes| usize::try_from(u32::from_le_bytes(bytes)).ok());
         slot.and_then(|slot| self.tables.get(slot))
             .cloned()
@@ -71,6 +79,11 @@ impl LogicalExtensionCodec for SlotCodec {
         node: Arc<dyn TableProvider>,
         buf: &mut Vec<u8>,
     ) -> Result<()> {
+        if let Some(table) = downcast::<FunctionTable>(&node) {
+            buf.extend_from_slice(FUNCTION);
+            buf.extend_from_slice(&table.to_bytes()?);
+            return Ok(());
+        }
         let Some(table) = downcast::<SlotTable>(&node) else {
             return unsupported(&format!("the table (or table function) {table_ref}"));
         };

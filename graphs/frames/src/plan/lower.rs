@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use rask_graphs::keys::KeyRef;
 use rask_graphs::{Body, GraphBuilder, TaskIdx};
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
-use super::cut::{Cut, CutPlan, Rows, Slot, cut, expand};
-use super::{bounds, codec, session};
+use super::cut::{Cut, CutPlan, Rows, Slot, cut, expand, is_volatile, volatile_frames};
+use super::session::{self, Now};
+use super::{bounds, codec};
 use crate::error::FrameError;
 use crate::frame::{Frame, Node};
 use crate::operators::query::QueryArgs;
@@ -22,12 +24,19 @@ use crate::source::FileSource;
 /// A frame that has been lowered is computed as a whole; queries over it lowered later use its result instead of inlining
 /// it. Lower a frame first that several others share, and lower it last (or not at all) when filters and projections of
 /// the queries over it should reach its files.
-#[derive(Default)]
 pub struct FrameLowering {
     /// By the address of the frame, which the frame kept beside it keeps valid.
     frames: HashMap<usize, (Frame, Vec<TaskIdx>), FxBuildHasher>,
     /// By the frame's address and the arguments of its first task.
     scans: HashMap<(usize, String), (Frame, Vec<TaskIdx>), FxBuildHasher>,
+    /// What `now()` is in all queries.
+    now: Now,
+}
+
+impl Default for FrameLowering {
+    fn default() -> Self {
+        Self { frames: HashMap::default(), scans: HashMap::default(), now: Now::read() }
+    }
 }
 
 impl FrameLowering {
@@ -56,8 +65,12 @@ impl FrameLowering {
     }
 
     fn query(&mut self, plan: &LogicalPlan, graph: &mut GraphBuilder, name: &str) -> Result<Vec<TaskIdx>, FrameError> {
+        // Inlined where it is used, a frame of random numbers would have others in each place.
+        for (table, frame) in volatile_frames(plan)? {
+            self.lower(&frame, graph, &format!("{name}-{table}"))?;
+        }
         let computed = |frame: &Frame| self.frames.get(&address(frame)).map(|(_, tasks)| tasks.clone());
-        let CutPlan { slots, rest, cut } = optimise(plan.clone(), &computed)?;
+        let CutPlan { slots, rest, cut } = optimise(plan.clone(), &computed, &self.now)?;
         let mut inputs = Vec::with_capacity(slots.len());
         for (idx, slot) in slots.iter().enumerate() {
             // The same table twice in one query has two scans unless they ask for the same.
@@ -161,9 +174,27 @@ fn query_body(rest: &LogicalPlan, n_inputs: Vec<usize>) -> Result<Body, FrameErr
     Ok(Body::single("frame.query", 1, &to_json(&args)?))
 }
 
-fn optimise(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>) -> Result<CutPlan, FrameError> {
+fn optimise(plan: LogicalPlan, computed: &dyn Fn(&Frame) -> Option<Vec<TaskIdx>>, now: &Now) -> Result<CutPlan, FrameError> {
     let expanded = expand(plan, computed)?;
-    Ok(cut(session::fresh().optimize(&expanded)?)?)
+    let optimised = session::at(now).optimize(&expanded)?;
+    check_is_flat(&optimised)?;
+    Ok(cut(optimised)?)
+}
+
+/// Fails when a subquery still looks at the rows around it, which no task could compute by itself.
+fn check_is_flat(plan: &LogicalPlan) -> Result<(), FrameError> {
+    let mut is_flat = true;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            is_flat &= !expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..))))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    if is_flat {
+        return Ok(());
+    }
+    let what = "a subquery (or LATERAL) that looks at the rows around it in this way is not supported";
+    Err(FrameError::Plan(format!("{what}: only conditions of equality in its WHERE are; a join with a group can say the same")))
 }
 
 /// What would run for `frame`, in words: its scans with what was pushed into them, and the plan above.
@@ -178,7 +209,8 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
         }
         Node::Tasks(tasks) => Ok(format!("{} partitions computed by other tasks\n", tasks.len())),
         Node::Query(plan) => bounds::planning(|| {
-            let CutPlan { slots, rest, cut } = optimise(plan.clone(), &|_| None)?;
+            let by_itself = |frame: &Frame| is_volatile(frame).then(Vec::new);
+            let CutPlan { slots, rest, cut } = optimise(plan.clone(), &by_itself, &Now::read())?;
             let mut text = match cut {
                 Cut::ScanOnly => "the scan alone\n".to_owned(),
                 Cut::PartitionWise => format!("one task a partition:\n{}\n", indent(&rest.display_indent().to_string())),
@@ -194,6 +226,7 @@ pub fn explain(frame: &Frame) -> Result<String, FrameError> {
 
 fn describe_slot(slot: &Slot) -> String {
     match &slot.rows {
+        Rows::Tasks(tasks) if tasks.is_empty() => format!("{}: computed by tasks of its own, once\n", slot.table),
         Rows::Tasks(tasks) => format!("{}: {} partitions computed by other tasks\n", slot.table, tasks.len()),
         Rows::Scan { frame, filters, limit, .. } => {
             let Node::Files(source) = &frame.0.node else { return String::new() };

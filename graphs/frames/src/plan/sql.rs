@@ -9,7 +9,7 @@ use datafusion::common::{DFSchema, TableReference};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor, visit_relations};
@@ -19,8 +19,8 @@ use rustc_hash::FxBuildHasher;
 use super::balance::balance;
 use super::bounds::{self, Sizes};
 use super::dialect::Counting;
-use super::session;
 use super::tables::FrameTable;
+use super::{session, syntax};
 use crate::error::SqlError;
 use crate::frame::Frame;
 
@@ -114,7 +114,7 @@ pub(crate) fn plan_condition(state: &SessionState, text: &str, schema: &DFSchema
     balance(&mut condition.expr);
     let expr = state.create_logical_expr_from_sql_expr(condition, schema)?;
     bounds::check_expr(&expr)?;
-    Ok(expr)
+    Ok(session::analyse_condition(state, expr, schema)?)
 }
 
 /// The parser gives no place for a text that ends too early, though there is only one it could be.
@@ -138,7 +138,9 @@ pub(crate) fn tables(text: &str) -> std::result::Result<Vec<(String, Option<(u32
 fn tables_of(text: &str) -> std::result::Result<Vec<(String, Option<(u32, u32)>)>, SqlError> {
     let statement = parse(text)?;
     let (named, _) = resolve_table_references(&statement, true)?;
-    let named: BTreeSet<String> = named.iter().map(|table| table.table().to_owned()).collect();
+    let functions = syntax::table_functions(&statement);
+    let named = named.iter().map(|table| table.table().to_owned()).filter(|name| !functions.contains(name));
+    let named: BTreeSet<String> = named.collect();
     let mut found: Vec<(String, Option<(u32, u32)>)> = Vec::new();
     if let Statement::Statement(inner) = &statement {
         let _: ControlFlow<()> = visit_relations(inner.as_ref(), |name| {
@@ -170,13 +172,79 @@ fn position(ident: &ast::Ident) -> Option<(u32, u32)> {
     (line > 0).then_some((line, column))
 }
 
-/// The plan of the query `text` over `tables`, checked but not optimised.
+/// The plan of the query `text` over `tables`, checked and typed but not optimised.
 pub(crate) fn plan_query(text: &str, tables: &[(String, Frame)]) -> std::result::Result<LogicalPlan, SqlError> {
+    bounds::planning(|| plan_frame(text, tables))
+}
+
+fn plan_frame(text: &str, tables: &[(String, Frame)]) -> std::result::Result<LogicalPlan, SqlError> {
+    if let Some((text, tables)) = with_volatile_apart(text, tables)? {
+        return plan_frame(&text, &tables);
+    }
     let tables = tables.iter().map(|(name, frame)| {
         let table: Arc<dyn TableProvider> = Arc::new(FrameTable(frame.clone()));
         (name.clone(), table)
     });
-    bounds::planning(|| plan_over(text, tables.collect())).map(|(_, plan)| plan)
+    let (state, plan) = plan_over(text, tables.collect())?;
+    // With types coerced, so that the columns are what rows will have, and mistakes in types are found here.
+    session::analyse(&state, plan).and_then(with_own_names).map_err(SqlError::from)
+}
+
+/// `plan` with a name of its own for every column: of two called `k` the second is `k_1`. A frame is a table, and in a
+/// table a name is one column.
+fn with_own_names(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut taken: BTreeSet<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    if taken.len() == plan.schema().fields().len() {
+        return Ok(plan);
+    }
+    let mut seen = BTreeSet::new();
+    let mut columns = Vec::new();
+    for (column, field) in plan.schema().columns().into_iter().zip(plan.schema().fields()) {
+        let column = Expr::Column(column);
+        if seen.insert(field.name().clone()) {
+            columns.push(column);
+            continue;
+        }
+        let free = (1..).map(|number| format!("{}_{number}", field.name())).find(|name| taken.insert(name.clone()));
+        columns.push(column.alias(free.unwrap_or_default()));
+    }
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
+}
+
+/// A query's text and its tables.
+type TextOver = (String, Vec<(String, Frame)>);
+
+/// `WITH` parts that have random numbers in them become frames of their own, so that every place that names them sees the
+/// same rows. The text that remains, and the frames.
+fn with_volatile_apart(text: &str, tables: &[(String, Frame)]) -> std::result::Result<Option<TextOver>, SqlError> {
+    let Statement::Statement(mut statement) = parse(text)? else { return Ok(None) };
+    let ast::Statement::Query(query) = statement.as_mut() else { return Ok(None) };
+    let state = session::fresh();
+    let Some(with) = &mut query.with else { return Ok(None) };
+    if with.recursive || !with.cte_tables.iter().any(|cte| syntax::is_volatile(&cte.query, &state)) {
+        return Ok(None);
+    }
+    let mut tables = tables.to_vec();
+    let mut kept: Vec<ast::Cte> = Vec::new();
+    for cte in std::mem::take(&mut with.cte_tables) {
+        if !syntax::is_volatile(&cte.query, &state) {
+            kept.push(cte);
+            continue;
+        }
+        let before = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let before = if before.is_empty() { String::new() } else { format!("WITH {before} ") };
+        let frame = Frame::sql(&format!("{before}SELECT * FROM ({}) AS {}", cte.query, cte.alias), &tables);
+        let frame = frame.map_err(|error| plain_error(&error.to_string()))?;
+        let name = normalise(&cte.alias.name);
+        tables.retain(|(table, _)| *table != name);
+        tables.push((name, frame));
+    }
+    if kept.is_empty() {
+        query.with = None;
+    } else {
+        with.cte_tables = kept;
+    }
+    Ok(Some((statement.to_string(), tables)))
 }
 
 /// The plan of `text` over any tables, and the session it was made in. On a deep stack.
@@ -184,15 +252,37 @@ pub(crate) fn plan_over(
     text: &str,
     tables: Vec<(String, Arc<dyn TableProvider>)>,
 ) -> std::result::Result<(SessionState, LogicalPlan), SqlError> {
-    let statement = parse(text)?;
+    let mut statement = parse(text)?;
     let state = session::fresh();
+    let columns: Vec<(String, Vec<String>)> = tables.iter().map(|(name, table)| (name.clone(), column_names(table))).collect();
+    let columns_of = |name: &str| {
+        let named = columns.iter().find(|(table, _)| table == name);
+        let named = named.or_else(|| columns.iter().find(|(table, _)| table.eq_ignore_ascii_case(name)));
+        named.map(|(_, columns)| columns.clone())
+    };
+    syntax::simplify(&mut statement, &columns_of).map_err(SqlError::from)?;
     register(&state, tables).map_err(SqlError::from)?;
-    let plan = session::at_once(state.statement_to_plan(statement)).map_err(SqlError::from)?;
+    let planned = session::at_once(state.statement_to_plan(statement.clone()));
+    let plan = planned.or_else(|error| {
+        // A name that is not there as it is written may be there in another case.
+        let all: BTreeSet<String> = columns.iter().flat_map(|(_, columns)| columns.iter().cloned()).collect();
+        let all: Vec<String> = all.into_iter().collect();
+        if syntax::ignore_case(&mut statement, &all) {
+            session::at_once(state.statement_to_plan(statement)).map_err(|_| error)
+        } else {
+            Err(error)
+        }
+    });
+    let plan = plan.map_err(SqlError::from)?;
     // Before anything walks through all of it.
     Sizes::default().check(&plan).map_err(SqlError::from)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(SqlError::from)?;
     Ok((state, plan))
+}
+
+fn column_names(table: &Arc<dyn TableProvider>) -> Vec<String> {
+    table.schema().fields().iter().map(|field| field.name().clone()).collect()
 }
 
 /// Make tables known by their names, and by their lower-case names where no other table has that name.

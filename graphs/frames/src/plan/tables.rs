@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use rask_graphs::TaskIdx;
 
+use super::table_functions::FunctionTable;
 use crate::frame::{Frame, Node};
 
 /// A frame under a name in a query.
@@ -124,6 +126,12 @@ impl TableProvider for SlotTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         not_executable()
     }
+}
+
+/// Whether a table is written out into a plan as it is, rather than fed from a slot: a recursive query's own rows, and
+/// table functions, whose arguments say everything.
+pub(crate) fn travels_whole(provider: &Arc<dyn TableProvider>) -> bool {
+    downcast::<CteWorkTable>(provider).is_some() || downcast::<FunctionTable>(provider).is_some()
 }
 
 /// `provider` as a `T`.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use rask_graphs::FileAccess;
 
 use super::options::{Format, ReadOptions};
 use super::{footers, open};
@@ -50,12 +51,17 @@ pub(crate) struct Seen {
 const NOTHING: Seen = Seen { has_columns: false, is_whole: true, has_lines: false, n_fields: 0 };
 
 /// The common schema of `paths`, and what is known of each.
-pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -> Result<(SchemaRef, Vec<Seen>), FrameError> {
+pub(crate) fn schema(
+    files: &FileAccess,
+    format: Format,
+    paths: &[PathBuf],
+    options: &ReadOptions,
+) -> Result<(SchemaRef, Vec<Seen>), FrameError> {
     let (schema, seen) = match format {
-        Format::Csv => csv(paths, options)?,
-        Format::Json => json(paths, options)?,
-        Format::Parquet => binary(paths, |path| Ok(footers::footer(&open(path)?, path)?.schema().as_ref().clone()))?,
-        Format::Arrow => binary(paths, arrow_schema)?,
+        Format::Csv => csv(files, paths, options)?,
+        Format::Json => json(files, paths, options)?,
+        Format::Parquet => binary(paths, |path| Ok(footers::footer(&open(files, path)?, path)?.schema().as_ref().clone()))?,
+        Format::Arrow => binary(paths, |path| arrow_schema(files, path))?,
     };
     // Metadata written by other programs (a pandas index, say) means nothing here and would travel with every task.
     Ok((Arc::new(Schema::new(schema.fields().clone())), seen))
@@ -63,14 +69,15 @@ pub(super) fn schema(format: Format, paths: &[PathBuf], options: &ReadOptions) -
 
 /// How much of each file is looked at.
 struct Plan<'a> {
+    files: &'a FileAccess,
     options: &'a ReadOptions,
     stride: usize,
     nbytes_left: u64,
 }
 
 impl<'a> Plan<'a> {
-    fn new(n_files: usize, options: &'a ReadOptions) -> Self {
-        Self { options, stride: n_files.div_ceil(MAX_SAMPLED_FILES).max(1), nbytes_left: WHOLE_NBYTES }
+    fn new(files: &'a FileAccess, n_files: usize, options: &'a ReadOptions) -> Self {
+        Self { files, options, stride: n_files.div_ceil(MAX_SAMPLED_FILES).max(1), nbytes_left: WHOLE_NBYTES }
     }
 
     /// Rows of file `idx` to look at, when it is too long to be looked at in full.
@@ -89,8 +96,8 @@ struct CsvColumns {
     guesses: Vec<Guess>,
 }
 
-fn csv(paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
-    let mut plan = Plan::new(paths.len(), options);
+fn csv(files: &FileAccess, paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
+    let mut plan = Plan::new(files, paths.len(), options);
     let mut merged: Option<(CsvColumns, &PathBuf)> = None;
     let mut all_seen = Vec::with_capacity(paths.len());
     for (idx, path) in paths.iter().enumerate() {
@@ -121,7 +128,7 @@ fn no_path() -> FrameError {
 
 fn csv_file(path: &Path, idx: usize, plan: &mut Plan<'_>) -> Result<(Option<CsvColumns>, Seen), FrameError> {
     let options = plan.options;
-    let file = open(path)?;
+    let file = open(plan.files, path)?;
     let nbytes = file.metadata().map_err(|error| FrameError::io(path, &error))?.len();
     let (text, offset) = input::open(file, path).map_err(|error| FrameError::io(path, &error))?;
     let mut records = Records::new(text, options.dialect(), offset, 1);
@@ -216,8 +223,8 @@ pub(crate) fn csv_order(names: &[String], own: &[String], whose: &str) -> Result
     Ok(names.iter().filter_map(|name| places.get(name).copied()).collect())
 }
 
-fn json(paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
-    let mut plan = Plan::new(paths.len(), options);
+fn json(files: &FileAccess, paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>), FrameError> {
+    let mut plan = Plan::new(files, paths.len(), options);
     let mut keys = Keys::default();
     let mut all_seen = Vec::with_capacity(paths.len());
     let mut schema = Schema::empty();
@@ -238,7 +245,7 @@ fn json(paths: &[PathBuf], options: &ReadOptions) -> Result<(Schema, Vec<Seen>),
 fn json_file(path: &Path, idx: usize, plan: &mut Plan<'_>, keys: &mut Keys) -> Result<Seen, FrameError> {
     let io = |error: std::io::Error| FrameError::io(path, &error);
     let at = |(line, reason): (u64, String)| FrameError::at(path, line, reason);
-    let (mut text, _) = input::open(open(path)?, path).map_err(io)?;
+    let (mut text, _) = input::open(open(plan.files, path)?, path).map_err(io)?;
     let (mut bytes, mut is_whole) = (Vec::new(), false);
     let mut read_to = |bytes: &mut Vec<u8>, length: u64| {
         let n_wanted = length.saturating_sub(bytes.len() as u64);
@@ -380,7 +387,7 @@ fn without_null(data_type: &DataType) -> DataType {
     }
 }
 
-fn arrow_schema(path: &Path) -> Result<Schema, FrameError> {
-    let reader = crate::ipc::FileReader::open(open(path)?).map_err(|error| FrameError::data(path, error))?;
+fn arrow_schema(files: &FileAccess, path: &Path) -> Result<Schema, FrameError> {
+    let reader = crate::ipc::FileReader::open(open(files, path)?).map_err(|error| FrameError::data(path, error))?;
     Ok(reader.schema().as_ref().clone())
 }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
+use rask_graphs::FileAccess;
 
 use crate::error::FrameError;
 pub use options::{Format, ReadOptions};
@@ -31,22 +32,24 @@ impl FileSource {
     /// Find the files, look at their beginnings (or footers), and cut them.
     pub(crate) fn open(format: Option<Format>, patterns: &[PathBuf], options: ReadOptions) -> Result<Self, FrameError> {
         options.check().map_err(FrameError::Plan)?;
+        // The person whose process this is describes the frame.
+        let files = FileAccess::everything();
         let paths = paths::expand(patterns)?;
         let format = match format {
             Some(format) => format,
             None => paths::format_of(&paths)?,
         };
         paths::check_format(format, &paths)?;
-        let (schema, seen) = infer::schema(format, &paths, &options)?;
+        let (schema, seen) = infer::schema(&files, format, &paths, &options)?;
         let mut slices = Vec::new();
         for (path, seen) in paths.iter().zip(&seen).filter(|(_, seen)| seen.has_columns) {
-            split::slices(format, path, seen, &options, &mut slices)?;
+            split::slices(&files, format, path, seen, &options, &mut slices)?;
         }
         Ok(Self { format, options, schema, slices })
     }
 }
 
-/// Open a file to read; the one place of the planner that does.
-pub(crate) fn open(path: &Path) -> Result<File, FrameError> {
-    File::open(path).map_err(|error| FrameError::io(path, &error))
+/// Open a file for reading, as far as `files` gives it.
+pub(crate) fn open(files: &FileAccess, path: &Path) -> Result<File, FrameError> {
+    files.open(path).map_err(|error| FrameError::access(&error))
 }

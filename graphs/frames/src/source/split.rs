@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rask_graphs::FileAccess;
+
 use super::footers;
 use super::infer::Seen;
 use super::open;
@@ -23,6 +25,7 @@ pub(crate) struct Slice {
 
 /// Cut `path`, of which `seen` is known, and append its slices: one at least.
 pub(super) fn slices(
+    files: &FileAccess,
     format: Format,
     path: &Path,
     seen: &Seen,
@@ -34,10 +37,10 @@ pub(super) fn slices(
         Format::Csv | Format::Json if input::is_packed(path) || !seen.has_lines => out.push(whole),
         Format::Csv | Format::Json => {
             let io = |error: std::io::Error| FrameError::io(path, &error);
-            let nbytes = open(path)?.metadata().map_err(io)?.len();
+            let nbytes = open(files, path)?.metadata().map_err(io)?.len();
             let wanted = boundaries(nbytes, options.partition_nbytes);
             let mut cuts = match format {
-                Format::Csv if !wanted.is_empty() => csv_cuts(path, &wanted, seen, options)?,
+                Format::Csv if !wanted.is_empty() => csv_cuts(files, path, &wanted, seen, options)?,
                 Format::Csv | Format::Json | Format::Parquet | Format::Arrow => wanted,
             };
             cuts.push(nbytes);
@@ -49,7 +52,7 @@ pub(super) fn slices(
             let starts = std::iter::once(0).chain(cuts.iter().copied());
             out.extend(starts.zip(&cuts).map(|(start, &end)| Slice { range: Some((start, end)), ..whole.clone() }));
         }
-        Format::Parquet => row_group_slices(whole, options.partition_nbytes, out)?,
+        Format::Parquet => row_group_slices(files, whole, options.partition_nbytes, out)?,
         Format::Arrow => out.push(whole),
     }
     Ok(())
@@ -63,14 +66,14 @@ fn boundaries(nbytes: u64, partition_nbytes: u64) -> Vec<u64> {
 }
 
 /// Where records begin at or after `wanted`: known for a file that was looked through, likely for a longer one.
-fn csv_cuts(path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> Result<Vec<u64>, FrameError> {
+fn csv_cuts(files: &FileAccess, path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> Result<Vec<u64>, FrameError> {
     let io = |error: std::io::Error| FrameError::io(path, &error);
     if seen.is_whole {
-        let (text, offset) = input::open(open(path)?, path).map_err(io)?;
+        let (text, offset) = input::open(open(files, path)?, path).map_err(io)?;
         let mut records = Records::new(text, options.dialect(), offset, 1);
         return cuts::exact(&mut records, wanted).map_err(|error| FrameError::record(path, error));
     }
-    let mut file = open(path)?;
+    let mut file = open(files, path)?;
     let mut likely = Vec::with_capacity(wanted.len());
     for &position in wanted {
         let previous = likely.last().copied().unwrap_or(0);
@@ -86,8 +89,8 @@ fn csv_cuts(path: &Path, wanted: &[u64], seen: &Seen, options: &ReadOptions) -> 
 }
 
 /// Runs of row groups of about `partition_nbytes` each, measured uncompressed: that is what the task will hold.
-fn row_group_slices(whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
-    let footer = footers::footer(&open(&whole.path)?, &whole.path)?;
+fn row_group_slices(files: &FileAccess, whole: Slice, partition_nbytes: u64, out: &mut Vec<Slice>) -> Result<(), FrameError> {
+    let footer = footers::footer(&open(files, &whole.path)?, &whole.path)?;
     let mut run: Vec<usize> = Vec::new();
     let mut run_nbytes = 0_u64;
     let n_before = out.len();

@@ -347,7 +347,7 @@ pub(crate) fn check(row: &[u8]) -> Result<(), (u64, String)> {
 
 /// `fields` with every plain value a text: what JSON is read as before its values are made of their types.
 pub(crate) fn as_texts(fields: &Fields) -> Fields {
-    fields.iter().map(|field| as_text(field)).collect()
+    fields.iter().map(as_text).collect()
 }
 
 fn as_text(field: &FieldRef) -> FieldRef {

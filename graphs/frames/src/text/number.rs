@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn decimals_are_rounded_and_never_cut() {
-        let cases: &[(&str, u8, i8, Option<(i128, bool)>)] = &[
+        type Case<'a> = (&'a str, u8, i8, Option<(i128, bool)>);
+        let cases: &[Case<'_>] = &[
             ("1.239", 10, 2, Some((124, false))),
             ("1.235", 10, 2, Some((124, false))),
             ("-1.235", 10, 2, Some((-124, false))),

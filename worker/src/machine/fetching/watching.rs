@@ -95,7 +95,7 @@ impl Fetching {
             let items = run.iter().map(|(_, item, _)| *item).collect();
             match self.peers.get(&from) {
                 Some(peer) if begins => {
-                    out.push(Action::Watch { from, address: peer.address, name: peer.name.clone(), items });
+                    out.push(Action::Watch { from, address: peer.address, name: peer.name.clone(), pass: peer.pass, items });
                 }
                 Some(_) | None => out.push(Action::Unwatch { from, items }),
             }

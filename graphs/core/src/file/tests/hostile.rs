@@ -131,8 +131,27 @@ fn families_beyond_memory_are_refused_before_they_are_made() {
     let text = "rask = 1\n[task.'t-{i}-{j}']\nfor = { i = 100000, j = 100000 }\nop = 'core.noop'";
     assert_eq!(
         shown(&parse(text).expect_err("too many")),
-        "2:7: the families have 10000000000 members together, at most 20000000 are possible"
+        "2:7: the families have 10000000000 members together, at most 2000000 are possible"
     );
+}
+
+#[test]
+fn products_of_members_with_inputs_and_texts_are_refused_before_they_are_made() {
+    let refusal = |text: &str| {
+        let begun = std::time::Instant::now();
+        let refusal = shown(&parse(text).expect_err("too much"));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+        refusal
+    };
+    let family = "rask = 1\n[task.'t-{i}']\nfor = { i = 1000000 }\nop = 'core.noop'\n";
+    let inputs = format!("{family}inputs = [{}]", "'u', ".repeat(1_000));
+    assert_eq!(refusal(&inputs), "2:7: the families have 1000000000 inputs together, at most 20000000 are possible");
+    let args = format!("{family}args = {{ i = '${{i}}', text = '{}' }}", "x".repeat(100_000));
+    let refused = refusal(&args);
+    assert!(refused.contains("of all members take 100") && refused.contains("at most 1073741824 are possible"), "{refused}");
+    let twenty_million = "rask = 1\n[task.'t-{i}']\nfor = { i = 20000000 }\nop = 'core.noop'";
+    let expected = "2:7: the families have 20000000 members together, at most 2000000 are possible";
+    assert_eq!(refusal(twenty_million), expected);
 }
 
 /// A hundred thousand explicit tasks, in chains and bundles, as a program would write them.
